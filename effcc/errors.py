@@ -1,0 +1,35 @@
+"""One family of errors for everything that a user can mend: what went wrong, where, and what to do about it.
+
+The command prints `error: <message>` and exits with status 2; a traceback means a bug in effcc itself.
+"""
+
+from __future__ import annotations
+
+
+class EffccError(Exception):
+    """A mistake in the input (model, text, artifact, option), with one line that says what, where, and how to mend it."""
+
+    def __init__(self, message: str, *, where: object = None, hint: str | None = None):
+        self.message, self.where, self.hint = message, where, hint
+        text = message if where is None or str(where) == "" else f"{where}: {message}"
+        super().__init__(text if hint is None else f"{text}; {hint}")
+
+
+class TypeRuleError(EffccError):
+    """Operands or attributes that an op's type rule refuses."""
+
+
+class VerifyError(EffccError):
+    """A graph that breaks an invariant of the IR."""
+
+
+class ParseError(EffccError):
+    """Text, a model file or an artifact that does not parse."""
+
+
+class UnsupportedError(EffccError):
+    """Something well formed that effcc cannot compile (yet), named."""
+
+
+class InputError(EffccError):
+    """Run-time inputs that do not fit the program's signature."""

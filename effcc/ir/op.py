@@ -1,0 +1,149 @@
+"""The base of all ops, and their registry. One op is one class in `effcc/ops/`; nobody keeps a second table.
+
+An op is a frozen dataclass: its fields are its attributes, in Python, in text and in the fuzzer.
+
+    class Transpose(View):
+        \"\"\"Permute the axes: result[..., i_k, ...] = x[..., i_perm⁻¹(k), ...].\"\"\"
+        name = "transpose"
+        perm: tuple[int, ...]
+        def infer(self, x): ...
+        def reference(self, x): return x.permute(self.perm)
+        def compute(self, x): ...
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
+
+from effcc.errors import TypeRuleError, UnsupportedError
+from effcc.ir.dims import Dim
+from effcc.ir.scalar import Compute
+from effcc.ir.types import Tensor, Type
+
+if TYPE_CHECKING:
+    from effcc.ir.builder import Builder
+    from effcc.ir.graph import Graph, Value
+
+REGISTRY: dict[str, type[Op]] = {}
+FAMILY_MODULES = ("constant", "elementwise", "contraction", "window", "reduction", "normalization", "view", "index", "resample",
+                  "sort", "scan", "control", "quantize", "random", "attention", "fused")
+
+
+@dataclass_transform(frozen_default=True)
+class Op:
+    """One operation with its attributes; immutable, hashable, without operands."""
+
+    name: ClassVar[str] = ""
+    family: ClassVar[str] = ""
+    operands: ClassVar[tuple[str, ...]] = ("x",)
+    """Names in order; "name?" may be absent at the end, "*name" takes any number at the end."""
+    num_results: ClassVar[int | None] = 1
+    """None where it depends on the attributes: then `infer` tells."""
+    pure: ClassVar[bool] = True
+    """Whether equal operands give equal results and nothing else happens: what CSE, DCE and folding may touch."""
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if "name" in cls.__dict__:
+            dataclasses.dataclass(frozen=True)(cls)
+            if cls.name in REGISTRY and REGISTRY[cls.name].__qualname__ != cls.__qualname__:
+                raise TypeError(f"two ops are called {cls.name}")
+            REGISTRY[cls.name] = cls
+
+    # -- what an op says about itself ------------------------------------------------------------------------------------
+    def infer(self, *types: Any) -> tuple[Type, ...] | Type:
+        """The type rule: result types for operand types; raises TypeRuleError. Shapes are outermost first."""
+        raise NotImplementedError(f"{type(self).__name__}.infer")
+
+    def reference(self, *tensors: Any) -> Any:
+        """The meaning, on torch tensors: interpreter, oracle, and by autograd the gradient."""
+        raise NotImplementedError(f"{type(self).__name__}.reference")
+
+    def compute(self, *types: Any) -> Compute | None:
+        """The loop nest, or None for composites (see `decompose`) and algorithms (sorting, control)."""
+        return None
+
+    def decompose(self, b: Builder, *values: Any) -> Any:
+        """The same in smaller ops (NotImplemented where it is one of the small ones)."""
+        return NotImplemented
+
+    def flops(self, *types: Type) -> Dim:
+        """Floating-point (or integer) operations for operands of these types."""
+        nest = self.compute(*types)
+        return 0 if nest is None else nest.flops
+
+    # -- what follows from it --------------------------------------------------------------------------------------------
+    @classmethod
+    def attributes(cls) -> tuple[dataclasses.Field[Any], ...]:
+        return dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()  # type: ignore[arg-type]
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in self.attributes()}
+
+    def graphs(self) -> dict[str, Graph]:
+        """Nested graphs by attribute name."""
+        from effcc.ir.graph import Graph
+
+        return {k: v for k, v in self.attrs.items() if isinstance(v, Graph)}
+
+    def replace(self, **changes: Any) -> Op:
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+    @classmethod
+    def arity(cls) -> tuple[int, int | None]:
+        """The least and the greatest number of operands (None: any)."""
+        required = sum(1 for o in cls.operands if not o.endswith("?") and not o.startswith("*"))
+        return required, (None if any(o.startswith("*") for o in cls.operands) else len(cls.operands))
+
+    def result_types(self, types: tuple[Type, ...]) -> tuple[Type, ...]:
+        """Check the arity, run the type rule, and name the op in what it refuses."""
+        low, high = self.arity()
+        if len(types) < low or (high is not None and len(types) > high):
+            wanted = f"{low}" if low == high else f"{low} to {'any' if high is None else high}"
+            raise TypeRuleError(f"{self.name} takes {wanted} operands ({', '.join(self.operands)}), got {len(types)}")
+        try:
+            out = self.infer(*types)
+        except TypeRuleError as error:
+            shown = ", ".join(map(str, types))
+            raise TypeRuleError(f"{self.name}({shown}): {error.message}", hint=error.hint) from None
+        return out if isinstance(out, tuple) else (out,)
+
+    def run(self, *tensors: Any, results: tuple[Type, ...] = ()) -> tuple[Any, ...]:
+        """Evaluate `reference` and normalise to a tuple."""
+        out = self.reference(*tensors)
+        return tuple(out) if isinstance(out, (tuple, list)) and self.num_results != 1 else (out,)
+
+
+def require(condition: bool, message: str, hint: str | None = None) -> None:
+    """Guard of a type rule."""
+    if not condition:
+        raise TypeRuleError(message, hint=hint)
+
+
+def tensor(type_: Type, what: str = "operand") -> Tensor:
+    """The operand as a plain tensor type, or a refusal."""
+    if not isinstance(type_, Tensor):
+        raise TypeRuleError(f"{what} must be a tensor, not {type_}")
+    return type_
+
+
+def load_ops() -> dict[str, type[Op]]:
+    """Import every family; returns the registry."""
+    for module in FAMILY_MODULES:
+        importlib.import_module(f"effcc.ops.{module}")
+    return REGISTRY
+
+
+def op_class(name: str) -> type[Op]:
+    """The class of an op by name; UnsupportedError where there is none."""
+    if name not in REGISTRY:
+        load_ops()
+    if name not in REGISTRY:
+        import difflib
+
+        near = difflib.get_close_matches(name, REGISTRY, 1)
+        raise UnsupportedError(f"there is no op {name!r}", hint=f"did you mean {near[0]!r}?" if near else "see `effcc ops`")
+    return REGISTRY[name]
