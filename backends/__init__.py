@@ -1,0 +1,1 @@
+"""Backends: Graph -> code, one package a target, imported as `effcc.backends`."""

@@ -1,0 +1,1 @@
+"""Passes: Graph -> Graph, one pass a file, imported as `effcc.passes`."""
