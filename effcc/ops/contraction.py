@@ -1,0 +1,72 @@
+"""Contractions: sums of products over shared axes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from effcc.ir import scalar as s
+from effcc.ir.dims import Dim
+from effcc.ir.lazy import torch
+from effcc.ir.op import Op, require, tensor
+from effcc.ir.scalar import PARALLEL, REDUCTION, Compute, Read, State
+from effcc.ir.types import DType, Tensor, Type
+from effcc.ops.elementwise import broadcast_index, broadcast_shapes
+
+
+def accumulate_dtype(dtype: DType, asked: DType | None) -> DType:
+    """What sums are kept in: f32 for the short floats, else as asked, else the dtype itself."""
+    if dtype.is_float and dtype.bits < 32:
+        return DType.parse("f32")
+    return asked or dtype
+
+
+class Matmul(Op):
+    """result[..., m, n] = Σ_k a[..., m, k] · b[..., k, n]; leading axes broadcast. `transpose_a`/`transpose_b` swap an operand's
+    last two axes first. Integer operands sum (and give) `accumulate`; f16 and bf16 sum in f32 and round once."""
+
+    name = "matmul"
+    family = "contraction"
+    operands = ("a", "b")
+    transpose_a: bool = False
+    transpose_b: bool = False
+    accumulate: DType | None = None
+
+    def dims(self, a: Tensor, b: Tensor) -> tuple[tuple[Dim, ...], Dim, Dim, Dim]:
+        """(batch shape, M, N, K)"""
+        m, k = (a.shape[-1], a.shape[-2]) if self.transpose_a else (a.shape[-2], a.shape[-1])
+        n = b.shape[-2] if self.transpose_b else b.shape[-1]
+        return broadcast_shapes(a.shape[:-2], b.shape[:-2]), m, n, k
+
+    def infer(self, a: Type, b: Type) -> Tensor:
+        x, y = tensor(a), tensor(b)
+        require(x.rank >= 2 and y.rank >= 2, "both operands need at least two axes", "reshape vectors to matrices")
+        require(self.accumulate is not None or x.dtype == y.dtype, f"operands differ in dtype ({x.dtype} and {y.dtype})", "insert a cast")
+        require(not x.dtype.is_bool and not y.dtype.is_bool, "matmul does not take bool", "insert a cast")
+        batch, m, n, k = self.dims(x, y)
+        other = y.shape[-1] if self.transpose_b else y.shape[-2]
+        require(k == other or not (isinstance(k, int) and isinstance(other, int)), f"inner sizes {k} and {other} differ")
+        return Tensor(self.accumulate or x.dtype, (*batch, m, n))
+
+    def reference(self, a: Any, b: Any) -> Any:
+        a = a.mT if self.transpose_a else a
+        b = b.mT if self.transpose_b else b
+        if self.accumulate is not None:
+            out = self.accumulate.torch
+            return torch.matmul(a.to(torch.float64), b.to(torch.float64)).round().to(torch.int64).to(out) if a.dtype != torch.int64 and self.accumulate.is_integer \
+                else torch.matmul(a.to(out), b.to(out))
+        if not a.is_floating_point() and a.dtype != torch.int64:
+            return torch.matmul(a.to(torch.int64), b.to(torch.int64)).to(a.dtype)
+        return torch.matmul(a, b)
+
+    def compute(self, a: Tensor, b: Tensor) -> Compute:
+        batch, m, n, k = self.dims(a, b)
+        rank = len(batch)
+        at = tuple(s.index(i) for i in range(rank))
+        im, jn, kk = s.index(rank), s.index(rank + 1), s.index(rank + 2)
+        x = Read(a.dtype, 0, (*broadcast_index(a.shape[:-2], batch, at), *((kk, im) if self.transpose_a else (im, kk))))
+        y = Read(b.dtype, 1, (*broadcast_index(b.shape[:-2], batch, at), *((jn, kk) if self.transpose_b else (kk, jn))))
+        out = self.infer(a, b).dtype
+        acc = accumulate_dtype(out, self.accumulate)
+        step = State(acc, 0) + s.cast(x, acc) * s.cast(y, acc)
+        return Compute((*batch, m, n, k), (s.cast(State(acc, 0), out),), PARALLEL * (rank + 2) + REDUCTION,
+                       (s.const(acc, 0),), (step,))
