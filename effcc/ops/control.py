@@ -1,0 +1,1 @@
+"""Control flow: graphs as attributes, every capture an explicit operand."""

@@ -1,0 +1,1 @@
+"""Softmax and normalizations: composites of reductions and elementwise ops."""

@@ -1,0 +1,1 @@
+"""Affine quantization: real numbers as scaled integers (or narrow floats) and back."""

@@ -1,0 +1,1 @@
+"""Resampling: values at fractional positions (resize, grid sampling, regions of interest)."""

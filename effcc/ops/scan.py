@@ -1,0 +1,1 @@
+"""Scans: folds along an axis that keep every prefix."""

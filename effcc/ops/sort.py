@@ -1,0 +1,1 @@
+"""Ordering and selection: algorithms with routines of their own in the backends."""
