@@ -1,0 +1,377 @@
+"""Windows: convolutions and pooling over any number of spatial axes.
+
+Layouts: "nchw" (batch, channels, spatial...) or "nhwc" (batch, spatial..., channels). Pads are (begin..., end...).
+Output size (Dumoulin & Visin 2016): ⌊(n + p₀ + p₁ - d(k-1) - 1) / s⌋ + 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from effcc.ir import scalar as s
+from effcc.ir.dims import Dim, ceildiv, dim_max, dim_min, floordiv, product
+from effcc.ir.lazy import F, torch
+from effcc.ir.op import Op, require, tensor
+from effcc.ir.scalar import PARALLEL, REDUCTION, Compute, Read, Scalar, State
+from effcc.ir.types import DType, Tensor, Type, i64
+from effcc.ops.contraction import accumulate_dtype
+
+
+class Window(Op):
+    """Shared shape arithmetic; subclasses have strides, pads and maybe dilations, layout."""
+
+    family = "window"
+
+    def spatial(self, t: Tensor) -> tuple[int, ...]:
+        """The axes of the spatial dimensions."""
+        return tuple(range(1, t.rank - 1)) if getattr(self, "layout", "nchw") == "nhwc" else tuple(range(2, t.rank))
+
+    def channel_axis(self, t: Tensor) -> int:
+        return t.rank - 1 if getattr(self, "layout", "nchw") == "nhwc" else 1
+
+    def check_geometry(self, n: int, kernel: tuple[int, ...]) -> None:
+        strides, pads = self.strides, self.pads  # type: ignore[attr-defined]
+        dilations = getattr(self, "dilations", (1,) * n)
+        require(n >= 1, "a window op needs at least one spatial axis")
+        require(len(kernel) == n and len(strides) == n and len(pads) == 2 * n and len(dilations) == n,
+                f"{n} spatial axes need {n} kernel sizes, strides and dilations, and {2 * n} pads")
+        require(all(x >= 1 for x in (*strides, *dilations)), "strides and dilations must be positive")
+
+    def with_layout(self, batch: Dim, channels: Dim, spatial: tuple[Dim, ...]) -> tuple[Dim, ...]:
+        return (batch, *spatial, channels) if getattr(self, "layout", "nchw") == "nhwc" else (batch, channels, *spatial)
+
+    def place(self, n: Scalar, c: Scalar, spatial: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+        return (n, *spatial, c) if getattr(self, "layout", "nchw") == "nhwc" else (n, c, *spatial)
+
+
+def window_size(n: Dim, k: int, stride: int, dilation: int, before: int, after: int, ceil_mode: bool = False) -> Dim:
+    """The number of windows; with ceil_mode a last partial one counts if it starts inside the input or the left padding."""
+    span = n + before + after - dilation * (k - 1) - 1
+    if not ceil_mode:
+        return dim_max(floordiv(span, stride) + 1, 0)
+    return dim_min(ceildiv(span, stride) + 1, ceildiv(n + before, stride))
+
+
+def _inside(i: Scalar, n: Dim) -> Scalar:
+    return (i >= 0) & (i < s.size(n))
+
+
+def _clamped(i: Scalar, n: Dim) -> Scalar:
+    return s.maximum(s.minimum(i, s.size(n - 1)), 0)
+
+
+def _all(conditions: list[Scalar]) -> Scalar | None:
+    out = None
+    for c in conditions:
+        out = c if out is None else out & c
+    return out
+
+
+class Conv(Window):
+    """y[n, o, p...] = bias[o] + Σ_{i, k...} x[n, g·I/G + i, s·p + d·k - pad...] · w[o, i, k...], g = ⌊o·G/O⌋. w is [O, I/G, k...];
+    f16 and bf16 sum in f32. Integer operands need `accumulate`."""
+
+    name = "conv"
+    operands = ("x", "w", "bias?")
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
+    groups: int = 1
+    layout: str = "nchw"
+    accumulate: DType | None = None
+
+    def infer(self, x: Type, w: Type, bias: Type | None = None) -> Tensor:
+        t, k = tensor(x), tensor(w)
+        n = t.rank - 2
+        require(k.rank == t.rank, f"the weights' rank {k.rank} is not the input's {t.rank}")
+        kernel = k.shape[2:]
+        require(all(isinstance(d, int) for d in kernel), "kernel sizes must be static")
+        self.check_geometry(n, kernel)
+        require(self.accumulate is not None or t.dtype == k.dtype, f"operands differ in dtype ({t.dtype} and {k.dtype})", "insert a cast")
+        channels = t.shape[self.channel_axis(t)]
+        require(not isinstance(channels, int) or channels == k.shape[1] * self.groups,
+                f"{channels} channels do not fit weights for {k.shape[1]} x {self.groups} groups")
+        require(not isinstance(k.shape[0], int) or k.shape[0] % self.groups == 0, f"{k.shape[0]} outputs in {self.groups} groups")
+        out_dtype = self.accumulate or t.dtype
+        if bias is not None:
+            require(tensor(bias).shape == (k.shape[0],), f"bias must be [{k.shape[0]}]")
+            require(tensor(bias).dtype == out_dtype, f"bias must be {out_dtype}", "insert a cast")
+        spatial = tuple(window_size(t.shape[a], kernel[i], self.strides[i], self.dilations[i], self.pads[i], self.pads[n + i])
+                        for i, a in enumerate(self.spatial(t)))
+        return Tensor(out_dtype, self.with_layout(t.shape[0], k.shape[0], spatial))
+
+    def reference(self, x: Any, w: Any, bias: Any = None) -> Any:
+        n = x.dim() - 2
+        if self.layout == "nhwc":
+            x = x.movedim(-1, 1)
+        if self.accumulate is not None:
+            x, w = x.to(torch.float64), w.to(torch.float64)
+            bias = None if bias is None else bias.to(torch.float64)
+        flat = [p for i in reversed(range(n)) for p in (self.pads[i], self.pads[n + i])]
+        y = getattr(F, f"conv{n}d")(F.pad(x, flat), w, bias, self.strides, 0, self.dilations, self.groups) if n <= 3 else self._by_loops(x, w, bias)
+        if self.accumulate is not None:
+            y = y.round().to(torch.int64).to(self.accumulate.torch) if self.accumulate.is_integer else y.to(self.accumulate.torch)
+        return y.movedim(1, -1) if self.layout == "nhwc" else y
+
+    def _by_loops(self, x: Any, w: Any, bias: Any) -> Any:
+        raise NotImplementedError("torch convolves at most 3 spatial axes")
+
+    def compute(self, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Compute:
+        types = (x, w) if bias is None else (x, w, bias)
+        out = self.infer(*types)
+        n, rank = x.rank - 2, x.rank
+        acc = accumulate_dtype(x.dtype, self.accumulate)
+        batch, o = s.index(0), s.index(self.channel_axis(x))
+        spatial = self.spatial(x)
+        ic, taps = s.index(rank), tuple(s.index(rank + 1 + i) for i in range(n))
+        at, conditions = [], []
+        for i, a in enumerate(spatial):
+            pos = s.index(a) * self.strides[i] + taps[i] * self.dilations[i] - self.pads[i]
+            if self.pads[i] > 0 or self.pads[n + i] > 0:
+                conditions.append(_inside(pos, x.shape[a]))
+                pos = _clamped(pos, x.shape[a])
+            at.append(pos)
+        per_in, per_out = w.shape[1], floordiv(w.shape[0], self.groups)
+        c = ic if self.groups == 1 else (o // s.size(per_out)) * s.size(per_in) + ic
+        value = s.cast(Read(x.dtype, 0, self.place(batch, c, tuple(at))), acc)
+        inside = _all(conditions)
+        if inside is not None:
+            value = s.select(inside, value, 0)
+        weight = s.cast(Read(w.dtype, 1, (o, ic, *taps)), acc)
+        total: Scalar = State(acc, 0)
+        start: Scalar = s.const(acc, 0)
+        if bias is not None:
+            total = total + s.cast(Read(bias.dtype, 2, (o,)), acc)
+        return Compute((*out.shape, per_in, *w.shape[2:]), (s.cast(total, out.dtype),), PARALLEL * rank + REDUCTION * (n + 1),
+                       (start,), (State(acc, 0) + value * weight,))
+
+
+class ConvTranspose(Window):
+    """The gradient of conv with respect to its input: y[n, o, s·p + d·k - pad...] += x[n, i, p...] · w[i, o, k...]. w is
+    [I, O/G, k...]. Output size (n-1)s - p₀ - p₁ + d(k-1) + 1 + output_pad."""
+
+    name = "conv_transpose"
+    operands = ("x", "w", "bias?")
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    output_pads: tuple[int, ...]
+    dilations: tuple[int, ...]
+    groups: int = 1
+
+    def infer(self, x: Type, w: Type, bias: Type | None = None) -> Tensor:
+        t, k = tensor(x), tensor(w)
+        n = t.rank - 2
+        require(k.rank == t.rank, f"the weights' rank {k.rank} is not the input's {t.rank}")
+        self.check_geometry(n, k.shape[2:])
+        require(t.dtype == k.dtype and t.dtype.is_float, "operands must be of one float dtype", "insert a cast")
+        require(not isinstance(t.shape[1], int) or t.shape[1] == k.shape[0], f"{t.shape[1]} channels do not fit weights for {k.shape[0]}")
+        require(t.shape[1] % self.groups == 0, f"{t.shape[1]} channels in {self.groups} groups")
+        if bias is not None:
+            require(tensor(bias) == Tensor(t.dtype, (k.shape[1] * self.groups,)), f"bias must be {t.dtype}[{k.shape[1] * self.groups}]")
+        spatial = tuple(
+            (t.shape[2 + i] - 1) * self.strides[i] - self.pads[i] - self.pads[n + i]
+            + self.dilations[i] * (k.shape[2 + i] - 1) + 1 + self.output_pads[i] for i in range(n))
+        return Tensor(t.dtype, (t.shape[0], k.shape[1] * self.groups, *spatial))
+
+    def reference(self, x: Any, w: Any, bias: Any = None) -> Any:
+        n = x.dim() - 2
+        whole = getattr(F, f"conv_transpose{n}d")(x, w, None, self.strides, 0, 0, self.groups, self.dilations)
+        grow = [p for i in reversed(range(n)) for p in (-self.pads[i], self.output_pads[i] - self.pads[n + i])]
+        y = F.pad(whole, grow)
+        return y if bias is None else y + bias.reshape(-1, *[1] * n)
+
+    def compute(self, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Compute:
+        types = (x, w) if bias is None else (x, w, bias)
+        out = self.infer(*types)
+        n, rank = x.rank - 2, x.rank
+        acc = accumulate_dtype(x.dtype, None)
+        o = s.index(1)
+        ic, taps = s.index(rank), tuple(s.index(rank + 1 + i) for i in range(n))
+        at, conditions = [], []
+        for i in range(n):
+            shifted = s.index(2 + i) + self.pads[i] - taps[i] * self.dilations[i]
+            pos = shifted // self.strides[i] if self.strides[i] > 1 else shifted
+            if self.strides[i] > 1:
+                conditions.append((shifted % self.strides[i]).eq(0))
+            conditions.append(_inside(pos, x.shape[2 + i]))
+            at.append(_clamped(pos, x.shape[2 + i]))
+        per_in, per_out = floordiv(x.shape[1], self.groups), w.shape[1]
+        group = o // s.size(per_out)
+        c = ic if self.groups == 1 else group * s.size(per_in) + ic
+        value = s.cast(Read(x.dtype, 0, (s.index(0), c, *at)), acc)
+        inside = _all(conditions)
+        assert inside is not None
+        weight = s.cast(Read(w.dtype, 1, (c, o if self.groups == 1 else o % s.size(per_out), *taps)), acc)
+        total: Scalar = State(acc, 0)
+        if bias is not None:
+            total = total + s.cast(Read(bias.dtype, 2, (o,)), acc)
+        return Compute((*out.shape, per_in, *w.shape[2:]), (s.cast(total, out.dtype),), PARALLEL * rank + REDUCTION * (n + 1),
+                       (s.const(acc, 0),), (State(acc, 0) + s.select(inside, value, 0) * weight,))
+
+
+class Pool(Window):
+    operands = ("x",)
+
+    def infer(self, x: Type) -> Tensor:
+        t = tensor(x)
+        n = t.rank - 2
+        kernel: tuple[int, ...] = self.kernel  # type: ignore[attr-defined]
+        self.check_geometry(n, kernel)
+        require(t.dtype.is_float or t.dtype.is_integer, f"{self.name} does not take {t.dtype}", "insert a cast")
+        return t.with_shape(self.with_layout(t.shape[0], t.shape[self.channel_axis(t)], self.windows(t)))
+
+    def windows(self, t: Tensor) -> tuple[Dim, ...]:
+        n = t.rank - 2
+        return tuple(window_size(t.shape[a], self.kernel[i], self.strides[i], self.dilations[i], self.pads[i], self.pads[n + i],  # type: ignore[attr-defined]
+                                 self.ceil_mode) for i, a in enumerate(self.spatial(t)))  # type: ignore[attr-defined]
+
+    def taps(self, x: Tensor) -> tuple[tuple[Scalar, ...], Scalar | None, list[Scalar]]:
+        """(where x is read, whether that is inside, the positions before clamping)"""
+        n = x.rank - 2
+        at, conditions, positions = [], [], []
+        for i, a in enumerate(self.spatial(x)):
+            pos = s.index(a) * self.strides[i] + s.index(x.rank + i) * self.dilations[i] - self.pads[i]  # type: ignore[attr-defined]
+            positions.append(pos)
+            if self.pads[i] > 0 or self.pads[n + i] > 0 or self.ceil_mode:  # type: ignore[attr-defined]
+                conditions.append(_inside(pos, x.shape[a]))
+                pos = _clamped(pos, x.shape[a])
+            at.append(pos)
+        return self.place(s.index(0), s.index(self.channel_axis(x)), tuple(at)), _all(conditions), positions
+
+    def unfold(self, x: Any, fill: float) -> tuple[Any, Any]:
+        """(windows [N, C, out..., taps], whether a tap is inside the input [out..., taps]) in torch, channels first."""
+        n = x.dim() - 2
+        sizes = self.windows(Tensor(DType.of(x.dtype), self.with_layout(x.shape[0], x.shape[1], tuple(x.shape[2:]))))
+        inside = torch.ones((), dtype=torch.bool)
+        for i in range(n):
+            base = torch.arange(sizes[i]) * self.strides[i] - self.pads[i]  # type: ignore[attr-defined]
+            pos = base[:, None] + torch.arange(self.kernel[i]) * self.dilations[i]  # type: ignore[attr-defined]
+            ok = (pos >= 0) & (pos < x.shape[2 + i])
+            axis = 2 + 2 * i
+            if x.shape[axis]:
+                x = x.index_select(axis, pos.clamp(0, x.shape[axis] - 1).reshape(-1))
+            else:
+                x = torch.full((*x.shape[:axis], pos.numel(), *x.shape[axis + 1:]), fill, dtype=x.dtype)
+            x = x.unflatten(axis, (int(sizes[i]), self.kernel[i]))  # type: ignore[attr-defined]
+            inside = inside[..., None, None] & ok
+        order = [0, 1, *range(2, 2 + 2 * n, 2), *range(3, 3 + 2 * n, 2)]
+        x = x.permute(order).flatten(2 + n)
+        inside = inside.permute([*range(0, 2 * n, 2), *range(1, 2 * n, 2)]).flatten(n)
+        return torch.where(inside, x, torch.tensor(fill, dtype=x.dtype)), inside
+
+    def reference(self, x: Any) -> Any:
+        channels_last = getattr(self, "layout", "nchw") == "nhwc"
+        out = self.pool(x.movedim(-1, 1) if channels_last else x)
+        return out.movedim(1, -1) if channels_last else out
+
+    def pool(self, x: Any) -> Any:
+        """The reference with channels first."""
+        raise NotImplementedError
+
+
+class MaxPool(Pool):
+    """The greatest of each window; NaN if any is; a window wholly in the padding: the least value"""
+    name = "max_pool"
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
+    ceil_mode: bool = False
+    layout: str = "nchw"
+
+    def pool(self, x: Any) -> Any:
+        return self.unfold(x, DType.of(x.dtype).min)[0].amax(-1)
+
+    def compute(self, x: Tensor) -> Compute:
+        at, inside, _ = self.taps(x)
+        value: Scalar = Read(x.dtype, 0, at)
+        if inside is not None:
+            value = s.select(inside, value, x.dtype.min)
+        return Compute((*self.infer(x).shape, *self.kernel), (State(x.dtype, 0),), PARALLEL * x.rank + REDUCTION * len(self.kernel),
+                       (s.const(x.dtype, x.dtype.min),), (s.maximum(State(x.dtype, 0), value),))
+
+
+class MaxPoolWithIndices(Pool):
+    """max_pool, and where in the input's spatial plane (row-major) each maximum is: the first of equals, NaN the greatest"""
+    name = "max_pool_with_indices"
+    num_results = 2
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
+    ceil_mode: bool = False
+
+    def infer(self, x: Type) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        out = super().infer(x)
+        return out, out.with_dtype(i64)
+
+    def reference(self, x: Any) -> tuple[Any, Any]:
+        windows, inside = self.unfold(x, DType.of(x.dtype).min)
+        if x.is_floating_point():
+            windows = torch.where(inside | windows.isnan(), windows, -torch.inf)
+        n = x.dim() - 2
+        plane = torch.arange(int(product(x.shape[2:]))).reshape(1, 1, *x.shape[2:])
+        where, _ = self.unfold(plane, -1)
+        best = torch.where(inside, windows.to(torch.float64), -torch.inf).argmax(-1, keepdim=True)
+        return windows.gather(-1, best)[..., 0], where.expand(windows.shape).gather(-1, best)[..., 0] if n else best
+
+    def compute(self, x: Tensor) -> Compute:
+        at, inside, positions = self.taps(x)
+        value: Scalar = Read(x.dtype, 0, at)
+        best, where = State(x.dtype, 0), State(i64, 1)
+        flat: Scalar = s.size(0)
+        for p, a in zip(positions, self.spatial(x), strict=True):
+            flat = flat * s.size(x.shape[a]) + p
+        take = (value > best) | where.eq(-1)
+        if x.dtype.is_float:
+            take = take | (s.isnan(value) & ~s.isnan(best))
+        if inside is not None:
+            take = take & inside
+        return Compute((*self.infer(x)[0].shape, *self.kernel), (best, where), PARALLEL * x.rank + REDUCTION * len(self.kernel),
+                       (s.const(x.dtype, x.dtype.min), s.const(i64, -1)), (s.select(take, value, best), s.select(take, flat, where)))
+
+
+class AvgPool(Pool):
+    """The mean of each window, over its taps inside the input, or with `count_include_pad` inside the padded input"""
+    name = "avg_pool"
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
+    ceil_mode: bool = False
+    count_include_pad: bool = False
+    layout: str = "nchw"
+
+    def infer(self, x: Type) -> Tensor:
+        require(tensor(x).dtype.is_float, "avg_pool takes floats", "insert a cast")
+        return super().infer(x)
+
+    def pool(self, x: Any) -> Any:
+        n = x.dim() - 2
+        windows, inside = self.unfold(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, 0.0)
+        if self.count_include_pad:
+            padded = AvgPool(kernel=self.kernel, strides=self.strides, pads=(0,) * 2 * n, dilations=self.dilations, ceil_mode=self.ceil_mode)
+            grown = torch.zeros((1, 1, *(d + self.pads[i] + self.pads[n + i] for i, d in enumerate(x.shape[2:]))))
+            inside = padded.unfold(grown, 0.0)[1][tuple(slice(0, int(d)) for d in inside.shape[:-1])]
+        return (windows.sum(-1) / inside.sum(-1)).to(x.dtype)
+
+    def compute(self, x: Tensor) -> Compute:
+        n = x.rank - 2
+        acc = accumulate_dtype(x.dtype, None)
+        at, inside, _ = self.taps(x)
+        value = s.cast(Read(x.dtype, 0, at), acc)
+        if inside is not None:
+            value = s.select(inside, value, 0)
+        count: Scalar = s.size(1)
+        for i, a in enumerate(self.spatial(x)):
+            d = self.dilations[i]
+            start = s.index(a) * self.strides[i] - self.pads[i]
+            low, high = (-self.pads[i], x.shape[a] + self.pads[n + i]) if self.count_include_pad else (0, x.shape[a])
+            # taps t with low <= start + t*d < high
+            first = s.maximum((s.size(low + d - 1) - start) // d, 0)
+            last = s.minimum((s.size(high + d - 1) - start) // d, self.kernel[i])
+            count = count * (last - first)
+        return Compute((*self.infer(x).shape, *self.kernel), (s.cast(State(acc, 0) / s.cast(count, acc), x.dtype),),
+                       PARALLEL * x.rank + REDUCTION * n, (s.const(acc, 0),), (State(acc, 0) + value,))
+
+
