@@ -24,7 +24,7 @@ from effcc.ir.types import Tensor, Type
 
 if TYPE_CHECKING:
     from effcc.ir.builder import Builder
-    from effcc.ir.graph import Graph, Value
+    from effcc.ir.graph import Graph
 
 REGISTRY: dict[str, type[Op]] = {}
 FAMILY_MODULES = ("constant", "elementwise", "contraction", "window", "reduction", "normalization", "view", "index", "resample",

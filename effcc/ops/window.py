@@ -246,8 +246,8 @@ class Pool(Window):
         for i in range(n):
             base = torch.arange(sizes[i]) * self.strides[i] - self.pads[i]  # type: ignore[attr-defined]
             pos = base[:, None] + torch.arange(self.kernel[i]) * self.dilations[i]  # type: ignore[attr-defined]
-            ok = (pos >= 0) & (pos < x.shape[2 + i])
             axis = 2 + 2 * i
+            ok = (pos >= 0) & (pos < x.shape[axis])
             if x.shape[axis]:
                 x = x.index_select(axis, pos.clamp(0, x.shape[axis] - 1).reshape(-1))
             else:
