@@ -1,4 +1,4 @@
-"""The wheel and the sdist: real files, one top level, everything a user needs and nothing else; metadata that resolves."""
+"""The wheel and the sdist: real files, one top level, everything a user needs and nothing else; pins that fit."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def build(kind: str, source: Path, out: Path) -> Path:
     """Build a 'wheel' or an 'sdist' of the tree `source` into `out` with the backend that pip would use."""
     code = f"import sys; from setuptools import build_meta; print(build_meta.build_{kind}(sys.argv[1]))"
     out.mkdir(exist_ok=True)
-    run = subprocess.run([sys.executable, "-c", code, str(out)], cwd=source, capture_output=True, text=True, timeout=120)
+    run = subprocess.run([sys.executable, "-c", code, out], cwd=source, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     return out / run.stdout.splitlines()[-1]
 
