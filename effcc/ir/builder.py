@@ -30,8 +30,10 @@ class OpBuilder:
     def emit(self, op: Op, operands: tuple[Value, ...]) -> tuple[Value, ...]:
         raise NotImplementedError
 
-    def add(self, op: Op, *operands: Value) -> Any:
-        """Append an op instance; one Value, or a tuple when the op has several results."""
+    def add(self, op: Op | Value, *operands: Value) -> Any:
+        """Append an op instance; one Value, or a tuple when the op has several results. `b.add(x, y)` on values is the sum."""
+        if isinstance(op, Value):
+            op, operands = op_class("add")(), (op, *operands)
         results = self.emit(op, operands)
         return results[0] if len(results) == 1 and op.num_results == 1 else results
 
