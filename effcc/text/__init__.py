@@ -1,0 +1,33 @@
+"""The text form of graphs: `parse(print_graph(g)) == g`. The grammar is effir.lark; lark is imported late."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from effcc.text.printer import blobs, print_graph
+
+if TYPE_CHECKING:
+    from effcc.ir.graph import Graph
+
+
+def parse(text: str, blobs: Mapping[str, Any] | None = None, verify: bool = True) -> Graph:
+    """The graph that a text describes.
+
+    blobs: the constants that the text names by hash: "sha256:..." or the bare hex digest -> Blob or NumPy array.
+    verify: run each op's type rule and compare it with the printed types.
+    Raises ParseError, with line and column.
+
+    >>> g = parse('graph @f<B in 1..8>(%x: f32[B,4]) -> f32[B,4] { %0: f32[B,4] = neg(%x)  return %0 }')
+    >>> print(g)
+    graph @f<B in 1..8>(%x: f32[B,4]) -> f32[B,4] {
+      %0: f32[B,4] = neg(%x)
+      return %0
+    }
+    """
+    from effcc.text.parser import parse_graph
+
+    return parse_graph(text, blobs or {}, verify)
+
+
+__all__ = ["blobs", "parse", "print_graph"]
