@@ -32,7 +32,8 @@ class Expr:
 
     def __init__(self, terms: tuple[tuple[tuple[Atom, ...], int], ...]):
         self.terms = terms
-        self._hash = hash(terms)
+        lone = len(terms) == 1 and terms[0][1] == 1 and len(terms[0][0]) == 1
+        self._hash = hash(terms[0][0][0]) if lone else hash(terms)  # a lone symbol equals its expression
 
     def __reduce__(self):
         return (Expr, (self.terms,))
