@@ -1,0 +1,96 @@
+"""The engines to compare. Each is a function (model, its ONNX file, threads) -> call, which returns the first output.
+
+Each runs in a process of its own and imports only what it needs. All get the same number of threads and keep fp32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from zoo import Model
+
+Call = Callable[[], np.ndarray]
+
+
+def effcc_onnx(model: Model, path: Path, threads: int) -> Call:
+    """From the ONNX file, with the default pipeline."""
+    import effcc
+
+    program = effcc.compile(str(path), threads=threads, shapes={model.input: model.shape})
+    inputs = list(model.inputs().values())
+    return lambda: program(*inputs)[0]
+
+
+def _torch(model: Model, threads: int, compiler: str | None, **options: object) -> Call:
+    import torch
+    from modules import example
+
+    torch.set_num_threads(threads)
+    module = model.module()
+    if compiler is not None:
+        module = torch.compile(module, backend=compiler, options=options or None)
+    inputs = example(model)
+
+    def call() -> np.ndarray:
+        with torch.inference_mode():
+            return module(*inputs).numpy()
+
+    return call
+
+
+def effcc_torch(model: Model, path: Path, threads: int) -> Call:
+    """From the torch module, through torch.compile."""
+    return _torch(model, threads, "effcc")
+
+
+def torch_eager(model: Model, path: Path, threads: int) -> Call:
+    return _torch(model, threads, None)
+
+
+def inductor(model: Model, path: Path, threads: int) -> Call:
+    return _torch(model, threads, "inductor")
+
+
+def inductor_freezing(model: Model, path: Path, threads: int) -> Call:
+    return _torch(model, threads, "inductor", freezing=True)
+
+
+def onnxruntime(model: Model, path: Path, threads: int) -> Call:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    inputs = model.inputs()
+    return lambda: session.run(None, inputs)[0]
+
+
+def openvino(model: Model, path: Path, threads: int) -> Call:
+    import openvino
+
+    core = openvino.Core()
+    config = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    network = core.read_model(path)
+    network.reshape({model.input: list(model.shape)})
+    request = core.compile_model(network, "CPU", config).create_infer_request()
+    inputs = model.inputs()
+
+    def call() -> np.ndarray:
+        request.infer(inputs, share_inputs=True)
+        return request.get_output_tensor(0).data
+
+    return call
+
+
+ENGINES: dict[str, Callable[[Model, Path, int], Call]] = {
+    "effcc": effcc_onnx,
+    "effcc-torch": effcc_torch,
+    "torch": torch_eager,
+    "inductor": inductor,
+    "inductor-freezing": inductor_freezing,
+    "onnxruntime": onnxruntime,
+    "openvino": openvino,
+}
+FROM_TORCH = {"effcc-torch", "torch", "inductor", "inductor-freezing"}

@@ -1,0 +1,124 @@
+"""Latency beside other engines, batch 1, fp32, the same number of threads for all.
+
+    python benchmarks/latency.py                                   # everything: half an hour on two cores
+    python benchmarks/latency.py --models bert-base,gpt2 --engines effcc,torch --rounds 5
+
+Prints a table with ratios (their time / effcc's: above 1 means that effcc is quicker), the machine's measured peaks of
+the same run, and how far each engine's answer is from torch eager's (ONNX Runtime's where there is no torch model).
+Writes everything to benchmarks/results/latency.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import peak
+from engines import ENGINES, FROM_TORCH
+from rich.console import Console
+from rich.table import Table
+from turns import Contestant, take_turns
+from zoo import Model, chosen, largest_relative_difference
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def start_engine(engine: str, model: Model, path: Path, threads: int):
+    """Runs in the child. Thread counts that libraries read when they are loaded are set before they are."""
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+    return ENGINES[engine](model, path, threads)
+
+
+def measure(model: Model, engines: list[str], folder: Path, threads: int, rounds: int, budget: float) -> dict:
+    """One model on all engines that can run it: {"engines": {name: {...}}, "peak": {...}}; times in milliseconds."""
+    path = model.onnx(folder)
+    able = [name for name in engines if model.architecture is not None or name not in FROM_TORCH]
+    contestants = [Contestant(name, start_engine, (name, model, path, threads)) for name in able]
+    product, copy = Contestant("product", peak.matrix_product, (threads,)), Contestant("copy", peak.copy, (threads,))
+    take_turns([*contestants, product, copy], rounds, budget)
+
+    answers = {c.name: c.answer for c in contestants if c.failure is None}
+    judge = next((name for name in ("torch", "onnxruntime", *answers) if name in answers), None)
+    entry: dict = {"shape": model.shape, "judge": judge, "engines": {}}
+    for c in contestants:
+        entry["engines"][c.name] = {"failure": c.failure} if c.failure is not None else {
+            "ms": 1e3 * c.median,
+            "fastest_ms": 1e3 * min(c.rounds),
+            "rounds_ms": [round(1e3 * t, 4) for t in c.rounds],
+            "setup_s": c.setup_time,
+            "difference": largest_relative_difference(c.answer, answers[judge]),
+        }  # fmt: skip
+    entry["peak"] = {"gflops": 1e-9 * peak.FLOPS / product.median, "gbytes": 1e-9 * peak.BYTES / copy.median}
+    if model.architecture is not None:
+        import modules
+
+        entry["flops"] = modules.flops(model)
+    return entry
+
+
+def show(console: Console, results: dict[str, dict], engines: list[str], threads: int) -> None:
+    table = Table("model", title=f"median latency in ms, batch 1, fp32, {threads} threads each (ratio to effcc)")
+    for name in engines:
+        table.add_column(name, justify="right")
+    table.add_column("effcc / peak", justify="right")
+    for model, entry in results.items():
+        ours = entry["engines"].get("effcc", {}).get("ms")
+        cells = []
+        for name in engines:
+            found = entry["engines"].get(name)
+            if found is None:
+                cells.append("")
+            elif "ms" not in found:
+                cells.append("[red]failed[/]")
+            else:
+                wrong = " [red]?[/]" if found["difference"] > 1e-3 else ""
+                ratio = f" ({found['ms'] / ours:.2f})" if ours and name != "effcc" else ""
+                cells.append(f"{found['ms']:.2f}{ratio}{wrong}")
+        share = ours and entry.get("flops") and entry["flops"] / (1e6 * ours * entry["peak"]["gflops"])
+        table.add_row(model, *cells, f"{share:.0%}" if share else "")
+    console.print(table)
+    for model, entry in results.items():
+        peaks = entry["peak"]
+        apart = ", ".join(f"{n} {e['difference']:.0e}" for n, e in entry["engines"].items() if "ms" in e)
+        console.print(
+            f"{model}: peak {peaks['gflops']:.0f} GFLOP/s, {peaks['gbytes']:.1f} GB/s; "
+            f"largest relative difference to {entry['judge']}: {apart}"
+        )
+        for name, found in entry["engines"].items():
+            if "failure" in found:
+                console.print(f"  {name}: {found['failure']}", style="red", markup=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default="all")
+    parser.add_argument("--engines", default="effcc,torch,inductor,onnxruntime,openvino", help=", ".join(ENGINES))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--budget", type=float, default=0.4, help="seconds that an engine may spend in one round")
+    parser.add_argument("--folder", type=Path, help="keep the exported ONNX files here (1.5 GB)")
+    parser.add_argument("--output", type=Path, default=RESULTS / "latency.json")
+    options = parser.parse_args()
+    engines = options.engines.split(",")
+    if unknown := [name for name in engines if name not in ENGINES]:
+        raise SystemExit(f"no engine {', '.join(unknown)}; there are {', '.join(ENGINES)}")
+
+    console = Console()
+    results: dict[str, dict] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        for model in chosen(options.models):
+            console.print(f"{model.name} …")
+            results[model.name] = measure(model, engines, folder, options.threads, options.rounds, options.budget)
+    show(console, results, engines, options.threads)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    report = {"machine": peak.machine(), "threads": options.threads, "models": results}
+    options.output.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Builds the zoo's architectures in torch, and exports them to ONNX.
+
+Latency does not depend on what a model has learned, with one exception: activations that fade to zero or blow up become
+subnormals or NaNs, which do change it. So convolutions get He-scaled weights (He et al., 2015), and batch norms the
+statistics of a forward pass.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import transformers
+from torch import Tensor, nn
+from zoo import Model
+
+
+class FirstOutput(nn.Module):
+    """A transformers model as one tensor -> one tensor."""
+
+    def __init__(self, model: nn.Module, output: str) -> None:
+        super().__init__()
+        self.model, self.output = model, output
+
+    def forward(self, x: Tensor) -> Tensor:
+        return getattr(self.model(x), self.output)
+
+
+def resnet50() -> nn.Module:
+    return FirstOutput(transformers.ResNetForImageClassification(transformers.ResNetConfig(num_labels=1000)), "logits")
+
+
+def mobilenetv2() -> nn.Module:
+    config = transformers.MobileNetV2Config(num_labels=1000)
+    return FirstOutput(transformers.MobileNetV2ForImageClassification(config), "logits")
+
+
+def vit_s16() -> nn.Module:
+    config = transformers.ViTConfig(hidden_size=384, num_attention_heads=6, intermediate_size=1536, num_labels=1000)
+    return FirstOutput(transformers.ViTForImageClassification(config), "logits")
+
+
+def bert_base() -> nn.Module:
+    return FirstOutput(transformers.BertModel(transformers.BertConfig()), "last_hidden_state")
+
+
+def gpt2() -> nn.Module:
+    return FirstOutput(transformers.GPT2LMHeadModel(transformers.GPT2Config(use_cache=False)), "logits")
+
+
+BUILDERS = {"resnet50": resnet50, "mobilenetv2": mobilenetv2, "vit-s16": vit_s16, "bert-base": bert_base, "gpt2": gpt2}
+
+
+def build(model: Model) -> nn.Module:
+    torch.manual_seed(0)
+    module = BUILDERS[model.architecture or model.name]()
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    if norms:
+        for m in module.modules():
+            if isinstance(m, nn.Conv2d):
+                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+        for norm in norms:
+            norm.momentum = None  # cumulative average: one forward pass sets the statistics
+        module.train()
+        with torch.no_grad():
+            module(torch.randn(4, *model.shape[1:], generator=torch.Generator().manual_seed(1)))
+    return module.eval().requires_grad_(False)
+
+
+def example(model: Model) -> tuple[Tensor, ...]:
+    return tuple(torch.from_numpy(array) for array in model.inputs().values())
+
+
+def export(model: Model, path: Path) -> None:
+    """Write the ONNX file beside its place, then rename it: a stopped export leaves no half a model."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    torch.onnx.export(
+        build(model),
+        example(model),
+        unfinished,
+        input_names=[model.input],
+        opset_version=18,
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    unfinished.rename(path)
+
+
+def flops(model: Model) -> int:
+    """Multiply-adds counted as two, of the contractions and convolutions of one call."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        build(model)(*example(model))
+    return counter.get_total_flops()
