@@ -4,7 +4,7 @@
 
 Asked: a cold compile takes no longer than Inductor's first call with its defaults, both caches empty; from the cache at
 most 3 s; `effcc.load` to the first answer at most 1 s. Times begin when torch, the model and its inputs are there (for
-`load`: before `import effcc`) and so include what the compilers import for themselves. Writes results/compile_time.json.
+`load`: before `import effcc`), and so include what the compilers import. Writes results/compile_time.json.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Measures in turns: each contestant lives in a process of its own and sleeps until the parent hands it the machine.
 
 A B C A B C …: a machine that slows down for a while slows all of them. One process each, because thread pools of
-several engines in one process disturb each other, and because an engine must not profit from what another one has loaded.
+several engines in one process disturb each other, and because no engine may profit from what another one has loaded.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import effcc
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("passes", "backends", "frontends", "fuzz")
-DATA = (".lark", ".html", ".css", ".js", ".json")  # what a package may carry besides Python
+DATA = (".lark", ".ll", ".html", ".css", ".js", ".json")  # what a package may carry besides Python
 NOT_SHIPPED = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "*.egg-info", "tests", "benchmarks", "docs")
 
 
