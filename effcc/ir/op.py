@@ -18,7 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
 
 from effcc.errors import TypeRuleError, UnsupportedError
-from effcc.ir.dims import Dim
+from effcc.ir.dims import Dim, Symbol
 from effcc.ir.scalar import Compute
 from effcc.ir.types import Tensor, Type
 
@@ -43,6 +43,10 @@ class Op:
     """None where it depends on the attributes: then `infer` tells."""
     pure: ClassVar[bool] = True
     """Whether equal operands give equal results and nothing else happens: what CSE, DCE and folding may touch."""
+    routine: ClassVar[bool] = False
+    """Whether it is an algorithm (sorting, control flow), for which each backend has a routine of its own: no loop nest."""
+    undefined: ClassVar[str] = ""
+    """Operand values for which the result may be anything (never a crash); the fuzzer keeps away from them."""
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -68,6 +72,10 @@ class Op:
     def decompose(self, b: Builder, *values: Any) -> Any:
         """The same in smaller ops (NotImplemented where it is one of the small ones)."""
         return NotImplemented
+
+    def defines(self, *types: Any) -> dict[Symbol, Dim]:
+        """The size symbols whose values the op tells at run time (nonzero, unique), each with an upper bound."""
+        return {}
 
     def flops(self, *types: Type) -> Dim:
         """Floating-point (or integer) operations for operands of these types."""

@@ -42,10 +42,10 @@ def types_of(tensors: tuple[Any, ...], dtypes: tuple[DType, ...] | None) -> tupl
     return tuple(Tensor(dtypes[k] if dtypes else DType.of(t.dtype), tuple(t.shape)) for k, t in enumerate(tensors))
 
 
-def symbolic(types: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], dict[Symbol, int]]:
-    """The same types with a symbol for each size that occurs: equal sizes stay equal."""
+def symbolic(types: tuple[Tensor, ...], known: tuple[int, ...]) -> tuple[tuple[Tensor, ...], dict[Symbol, int]]:
+    """The same types with a symbol for each size that occurs, but 1 and `known`: equal sizes stay equal."""
     sizes = {d for t in types for d in t.shape}
-    names = {d: Symbol(f"n{d}", 0, 99) for d in sizes if d != 1}
+    names = {d: Symbol(f"n{d}", 0, 99) for d in sizes if d != 1 and d not in known}
     return tuple(t.with_shape(tuple(names.get(d, d) for d in t.shape)) for t in types), {s: d for d, s in names.items()}
 
 
@@ -56,19 +56,21 @@ def reference(op: Op, types: tuple[Tensor, ...], tensors: tuple[Any, ...]) -> tu
     return tuple(v.type for v in results), run(b.graph(*results), *tensors)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def agree() -> Any:
     """agree(op, *operands): the loop nest computes the reference, for these shapes and with symbols in their place; returns
-    the reference's results. Operands are torch tensors or anything NumPy takes (`dtypes` where that does not tell)."""
+    the reference's results. Operands are torch tensors or anything NumPy takes (`dtypes` where that does not tell). `known`:
+    sizes that the type rule wants to know."""
 
-    def check(op: Op, *operands: Any, dtypes: tuple[DType, ...] | None = None, rtol: float | None = None, with_symbols: bool = True) -> Any:
+    def check(op: Op, *operands: Any, dtypes: tuple[DType, ...] | None = None, rtol: float | None = None, with_symbols: bool = True,
+              known: tuple[int, ...] = ()) -> Any:
         tensors = tuple(to_tensor(x, dtypes[k] if dtypes else None) for k, x in enumerate(operands))
         types = types_of(tensors, dtypes)
         out, expected = reference(op, types, tensors)
         arrays = tuple(to_array(t, x.dtype) for t, x in zip(tensors, types))
         variants: list[Any] = [(types, {})]
         if with_symbols:
-            variants.append(symbolic(types))
+            variants.append(symbolic(types, known))
         for operand_types, bindings in variants:
             nest = op.compute(*operand_types)
             assert nest is not None, f"{op.name} has no loop nest"
@@ -81,15 +83,16 @@ def agree() -> Any:
     return check
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def decomposes() -> Any:
     """decomposes(op, *operands): the op's decomposition, interpreted, gives the reference; returns the reference's results."""
 
-    def check(op: Op, *operands: Any, dtypes: tuple[DType, ...] | None = None, rtol: float | None = None, with_symbols: bool = True) -> Any:
+    def check(op: Op, *operands: Any, dtypes: tuple[DType, ...] | None = None, rtol: float | None = None, with_symbols: bool = True,
+              known: tuple[int, ...] = ()) -> Any:
         tensors = tuple(to_tensor(x, dtypes[k] if dtypes else None) for k, x in enumerate(operands))
         types = types_of(tensors, dtypes)
         out, expected = reference(op, types, tensors)
-        for operand_types in (types, symbolic(types)[0]) if with_symbols else (types,):
+        for operand_types in (types, symbolic(types, known)[0]) if with_symbols else (types,):
             b = Builder()
             values = op.decompose(b, *(b.input(f"x{k}", t) for k, t in enumerate(operand_types)))
             values = values if isinstance(values, tuple) else (values,)
