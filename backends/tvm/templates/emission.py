@@ -1,0 +1,252 @@
+"""What every template needs: 64-bit index arithmetic, vectors, accumulators in registers, and what the CPU can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+from tvm.tirx.script import builder as T
+
+Expr = Any  # a tirx PrimExpr: TVM's Python classes are not typed
+Index = int | Any  # a Python integer or an int64 expression
+Epilogue = Callable[[tuple[Expr, ...], Expr, int], None]
+Read = Callable[[tuple[Expr, ...], int], Expr]
+
+BYTES = {
+    "float64": 8,
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "int64": 8,
+    "int32": 4,
+    "int16": 2,
+    "int8": 1,
+    "uint64": 8,
+    "uint32": 4,
+    "uint16": 2,
+    "uint8": 1,
+    "bool": 1,
+}
+UNBOUNDED = 1 << 40
+"""The extent declared for flat buffers whose size only the caller knows."""
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """What the blocking of a kernel depends on. `vector_bits` may be any power of two from 64; caches are per core."""
+
+    vector_bits: int = 256
+    vector_registers: int = 16
+    l1_bytes: int = 32 << 10
+    l2_bytes: int = 1 << 20
+    threads: int = 1
+
+    def lanes(self, dtype: str) -> int:
+        return max(1, self.vector_bits // (8 * BYTES[dtype]))
+
+
+def is_static(*values: Index) -> bool:
+    return all(isinstance(value, int) for value in values)
+
+
+def dtype_of(value: Expr) -> str:
+    """ "float32", or "float32x16" for a vector."""
+    return str(value.ty.dtype)
+
+
+def index(value: Index) -> Expr:
+    """An int64 expression."""
+    if isinstance(value, int):
+        return T.int64(value)
+    return value if dtype_of(value) == "int64" else T.Cast("int64", value)
+
+
+def multiply(a: Index, b: Index) -> Index:
+    return a * b if is_static(a, b) else index(a) * index(b)
+
+
+def product(values: Sequence[Index]) -> Index:
+    result: Index = 1
+    for value in values:
+        result = multiply(result, value)
+    return result
+
+
+def divide(a: Index, b: Index) -> Index:
+    """a // b of non-negative numbers."""
+    return a // b if is_static(a, b) else T.truncdiv(index(a), index(b))
+
+
+def modulo(a: Index, b: Index) -> Index:
+    """a % b of non-negative numbers."""
+    return a % b if is_static(a, b) else T.truncmod(index(a), index(b))
+
+
+def ceil_divide(a: Index, b: int) -> Index:
+    return -(-a // b) if isinstance(a, int) else divide(index(a) + (b - 1), b)
+
+
+def minimum(a: Index, b: Index) -> Index:
+    return min(a, b) if is_static(a, b) else T.min(index(a), index(b))
+
+
+def maximum(a: Index, b: Index) -> Index:
+    return max(a, b) if is_static(a, b) else T.max(index(a), index(b))
+
+
+def bind(value: Expr) -> Expr:
+    """`value`, computed once here: a variable of the current scope (literals and variables stay as they are)."""
+    if isinstance(value, (int, float, tvm.tirx.Var, tvm.tirx.IntImm, tvm.tirx.FloatImm)):
+        return value
+    return T.bind(value)
+
+
+def unravel(flat: Index, extents: Sequence[Index]) -> tuple[Expr, ...]:
+    """The coordinates of a flat row-major position, each bound to a variable; the leading one is not reduced.
+
+    An extent of 0 is taken for 1: code that never runs must still be emitted.
+    """
+    coordinates: list[Expr] = []
+    rest = flat
+    for extent in reversed(extents[1:]):
+        extent = max(1, extent) if isinstance(extent, int) else extent
+        coordinates.append(bind(index(modulo(rest, extent))))
+        rest = bind(index(divide(rest, extent)))
+    coordinates.append(bind(index(rest)))
+    return tuple(reversed(coordinates)) if extents else ()
+
+
+def dot(coordinates: Sequence[Index], strides: Sequence[Index]) -> Expr:
+    """The element offset of `coordinates`; a stride of 0 broadcasts."""
+    offset = T.int64(0)
+    for coordinate, stride in zip(coordinates, strides, strict=True):
+        if not (isinstance(stride, int) and stride == 0):
+            offset = offset + index(coordinate) * index(stride)
+    return offset
+
+
+def vector_type(dtype: str, lanes: int) -> str:
+    return dtype if lanes == 1 else f"{dtype}x{lanes}"
+
+
+def splat(value: Expr, lanes: int) -> Expr:
+    return value if lanes == 1 else T.broadcast(value, lanes)
+
+
+def constant(value: float, dtype: str, lanes: int = 1) -> Expr:
+    literal = tvm.tirx.const(value, dtype)
+    return splat(literal, lanes)
+
+
+def at(offset: Expr, lanes: int, stride: int = 1) -> Expr:
+    """The index expression of `lanes` consecutive elements (or `stride` apart)."""
+    return offset if lanes == 1 else T.ramp(offset, index(stride), lanes)
+
+
+def load(buffer: Any, offset: Expr, lanes: int = 1, stride: int = 1) -> Expr:
+    return buffer[at(offset, lanes, stride)]
+
+
+def store(buffer: Any, value: Expr, offset: Expr, lanes: int = 1, stride: int = 1) -> None:
+    T.buffer_store(buffer, value, [at(offset, lanes, stride)])
+
+
+def cast(value: Expr, dtype: str, lanes: int) -> Expr:
+    """`value` as `dtype`, whatever it is now. bfloat16 goes through its bits: TVM would take them for an integer."""
+    source = dtype_of(value).split("x")[0]
+    if source == dtype:
+        return value
+    if source == "bfloat16":
+        bits = T.Cast(vector_type("uint32", lanes), T.reinterpret(vector_type("uint16", lanes), value))
+        wide = T.reinterpret(vector_type("float32", lanes), T.shift_left(bits, constant(16, "uint32", lanes)))
+        return cast(wide, dtype, lanes)
+    if dtype == "bfloat16":
+        return _to_bfloat16(cast(value, "float32", lanes), lanes)
+    return T.Cast(vector_type(dtype, lanes), value)
+
+
+def _to_bfloat16(value: Expr, lanes: int) -> Expr:
+    """Round float32 to nearest, ties to even; NaNs stay NaNs (quiet)."""
+
+    def literal(bits: int) -> Expr:
+        return constant(bits, "uint32", lanes)
+
+    bits = bind(T.reinterpret(vector_type("uint32", lanes), value))
+    odd = T.bitwise_and(T.shift_right(bits, literal(16)), literal(1))
+    rounded = T.shift_right(bits + odd + literal(0x7FFF), literal(16))
+    quiet = T.bitwise_or(T.shift_right(bits, literal(16)), literal(0x40))
+    nan = T.bitwise_and(bits, literal(0x7FFFFFFF)) > literal(0x7F800000)  # TVM would fold value != value to false
+    chosen = T.Select(nan, quiet, rounded)
+    return T.reinterpret(vector_type("bfloat16", lanes), T.Cast(vector_type("uint16", lanes), chosen))
+
+
+def flat(pointer: Any, dtype: str) -> Any:
+    """A flat view of raw memory, with no assumption about its alignment beyond the element's."""
+    return T.decl_buffer((UNBOUNDED,), dtype, data=pointer, align=BYTES[dtype])
+
+
+class Accumulators:
+    """rows x vectors registers: one small buffer each, which LLVM promotes (big ones become workspace calls)."""
+
+    def __init__(self, rows: int, vectors: int, dtype: str, lanes: int):
+        self.rows, self.vectors, self.dtype, self.lanes = rows, vectors, dtype, lanes
+        self.buffers = [[T.alloc_buffer((lanes,), dtype) for _ in range(vectors)] for _ in range(rows)]
+        self.whole = at(T.int32(0), 1) if lanes == 1 else T.ramp(0, 1, lanes)
+
+    def __getitem__(self, at: tuple[int, int]) -> Expr:
+        return self.buffers[at[0]][at[1]][self.whole]
+
+    def __setitem__(self, at: tuple[int, int], value: Expr) -> None:
+        T.buffer_store(self.buffers[at[0]][at[1]], value, [self.whole])
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((row, vector) for row in range(self.rows) for vector in range(self.vectors))
+
+    def fill(self, value: float = 0) -> None:
+        for at in self:
+            self[at] = constant(value, self.dtype, self.lanes)
+
+
+def halves(extent: int) -> list[int]:
+    """The powers of two below `extent`, largest first: any remainder below it is a sum of some of them."""
+    power = 1
+    while power * 2 < extent:
+        power *= 2
+    return [] if extent <= 1 else [1 << bit for bit in reversed(range(power.bit_length()))]
+
+
+def lane_pieces(extent: int, lanes: int) -> list[tuple[int, int]]:
+    """(first lane, lanes) pieces that cover `extent` < `lanes` elements, each a power of two."""
+    pieces, start = [], 0
+    for size in halves(lanes):
+        if extent & size:
+            pieces.append((start, size))
+            start += size
+    return pieces
+
+
+@contextmanager
+def branch(condition: Expr) -> Iterator[None]:
+    """`if condition:`"""
+    with T.If(condition), T.Then():
+        yield
+
+
+def for_lanes(start: Expr, count: Index, lanes: int, body: Callable[[Expr, int], None]) -> None:
+    """Call body(position, lanes) over [start, start + count): whole vectors, then pieces (static) or elements."""
+    if isinstance(count, int):
+        if count >= lanes:
+            with T.serial(T.int64(0), T.int64(count // lanes)) as vector:
+                body(bind(start + vector * lanes), lanes)
+        for first, size in lane_pieces(count % lanes, lanes):
+            body(bind(start + (count // lanes * lanes + first)), size)
+        return
+    whole = bind(divide(count, lanes))
+    with T.serial(T.int64(0), whole) as vector:
+        body(bind(start + vector * lanes), lanes)
+    if lanes > 1:
+        with T.serial(whole * lanes, index(count)) as element:
+            body(bind(start + element), 1)
