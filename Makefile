@@ -28,7 +28,7 @@ demo: $(VENV)/installed-onnx
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 test: lint
 	$(BIN)/python -m pytest

@@ -14,8 +14,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from effcc.driver import Program, compile
     from effcc.artifact import load
+    from effcc.driver import Program, compile
     from effcc.errors import EffccError
 
 __version__ = "0.1.0"
