@@ -1,0 +1,43 @@
+"""PyTorch: exported programs and modules become graphs; `torch.compile(module, backend="effcc")`.
+
+    >>> from effcc.frontends.torch import load          # doctest: +SKIP
+    >>> graph = load(module, inputs=(x,), shapes={"x": ("B", 3, 224, 224)})
+
+Importing this package is cheap; torch is imported by the functions.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from effcc.ir import Graph
+
+
+def accepts(model: Any) -> bool:
+    """Whether a model is this frontend's: an nn.Module or an ExportedProgram. Asks without importing torch."""
+    import sys
+
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return False
+    return isinstance(model, torch.nn.Module) or isinstance(model, torch.export.ExportedProgram)
+
+
+def load(model: Any, inputs: Any = None, shapes: Any = None, name: str | None = None) -> Graph:
+    """A module (with example `inputs`: a tensor, a tuple, or a dict by argument name) or an exported program as a graph.
+
+    shapes: {argument: (sizes...)}; a size that is a string or a `Symbol` is dynamic. Example inputs give the rest.
+    """
+    from effcc.frontends.torch.module import from_exported_or_module
+
+    return from_exported_or_module(model, inputs, shapes, name)
+
+
+def backend(module: Any, example_inputs: Any, **options: Any) -> Callable[..., Any]:
+    """The torch.compile backend "effcc" (an entry point of torch_dynamo_backends)."""
+    from effcc.frontends.torch.backend import compile_fx
+
+    return compile_fx(module, example_inputs, **options)

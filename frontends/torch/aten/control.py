@@ -1,0 +1,1 @@
+"""Control flow: torch.cond, while_loop, scan and wrapped subgraphs."""

@@ -1,0 +1,89 @@
+"""Ordering, selection and scans along an axis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from effcc.frontends.torch.emitter import Emitter, lowers
+from effcc.ir import Value, i64
+
+
+def _scalar_pair(e: Emitter, x: Value) -> tuple[Value, Value]:
+    return x, e.full((), 0, i64)
+
+
+@lowers("sort")
+def sort(e: Emitter, x: Value, *args: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> tuple[Value, Value]:
+    rest = [a for a in args if a is not None] if ".stable" in e.target else list(args)
+    if ".stable" in e.target and rest and isinstance(rest[0], bool) and len(rest) > 2:
+        rest = rest[1:]
+    dim = rest[0] if rest else dim
+    descending = rest[1] if len(rest) > 1 else descending
+    if not x.shape:
+        return _scalar_pair(e, x)
+    return e.b.sort(x, axis=e.axis(dim, len(x.shape)), descending=bool(descending), stable=True)
+
+
+@lowers("argsort")
+def argsort(e: Emitter, x: Value, *args: Any, **kwargs: Any) -> Value:
+    return sort(e, x, *args, **kwargs)[1]
+
+
+@lowers("topk")
+def topk(e: Emitter, x: Value, k: Any, dim: int = -1, largest: bool = True, sorted: bool = True) -> tuple[Value, Value]:
+    if not x.shape:
+        return _scalar_pair(e, x)
+    return e.b.topk(x, k=e.sizes.dim(k), axis=e.axis(dim, len(x.shape)), largest=bool(largest), sorted=True)
+
+
+@lowers("kthvalue")
+def kthvalue(e: Emitter, x: Value, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Value, Value]:
+    return _nth(e, x, int(k) - 1, dim, keepdim)
+
+
+@lowers("median.dim")
+def median(e: Emitter, x: Value, dim: int = -1, keepdim: bool = False) -> tuple[Value, Value]:
+    """The lower of the two middle values."""
+    axis = e.axis(dim, len(x.shape))
+    return _nth(e, x, (x.shape[axis] - 1) // 2 if x.shape else 0, dim, keepdim)
+
+
+@lowers("median.default")
+def median_all(e: Emitter, x: Value) -> Value:
+    from effcc.ir import product
+
+    flat = e.reshape(x, (product(x.shape),))
+    return _nth(e, flat, (flat.shape[0] - 1) // 2, 0, False)[0]
+
+
+def _nth(e: Emitter, x: Value, at: Any, dim: int, keepdim: bool) -> tuple[Value, Value]:
+    if not x.shape:
+        return _scalar_pair(e, x)
+    axis = e.axis(dim, len(x.shape))
+    values, indices = e.b.sort(x, axis=axis, descending=False, stable=True)
+    picked = [e.slice(v, axis, at, at + 1) for v in (values, indices)]
+    if not keepdim:
+        picked = [e.reshape(v, v.shape[:axis] + v.shape[axis + 1:]) for v in picked]
+    return picked[0], picked[1]
+
+
+@lowers("cumsum", "cumprod")
+def cumulative(e: Emitter, x: Value, dim: int, *, dtype: Any = None) -> Value:
+    ours = e.target.split(".")[1]
+    x = e.cast(e.cast(x, e.dtype), e.compute_dtype(e.dtype))
+    if not x.shape:
+        return e.cast(x, e.dtype)
+    return e.cast(getattr(e.b, ours)(x, axis=e.axis(dim, len(x.shape))), e.dtype)
+
+
+@lowers("cummax", "cummin")
+def cumulative_extremum(e: Emitter, x: Value, dim: int) -> tuple[Value, Value]:
+    """Running extremum and where it was last met."""
+    axis = e.axis(dim, len(x.shape))
+    sign = (lambda v: v) if "cummax" in e.target else e.b.neg
+    values = sign(e.b.cummax(sign(x), axis=axis))
+    if not e.uses(1):
+        return values, None  # type: ignore[return-value]
+    here = e.iota(x.shape, axis)
+    met = e.b.or_(e.b.eq(x, values), e.b.isnan(x)) if x.dtype.is_float else e.b.eq(x, values)
+    return values, e.b.cummax(e.b.where(met, here, e.index(0)), axis=axis)

@@ -1,0 +1,20 @@
+"""Which aten ops stay whole: those with a handler. torch's own decompositions take apart every other op that has one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from effcc.frontends.torch.emitter import handler_of
+
+
+@cache
+def decompositions() -> dict[Any, Callable[..., Any]]:
+    """OpOverload -> function, for AOTAutograd and `ExportedProgram.run_decompositions`."""
+    from torch._decomp import core_aten_decompositions, decomposition_table
+
+    import effcc.frontends.torch.aten  # noqa: F401  fills the registry
+
+    known = {**decomposition_table, **core_aten_decompositions()}
+    return {op: function for op, function in known.items() if handler_of(op) is None}
