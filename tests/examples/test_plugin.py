@@ -33,7 +33,7 @@ PROGRAM = """
 from effcc.pipeline import PassManager, Verify, parse_pipeline
 from effcc.text import parse
 graph = parse('''
-graph @g(%x: f32[N,4]) -> (f32[N,4], f32[N,4]) {{
+graph @g<N in 1..64>(%x: f32[N,4]) -> (f32[N,4], f32[N,4]) {{
   %0: f32[N,4] = neg(%x)
   %1: f32[N,4] = abs(%0)
   %2: f32[N,4] = relu(%1)
