@@ -58,7 +58,7 @@ def run(graph: Graph, *tensors: Any, bindings: Bindings | None = None, observe: 
     dies = _last_uses(graph)
     for i, node in enumerate(graph.nodes):
         operands = tuple(env[v] for v in node.operands)
-        results = _evaluate(node, operands, bound)
+        results = evaluate_node(node, operands, bound)
         env.update(zip(node.results, results))
         if observe is not None:
             observe(node, results)
@@ -67,8 +67,8 @@ def run(graph: Graph, *tensors: Any, bindings: Bindings | None = None, observe: 
     return tuple(env[v] for v in graph.results)
 
 
-def _evaluate(node: Node, operands: tuple[Any, ...], bound: Bindings) -> tuple[Any, ...]:
-    """Run one node; binds the symbols that its results define."""
+def evaluate_node(node: Node, operands: tuple[Any, ...], bound: Bindings) -> tuple[Any, ...]:
+    """Run one node on torch tensors; the symbols that its results define are added to `bound`."""
     op = bind_op(node.op, bound)
     carried = tuple(_carry(op, x, v.type) for x, v in zip(operands, node.operands))
     try:

@@ -1,1 +1,18 @@
-"""Passes: Graph -> Graph, one pass a file, imported as `effcc.passes`."""
+"""Passes: Graph -> Graph, one pass a file, imported as `effcc.passes`.
+
+`PASSES` names them for pipelines; a module is imported when its pass is first asked for.
+"""
+
+PASSES = {
+    "cse": "effcc.passes.cse:CommonSubexpressions",
+    "dce": "effcc.passes.dce:DeadCode",
+    "fold": "effcc.passes.fold:Fold",
+    "fold-scales": "effcc.passes.fold_scales:FoldScales",
+    "horizontal": "effcc.passes.horizontal:Horizontal",
+    "raise": "effcc.passes.raise_:Raise",
+    "simplify": "effcc.passes.simplify:Simplify",
+    "sink-views": "effcc.passes.sink_views:SinkViews",
+}
+
+EXACT = "fold,simplify,raise,fold-scales,sink-views,simplify,fold,cse,dce"
+"""What every target's default pipeline begins with."""

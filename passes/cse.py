@@ -1,0 +1,51 @@
+"""Common subexpressions: equal ops on equal operands are computed once."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from effcc.ir.blob import Blob
+from effcc.ir.graph import Graph
+from effcc.ir.op import Op
+from effcc.pipeline import Context, Pass
+from effcc.rewrite import Workspace, map_nested
+
+HASH_BYTES = 1 << 16
+"""Constants up to this size are compared by content, larger ones by address: hashing all weights would take seconds."""
+COMMUTATIVE = frozenset({"add", "mul", "and", "or", "xor", "eq", "ne"})
+"""Ops whose operands' order does not show in any bit (max and min may return either zero)."""
+
+
+class CommonSubexpressions(Pass):
+    """y = f(x); z = f(x)  -->  y = f(x); z = y     for pure ops with the same attributes and operands"""
+
+    name = "cse"
+
+    def run(self, graph: Graph, ctx: Context) -> Graph:
+        w = Workspace(graph)
+        seen: dict[Any, Any] = {}
+        for item in w.items():
+            op = map_nested(item.op, lambda g: self.run(g, ctx))
+            if op is not item.op:
+                w.set_op(item, op)
+            if not op.pure:
+                continue
+            operands = item.operands
+            if op.name in COMMUTATIVE:
+                operands = tuple(sorted(operands, key=lambda v: v.id))
+            first = seen.setdefault((*_key(op), operands, tuple(r.type for r in item.results)), item)
+            if first is not item and ctx.allow("merge-equal-ops", item.loc):
+                w.replace(item, first.results)
+        return w.freeze()
+
+
+def _key(op: Op) -> tuple[Any, ...]:
+    """What must be equal in two ops: also the signs of zeros, and of a large constant the address."""
+    attributes = tuple(op.attrs.values())
+    signs = tuple(math.copysign(1.0, v) for v in attributes if isinstance(v, float))
+    blobs = [v for v in attributes if isinstance(v, Blob)]
+    if any(b.array.nbytes > HASH_BYTES for b in blobs):
+        where = tuple((b.type, b.array.__array_interface__["data"][0], b.array.strides) for b in blobs)
+        return type(op), where, signs
+    return op, signs
