@@ -27,7 +27,7 @@ def accepts(model: Any) -> bool:
 
 
 def load(model: Any, inputs: Any = None, shapes: Any = None, name: str | None = None) -> Graph:
-    """A module (with example `inputs`: a tensor, a tuple, or a dict by argument name) or an exported program as a graph.
+    """A module (with example `inputs`: a tensor, a tuple, a dict by argument name) or an exported program as a graph.
 
     shapes: {argument: (sizes...)}; a size that is a string or a `Symbol` is dynamic. Example inputs give the rest.
     """

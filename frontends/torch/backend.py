@@ -1,11 +1,12 @@
 """The torch.compile backend: Dynamo's graph -> AOTAutograd -> IR graphs -> programs, forward and backward.
 
-Dynamo hands parameters over as arguments and does not recompile after `load_state_dict`. In inference they become constants
-(which the pipeline may fold and pack), guarded at each call by (data_ptr, _version): a changed weight builds the program
-again. In training they stay inputs.
+Dynamo hands parameters over as arguments and does not recompile after `load_state_dict`. In inference they become
+constants (which the pipeline may fold and pack), guarded at each call by (data_ptr, _version): a changed weight builds
+the program again. In training they stay inputs.
 
 `torch.compile(model, backend="effcc", options={...})`:
-    fallback: None (default: an op without a handler is an error) or "eager" (torch runs what is missing; a warning says what).
+    fallback: None (default: an op without a handler is an error) or "eager" (torch runs what is missing; a warning
+        says what).
     target: a target of `effcc.compile`, or "interpreter" for the ops' reference meanings.
     Everything else goes to the driver (passes, check, ...).
 """
@@ -32,8 +33,14 @@ class FallbackWarning(UserWarning):
     """Some ops of a compiled module run in torch."""
 
 
-def compile_fx(module: torch.fx.GraphModule, example_inputs: Any, *, options: dict[str, Any] | None = None,
-               mode: str | None = None, **more: Any) -> Callable[..., Any]:
+def compile_fx(
+    module: torch.fx.GraphModule,
+    example_inputs: Any,
+    *,
+    options: dict[str, Any] | None = None,
+    mode: str | None = None,
+    **more: Any,
+) -> Callable[..., Any]:
     """What Dynamo calls with each captured graph."""
     from functorch.compile import min_cut_rematerialization_partition
     from torch._dynamo.backends.common import aot_autograd
@@ -50,12 +57,17 @@ def compile_fx(module: torch.fx.GraphModule, example_inputs: Any, *, options: di
                 if fallback == "eager":
                     return boxed(_partitioned(graph, kind, static, options))
                 return boxed(Compiled(import_fx(graph, kind), static, options))
+
         return compile_graph
 
     return aot_autograd(
-        fw_compiler=compiler("forward"), bw_compiler=compiler("backward"), inference_compiler=compiler("inference"),
-        decompositions=decompositions(), partition_fn=min_cut_rematerialization_partition,
-        keep_inference_input_mutations=True)(module, example_inputs)
+        fw_compiler=compiler("forward"),
+        bw_compiler=compiler("backward"),
+        inference_compiler=compiler("inference"),
+        decompositions=decompositions(),
+        partition_fn=min_cut_rematerialization_partition,
+        keep_inference_input_mutations=True,
+    )(module, example_inputs)
 
 
 def static_arguments() -> tuple[int, ...]:
@@ -67,6 +79,7 @@ def static_arguments() -> tuple[int, ...]:
 
 def boxed(function: Callable[[Any], Any]) -> Callable[..., Any]:
     """AOTAutograd's convention for functions that take their arguments as one list."""
+
     def call(args: Any) -> Any:
         return function(args)
 
@@ -100,10 +113,15 @@ class Compiled:
         self.options = options
         signature, graph = imported.signature, imported.graph
         updated = {position for _, position in graph.aliases} | {
-            k for k, p in enumerate(signature.inputs) if isinstance(p, TensorInput)
-            and p.argument in {argument for _, argument in signature.copies}}
-        self.weights = {k: p for k, p in enumerate(signature.inputs)
-                        if isinstance(p, TensorInput) and p.argument in set(static) and k not in updated}
+            k
+            for k, p in enumerate(signature.inputs)
+            if isinstance(p, TensorInput) and p.argument in {argument for _, argument in signature.copies}
+        }
+        self.weights = {
+            k: p
+            for k, p in enumerate(signature.inputs)
+            if isinstance(p, TensorInput) and p.argument in set(static) and k not in updated
+        }
         self.guards: list[tuple[int, int, int]] | None = None
         self.dynamic: tuple[int, ...] = tuple(range(len(signature.inputs)))
         self.program: Callable[..., Any] | None = None
@@ -148,8 +166,10 @@ def freeze(graph: Graph, constants: dict[int, Blob]) -> Graph:
     return Graph(graph.name, tuple(graph.inputs[k] for k in kept), nodes + graph.nodes, graph.results, aliases)
 
 
-# -- fallback --------------------------------------------------------------------------------------------------------------
-def _partitioned(module: torch.fx.GraphModule, kind: str, static: tuple[int, ...], options: dict[str, Any]) -> Callable[[Any], Any]:
+# -- fallback --------------------------------------------------------------------------------------
+def _partitioned(
+    module: torch.fx.GraphModule, kind: str, static: tuple[int, ...], options: dict[str, Any]
+) -> Callable[[Any], Any]:
     """Compile the whole graph if every op has a handler, else the largest parts that have, torch running the rest."""
     try:
         return Compiled(import_fx(module, kind), static, options)
@@ -173,8 +193,11 @@ def _partitioned(module: torch.fx.GraphModule, kind: str, static: tuple[int, ...
             lacking.append(str(error))
     fused.recompile()
     shown = "; ".join(dict.fromkeys(lacking)) or first
-    warnings.warn(f"effcc: the {kind} graph runs as {parts} compiled parts, torch runs the rest: {shown}", FallbackWarning,
-                  stacklevel=2)
+    warnings.warn(
+        f"effcc: the {kind} graph runs as {parts} compiled parts, torch runs the rest: {shown}",
+        FallbackWarning,
+        stacklevel=2,
+    )
     return lambda args: list(fused(*args))
 
 

@@ -1,4 +1,4 @@
-"""Which aten ops stay whole: those with a handler. torch's own decompositions take apart every other op that has one."""
+"""Which aten ops stay whole: those with a handler. torch takes apart every other op that it has a decomposition for."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """What a handler of an aten op builds with: the graph builder plus torch's rules for numbers, dtypes and sizes.
 
-A handler is a function `(e: Emitter, *args, **kwargs)` with the arguments of the aten schema, in which each tensor is an IR
-`Value`, each SymInt a `Dim`, and the rest is as torch passes it. It returns a Value, or a tuple for several results.
+A handler is a function `(e: Emitter, *args, **kwargs)` with the arguments of the aten schema, in which each tensor is
+an IR `Value`, each SymInt a `Dim`, and the rest is as torch passes it. It returns a Value, or a tuple for several
+results.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from effcc.ir import Builder, Dim, DType, Expr, Symbol, Tensor, Value, bool_, f3
 
 Handler = Callable[..., Any]
 HANDLERS: dict[str, Handler] = {}
-"""aten overload ("aten.add.Tensor"; "aten.add" stands for each overload that has no entry of its own) -> its handler."""
+"""aten overload ("aten.add.Tensor"; "aten.add" stands for every overload without an entry of its own) -> handler."""
 
 
 def lowers(*names: str) -> Callable[[Handler], Handler]:
     """Register a handler for aten overloads: `@lowers("add.Tensor")`; a namespace other than aten is written out."""
+
     def register(handler: Handler) -> Handler:
         for name in names:
             full = name if "::" in name else f"aten.{name}"
@@ -30,6 +32,7 @@ def lowers(*names: str) -> Callable[[Handler], Handler]:
                 raise ValueError(f"two handlers for {full}")
             HANDLERS[full] = handler
         return handler
+
     return register
 
 
@@ -52,7 +55,7 @@ class Emitter:
         self.meta: Any = None
         self.used: set[int] = set()
 
-    # -- what the current node's result is ---------------------------------------------------------------------------------
+    # -- what the current node's result is ---------------------------------------------------------
     @property
     def out(self) -> Any:
         """The fake tensor of the (first) result."""
@@ -72,10 +75,12 @@ class Emitter:
         """Whether any of these results of a node with several is read."""
         return any(i in self.used for i in results)
 
-    # -- values ------------------------------------------------------------------------------------------------------------
+    # -- values ------------------------------------------------------------------------------------
     def dtype_of(self, dtype: torch.dtype) -> DType:
         if dtype.is_complex:
-            raise UnsupportedError(f"{dtype} tensors are not supported", hint="keep real and imaginary parts in two tensors")
+            raise UnsupportedError(
+                f"{dtype} tensors are not supported", hint="keep real and imaginary parts in two tensors"
+            )
         return DType.of(dtype)
 
     def cast(self, x: Value, dtype: DType) -> Value:
@@ -107,7 +112,7 @@ class Emitter:
         """A dimension as a rank-0 i64."""
         return self.tensor(d, i64)
 
-    # -- torch's dtype rules -----------------------------------------------------------------------------------------------
+    # -- torch's dtype rules -----------------------------------------------------------------------
     def promoted(self, *xs: Any) -> DType:
         """The dtype in which torch computes with these operands (`torch.result_type`)."""
         stand_ins = [_stand_in(x) for x in xs]
@@ -115,10 +120,14 @@ class Emitter:
         for x in stand_ins[1:]:
             dtype = torch.result_type(out, x)
             dimensions = max(getattr(out, "ndim", -1), getattr(x, "ndim", -1))
-            out = torch.empty((1,) * max(dimensions, 0), dtype=dtype, device="meta") if dimensions >= 0 else dtype.to_real()
+            out = (
+                torch.empty((1,) * max(dimensions, 0), dtype=dtype, device="meta")
+                if dimensions >= 0
+                else dtype.to_real()
+            )
         return self.dtype_of(out.dtype if isinstance(out, torch.Tensor) else torch.result_type(out, out))
 
-    # -- shapes ------------------------------------------------------------------------------------------------------------
+    # -- shapes ------------------------------------------------------------------------------------
     def reshape(self, x: Value, shape: Any) -> Value:
         shape = tuple(shape)
         return x if x.shape == shape else self.b.reshape(x, shape=shape)
@@ -187,5 +196,18 @@ def is_static(shape: Any) -> bool:
     return all(isinstance(d, int) for d in shape)
 
 
-__all__ = ["HANDLERS", "Emitter", "Handler", "Tensor", "Value", "bool_", "f32", "f64", "handler_of", "i64", "is_static",
-           "is_value", "lowers"]
+__all__ = [
+    "HANDLERS",
+    "Emitter",
+    "Handler",
+    "Tensor",
+    "Value",
+    "bool_",
+    "f32",
+    "f64",
+    "handler_of",
+    "i64",
+    "is_static",
+    "is_value",
+    "lowers",
+]

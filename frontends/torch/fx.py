@@ -59,7 +59,7 @@ class _FxImport:
         aliases = self._mutations(results)
         return Imported(self.b.graph(*results, aliases=tuple(aliases)), self.signature)
 
-    # -- arguments ---------------------------------------------------------------------------------------------------------
+    # -- arguments ---------------------------------------------------------------------------------
     def _argument(self, i: int, node: torch.fx.Node) -> Any:
         fake = node.meta.get("val")
         if isinstance(fake, torch.Tensor):
@@ -70,8 +70,9 @@ class _FxImport:
                 self.signature.sizes.setdefault(symbol, (i, None))
             return dim
         if isinstance(fake, (torch.SymFloat, torch.SymBool)):
-            raise UnsupportedError(f"the argument {node.name} is a run-time {type(fake).__name__}",
-                                   hint="pass it as a tensor")
+            raise UnsupportedError(
+                f"the argument {node.name} is a run-time {type(fake).__name__}", hint="pass it as a tensor"
+            )
         return fake
 
     def _tensor_argument(self, i: int, node: torch.fx.Node, fake: torch.Tensor) -> Value:
@@ -104,16 +105,20 @@ class _FxImport:
             vals = node.meta.get("val")
             for val in vals if isinstance(vals, (tuple, list)) else [vals]:
                 if isinstance(val, torch.Tensor) and any(
-                        isinstance(d, torch.SymInt) and symbol in d.node.expr.free_symbols for d in val.shape):
+                    isinstance(d, torch.SymInt) and symbol in d.node.expr.free_symbols for d in val.shape
+                ):
                     return True
-                if isinstance(val, (torch.SymInt, torch.SymFloat)) and node is not placeholder \
-                        and symbol in val.node.expr.free_symbols:
+                if (
+                    isinstance(val, (torch.SymInt, torch.SymFloat))
+                    and node is not placeholder
+                    and symbol in val.node.expr.free_symbols
+                ):
                     return True
             if any(a is placeholder for a in node.all_input_nodes) and node.op != "output":
                 return True
         return False
 
-    # -- results -----------------------------------------------------------------------------------------------------------
+    # -- results -----------------------------------------------------------------------------------
     def _outputs(self, outputs: Any) -> list[Value]:
         results: list[Value] = []
         nodes = next(n for n in self.module.graph.nodes if n.op == "output").args[0]
@@ -140,8 +145,9 @@ class _FxImport:
         aliases: list[tuple[int, int]] = []
         for node, value in self.importer.mutations:
             argument = self.placeholders.index(node)
-            position = next(k for k, p in enumerate(self.signature.inputs)
-                            if isinstance(p, TensorInput) and p.argument == argument)
+            position = next(
+                k for k, p in enumerate(self.signature.inputs) if isinstance(p, TensorInput) and p.argument == argument
+            )
             plan, fake = self.signature.inputs[position], node.meta["val"]
             if plan.order is None and not fake.is_contiguous():
                 self.signature.copies.append((len(results), argument))
@@ -152,12 +158,14 @@ class _FxImport:
         return aliases
 
 
-# -- exported programs -----------------------------------------------------------------------------------------------------
-def from_exported(program: torch.export.ExportedProgram, names: dict[str, str] | None = None, name: str = "main") -> Graph:
+# -- exported programs -----------------------------------------------------------------------------
+def from_exported(
+    program: torch.export.ExportedProgram, names: dict[str, str] | None = None, name: str = "main"
+) -> Graph:
     """An exported program as a graph: its user inputs in order, its weights as constants over their own memory.
 
-    names: what the user calls torch's symbols ({"s77": "batch"}). Buffers that the program updates become further inputs,
-    after the user's, aliased to further results.
+    names: what the user calls torch's symbols ({"s77": "batch"}). Buffers that the program updates become further
+    inputs, after the user's, aliased to further results.
     """
     from torch.export.graph_signature import InputKind, OutputKind
 
@@ -166,8 +174,11 @@ def from_exported(program: torch.export.ExportedProgram, names: dict[str, str] |
     ranges = {str(symbol): bounds for symbol, bounds in program.range_constraints.items()}
     sizes = Sizes(names=names, ranges=ranges)
     importer = Importer(b, program.graph_module, sizes)
-    mutated = {s.target for s in program.graph_signature.output_specs
-               if s.kind in (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION)}
+    mutated = {
+        s.target
+        for s in program.graph_signature.output_specs
+        if s.kind in (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION)
+    }
     bindings: dict[torch.fx.Node, Any] = {}
     position: dict[str, int] = {}  # of each graph input, by the name that a mutation's target has
     state: list[tuple[torch.fx.Node, str]] = []
@@ -216,4 +227,3 @@ def _weight(program: Any, spec: Any) -> torch.Tensor:
     if spec.target in program.state_dict:
         return program.state_dict[spec.target]
     return program.constants[spec.target]
-

@@ -14,8 +14,13 @@ from effcc.frontends.torch.emitter import Emitter, handler_of
 from effcc.frontends.torch.sizes import Sizes
 from effcc.ir import Blob, Builder, Dim, Loc, Symbol, Tensor, Value, f64, i64, product
 
-SILENT = ("aten._assert_async", "aten._assert_scalar", "aten.sym_constrain_range", "aten._assert_tensor_metadata",
-          "aten.sym_constrain_range_for_size")
+SILENT = (
+    "aten._assert_async",
+    "aten._assert_scalar",
+    "aten.sym_constrain_range",
+    "aten._assert_tensor_metadata",
+    "aten.sym_constrain_range_for_size",
+)
 """Checks without a result: torch has them for its own guards."""
 
 
@@ -64,7 +69,7 @@ class Importer(Emitter):
                 raise UnsupportedError(f"FX node {node.format_node()} is not an aten op", where=location(node))
         return output
 
-    # -- nodes -------------------------------------------------------------------------------------------------------------
+    # -- nodes -------------------------------------------------------------------------------------
     def call(self, node: torch.fx.Node, loc: Loc) -> Any:
         args, kwargs = self.resolve(node.args), self.resolve(node.kwargs)
         if node.target is operator.getitem:
@@ -84,11 +89,15 @@ class Importer(Emitter):
             return self.mutate(node, args)
         handler = handler_of(node.target)
         if handler is None:
-            raise UnsupportedError(f"torch op {name} is not supported", where=loc,
-                                   hint='torch.compile(..., options={"fallback": "eager"}) runs it in torch and reports it')
+            raise UnsupportedError(
+                f"torch op {name} is not supported",
+                where=loc,
+                hint='torch.compile(..., options={"fallback": "eager"}) runs it in torch and reports it',
+            )
         if isinstance(meta, (tuple, list)):
             self.used = {user.args[1] for user in node.users if user.target is operator.getitem} | (
-                set(range(len(meta))) if any(user.op == "output" for user in node.users) else set())
+                set(range(len(meta))) if any(user.op == "output" for user in node.users) else set()
+            )
         try:
             result = handler(self, *args, **kwargs)
         except EffccError as error:
@@ -103,9 +112,14 @@ class Importer(Emitter):
         pairs = zip(result, meta, strict=True) if isinstance(meta, (tuple, list)) else [(result, meta)]
         for ours, theirs in pairs:
             if isinstance(ours, Value) and isinstance(theirs, torch.Tensor):
-                if ours.dtype != self.dtype_of(theirs.dtype) or len(ours.shape) != theirs.dim() or any(
+                if (
+                    ours.dtype != self.dtype_of(theirs.dtype)
+                    or len(ours.shape) != theirs.dim()
+                    or any(
                         isinstance(d, int) and isinstance(s, int) and d != s
-                        for d, s in zip(ours.shape, theirs.shape, strict=True)):
+                        for d, s in zip(ours.shape, theirs.shape, strict=True)
+                    )
+                ):
                     raise AssertionError(f"{name}: built {ours.type}, torch says {theirs.dtype} {list(theirs.shape)}")
 
     def mutate(self, node: torch.fx.Node, args: Any) -> Value:
@@ -124,7 +138,9 @@ class Importer(Emitter):
                 raise UnsupportedError(f"{x.format_node()} has no value here", where=location(x))
             return self.env[x]
         if isinstance(x, (list, tuple)):
-            return type(x)(self.resolve(v) for v in x) if not hasattr(x, "_fields") else tuple(self.resolve(v) for v in x)
+            return (
+                type(x)(self.resolve(v) for v in x) if not hasattr(x, "_fields") else tuple(self.resolve(v) for v in x)
+            )
         if isinstance(x, dict):
             return {k: self.resolve(v) for k, v in x.items()}
         if isinstance(x, slice):
@@ -145,7 +161,7 @@ class Importer(Emitter):
             self.blobs[key] = self.b.const(Blob.from_torch(tensor))
         return self.blobs[key]
 
-    # -- what handlers ask -------------------------------------------------------------------------------------------------
+    # -- what handlers ask -------------------------------------------------------------------------
     def operand_meta(self, position: int) -> Any:
         """The fake tensor of an argument, with the strides that torch traced."""
         assert self.node is not None

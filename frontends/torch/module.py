@@ -15,7 +15,9 @@ from effcc.ir import Graph, Symbol, as_symbol
 def from_exported_or_module(model: Any, inputs: Any = None, shapes: Any = None, name: str | None = None) -> Graph:
     if isinstance(model, torch.export.ExportedProgram):
         if shapes:
-            raise InputError("an exported program has its dynamic sizes already", hint="pass shapes to torch.export instead")
+            raise InputError(
+                "an exported program has its dynamic sizes already", hint="pass shapes to torch.export instead"
+            )
         return from_exported(model, name=name or "main")
     return from_module(model, inputs, shapes, name)
 
@@ -37,11 +39,15 @@ def from_module(module: torch.nn.Module, inputs: Any, shapes: Any = None, name: 
     dynamic = {n: _dynamic(n, v, shapes.get(n), dims, ranges) for n, v in names.items()} if shapes else None
     try:
         with torch.no_grad():
-            program = torch.export.export(module, args, kwargs, dynamic_shapes=_by_position(module, dynamic, args, kwargs))
+            program = torch.export.export(
+                module, args, kwargs, dynamic_shapes=_by_position(module, dynamic, args, kwargs)
+            )
     except Exception as error:
         first = next((line for line in str(error).splitlines() if line.strip()), "")
-        raise UnsupportedError(f"torch.export cannot trace {type(module).__name__}: {type(error).__name__}: {first}",
-                               hint="see torch.export's documentation, or use torch.compile(module, backend='effcc')") from error
+        raise UnsupportedError(
+            f"torch.export cannot trace {type(module).__name__}: {type(error).__name__}: {first}",
+            hint="see torch.export's documentation, or use torch.compile(module, backend='effcc')",
+        ) from error
     return from_exported(program, _symbol_names(program, names, shapes), name or type(module).__name__)
 
 
@@ -75,8 +81,15 @@ def _dynamic(name: str, value: Any, shape: Any, dims: dict[str, Any], ranges: di
         raise InputError(f"shapes gives {name} {len(shape)} axes, the example has {value.dim()}")
     out: dict[int, Any] = {}
     for axis, size in enumerate(shape):
-        symbol = size if isinstance(size, Symbol) else Symbol(size) if isinstance(size, str) else as_symbol(size) if size is not None \
-            and not isinstance(size, int) else None
+        symbol = (
+            size
+            if isinstance(size, Symbol)
+            else Symbol(size)
+            if isinstance(size, str)
+            else as_symbol(size)
+            if size is not None and not isinstance(size, int)
+            else None
+        )
         if symbol is not None:
             if symbol.name not in dims:
                 dims[symbol.name] = torch.export.Dim(symbol.name, min=max(symbol.lo, 0) or None, max=symbol.hi)
@@ -86,7 +99,9 @@ def _dynamic(name: str, value: Any, shape: Any, dims: dict[str, Any], ranges: di
     return out or None
 
 
-def _by_position(module: torch.nn.Module, dynamic: dict[str, Any] | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _by_position(
+    module: torch.nn.Module, dynamic: dict[str, Any] | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
     """torch.export wants the same structure as the signature: variadic parameters as tuples and dicts."""
     if dynamic is None:
         return None
@@ -114,7 +129,13 @@ def _symbol_names(program: Any, arguments: dict[str, Any], shapes: dict[str, Any
             continue
         for size, d in zip(shape, fake.shape, strict=True):
             expr = getattr(getattr(d, "node", None), "expr", None)
-            label = size if isinstance(size, str) else getattr(as_symbol(size), "name", None) if not isinstance(size, (int, type(None))) else None
+            label = (
+                size
+                if isinstance(size, str)
+                else getattr(as_symbol(size), "name", None)
+                if not isinstance(size, (int, type(None)))
+                else None
+            )
             if expr is not None and expr.is_Symbol and label:
                 out[str(expr)] = label
     return out

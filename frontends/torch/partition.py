@@ -26,15 +26,21 @@ def supported(node: torch.fx.Node) -> bool:
         return False
     if isinstance(meta, (torch.SymInt, torch.SymFloat, torch.SymBool, int, float)):
         return False  # torch computes sizes between the parts
-    return str(node.target).startswith(SILENT) or (handler_of(node.target) is not None
-                                                   and str(node.target) != "aten.copy_.default")
+    return str(node.target).startswith(SILENT) or (
+        handler_of(node.target) is not None and str(node.target) != "aten.copy_.default"
+    )
 
 
 def missing(module: torch.fx.GraphModule) -> list[str]:
     """The ops that torch has to run, with their places."""
-    return [f"{node.target} ({location(node)})" for node in module.graph.nodes
-            if node.op == "call_function" and not supported(node) and isinstance(node.meta.get("val"), torch.Tensor)
-            and str(node.target) != "aten.copy_.default"]
+    return [
+        f"{node.target} ({location(node)})"
+        for node in module.graph.nodes
+        if node.op == "call_function"
+        and not supported(node)
+        and isinstance(node.meta.get("val"), torch.Tensor)
+        and str(node.target) != "aten.copy_.default"
+    ]
 
 
 class Supported(OperatorSupportBase):

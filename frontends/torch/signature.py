@@ -1,7 +1,7 @@
 """How the arguments of a torch graph become the inputs of an IR graph, and its results become torch's outputs.
 
-Tensors whose strides are a permutation of a dense layout (channels last, a transposed weight) travel in the order of their
-memory: the graph has them contiguous and transposes back, which later passes fold away.
+Tensors whose strides are a permutation of a dense layout (channels last, a transposed weight) travel in the order of
+their memory: the graph has them contiguous and transposes back, which later passes fold away.
 """
 
 from __future__ import annotations

@@ -18,7 +18,9 @@ class Sizes:
     names: what the user calls a symbol (`{"s77": "batch"}`), for exported programs.
     """
 
-    def __init__(self, shape_env: Any = None, names: dict[str, str] | None = None, ranges: dict[str, Any] | None = None):
+    def __init__(
+        self, shape_env: Any = None, names: dict[str, str] | None = None, ranges: dict[str, Any] | None = None
+    ):
         self.shape_env = shape_env
         self.names = names or {}
         self.ranges = ranges or {}
@@ -57,7 +59,7 @@ class Sizes:
         return max(lo or 0, 0), hi
 
     def expression(self, e: Any) -> Dim:
-        """A sympy integer expression: + * ** FloorDiv Mod Min Max and their relatives in torch.utils._sympy.functions."""
+        """A sympy integer expression: + * ** and torch.utils._sympy.functions (FloorDiv, Mod, Min, Max, ...)."""
         if e.is_Integer or isinstance(e, int):
             return int(e)
         if e.is_Symbol:
@@ -87,8 +89,10 @@ class Sizes:
                 return dim_max(*args)
             case "Min":
                 return dim_min(*args)
-        raise UnsupportedError(f"the size {e} ({kind}) has no dimension expression",
-                               hint="mark that dimension static (torch._dynamo.mark_static)")
+        raise UnsupportedError(
+            f"the size {e} ({kind}) has no dimension expression",
+            hint="mark that dimension static (torch._dynamo.mark_static)",
+        )
 
     def nonnegative(self, d: Dim) -> bool:
         """Whether a dimension is known to be ≥ 0."""

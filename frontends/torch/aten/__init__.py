@@ -17,5 +17,19 @@ from effcc.frontends.torch.aten import (
     view,
 )
 
-__all__ = ["attention", "contraction", "control", "convolution", "creation", "elementwise", "index", "normalization", "pooling",
-           "random", "reduction", "resample", "sort", "view"]
+__all__ = [
+    "attention",
+    "contraction",
+    "control",
+    "convolution",
+    "creation",
+    "elementwise",
+    "index",
+    "normalization",
+    "pooling",
+    "random",
+    "reduction",
+    "resample",
+    "sort",
+    "view",
+]

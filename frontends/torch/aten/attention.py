@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from effcc.errors import UnsupportedError
 from effcc.frontends.torch.emitter import Emitter, lowers
@@ -19,11 +18,23 @@ def _mask(e: Emitter, mask: Value, q: Value) -> Value:
 
 
 @lowers("scaled_dot_product_attention")
-def attention(e: Emitter, q: Value, k: Value, v: Value, attn_mask: Value | None = None, dropout_p: float = 0.0,
-              is_causal: bool = False, *, scale: float | None = None, enable_gqa: bool = False) -> Value:
+def attention(
+    e: Emitter,
+    q: Value,
+    k: Value,
+    v: Value,
+    attn_mask: Value | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Value:
     """q [B..., H, Lq, D], k and v [B..., Hkv, Lk, D]."""
     if dropout_p:
-        raise UnsupportedError("attention with dropout inside is not supported", hint="set its dropout to 0, or use eager attention")
+        raise UnsupportedError(
+            "attention with dropout inside is not supported", hint="set its dropout to 0, or use eager attention"
+        )
     operands = (q, k, v) if attn_mask is None else (q, k, v, _mask(e, attn_mask, q))
     lone = len(q.shape) == 3
     if lone:
@@ -33,8 +44,17 @@ def attention(e: Emitter, q: Value, k: Value, v: Value, attn_mask: Value | None 
 
 
 @lowers("_scaled_dot_product_flash_attention_for_cpu")
-def flash_attention(e: Emitter, q: Value, k: Value, v: Value, dropout_p: float = 0.0, is_causal: bool = False, *,
-                    attn_mask: Value | None = None, scale: float | None = None) -> tuple[Value, Value | None]:
+def flash_attention(
+    e: Emitter,
+    q: Value,
+    k: Value,
+    v: Value,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    attn_mask: Value | None = None,
+    scale: float | None = None,
+) -> tuple[Value, Value | None]:
     """Results: the output, and for training the log-sum-exp of each row of scores [B, H, Lq]."""
     y = attention(e, q, k, v, attn_mask, dropout_p, is_causal, scale=scale)
     if not e.uses(1):
@@ -58,8 +78,20 @@ def _scores(e: Emitter, q: Value, k: Value, mask: Value | None, causal: bool, sc
 
 
 @lowers("_scaled_dot_product_flash_attention_for_cpu_backward")
-def flash_attention_backward(e: Emitter, grad: Value, q: Value, k: Value, v: Value, out: Value, lse: Value, dropout_p: float,
-                             is_causal: bool, *, attn_mask: Value | None = None, scale: float | None = None) -> tuple[Value, ...]:
+def flash_attention_backward(
+    e: Emitter,
+    grad: Value,
+    q: Value,
+    k: Value,
+    v: Value,
+    out: Value,
+    lse: Value,
+    dropout_p: float,
+    is_causal: bool,
+    *,
+    attn_mask: Value | None = None,
+    scale: float | None = None,
+) -> tuple[Value, ...]:
     """FlashAttention's backward pass (Dao et al. 2022, section B.4) with the whole matrix of probabilities:
     P = exp(S - lse), dV = Pᵀ dO, dP = dO Vᵀ, dS = P ∘ (dP - rowsum(dO ∘ O)), dQ = scale dS K, dK = scale dSᵀ Q."""
     factor = _scale(q, scale)

@@ -73,7 +73,9 @@ def grouped_mm(e: Emitter, x: Value, weight: Value, offs: Value | None = None, *
     rows, (groups, _k, columns) = x.shape[0], weight.shape
     row = e.iota((rows, 1), 0)
     ends = e.unsqueeze(e.cast(offs, i64), 0)
-    group = e.b.sum(e.cast(e.b.le(ends, row), i64), axes=(1,), keepdims=False)  # how many groups end at or before the row
+    group = e.b.sum(
+        e.cast(e.b.le(ends, row), i64), axes=(1,), keepdims=False
+    )  # how many groups end at or before the row
     inside = e.b.lt(e.unsqueeze(group, 1), e.index(groups))
     group = e.b.min(group, e.index(groups - 1))
     if isinstance(rows, int) and isinstance(groups, int) and rows <= groups:

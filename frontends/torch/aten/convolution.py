@@ -15,8 +15,19 @@ def spread(values: Any, n: int) -> tuple[int, ...]:
 
 
 @lowers("convolution", "_convolution")
-def convolution(e: Emitter, x: Value, w: Value, bias: Value | None, stride: Any, padding: Any, dilation: Any,
-                transposed: bool, output_padding: Any, groups: int, *_: Any) -> Value:
+def convolution(
+    e: Emitter,
+    x: Value,
+    w: Value,
+    bias: Value | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+    *_: Any,
+) -> Value:
     """x [N, C, ...] (or [C, ...]), w [O, C/groups, k...] or transposed [C, O/groups, k...]."""
     n = len(w.shape) - 2
     alone = len(x.shape) == n + 1
@@ -24,16 +35,34 @@ def convolution(e: Emitter, x: Value, w: Value, bias: Value | None, stride: Any,
     stride, padding, dilation = spread(stride, n), spread(padding, n), spread(dilation, n)
     operands = (x, w) if bias is None else (x, w, e.cast(bias, x.dtype))
     if transposed:
-        y = e.b.conv_transpose(*operands, strides=stride, pads=padding * 2, output_pads=spread(output_padding, n),
-                               dilations=dilation, groups=int(groups))
+        y = e.b.conv_transpose(
+            *operands,
+            strides=stride,
+            pads=padding * 2,
+            output_pads=spread(output_padding, n),
+            dilations=dilation,
+            groups=int(groups),
+        )
     else:
         y = e.b.conv(*operands, strides=stride, pads=padding * 2, dilations=dilation, groups=int(groups))
     return e.reshape(y, y.shape[1:]) if alone else y
 
 
 @lowers("convolution_backward")
-def convolution_backward(e: Emitter, grad: Value, x: Value, w: Value, bias_sizes: Any, stride: Any, padding: Any,
-                         dilation: Any, transposed: bool, output_padding: Any, groups: int, output_mask: Any) -> Any:
+def convolution_backward(
+    e: Emitter,
+    grad: Value,
+    x: Value,
+    w: Value,
+    bias_sizes: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+    output_mask: Any,
+) -> Any:
     """Gradients of a convolution: of x, of w, of the bias; None where the mask says so."""
     n = len(w.shape) - 2
     stride, padding, dilation = spread(stride, n), spread(padding, n), spread(dilation, n)
@@ -49,19 +78,28 @@ def convolution_backward(e: Emitter, grad: Value, x: Value, w: Value, bias_sizes
     return of_x, of_w, of_bias
 
 
-def _forward_x(e: Emitter, grad: Value, x: Value, w: Value, stride: Any, padding: Any, dilation: Any, groups: int) -> Value:
+def _forward_x(
+    e: Emitter, grad: Value, x: Value, w: Value, stride: Any, padding: Any, dilation: Any, groups: int
+) -> Value:
     """The transposed convolution of grad by w, grown to x's size where the stride did not reach the edge."""
     n = len(stride)
-    grown = tuple(x.shape[2 + k] - ((grad.shape[2 + k] - 1) * stride[k] - 2 * padding[k]
-                                    + dilation[k] * (w.shape[2 + k] - 1) + 1) for k in range(n))
+    grown = tuple(
+        x.shape[2 + k] - ((grad.shape[2 + k] - 1) * stride[k] - 2 * padding[k] + dilation[k] * (w.shape[2 + k] - 1) + 1)
+        for k in range(n)
+    )
     if all(isinstance(g, int) and g < max(stride[k], dilation[k]) for k, g in enumerate(grown)):
-        return e.b.conv_transpose(grad, w, strides=stride, pads=padding * 2, output_pads=grown, dilations=dilation,
-                                  groups=groups)
-    y = e.b.conv_transpose(grad, w, strides=stride, pads=padding * 2, output_pads=(0,) * n, dilations=dilation, groups=groups)
+        return e.b.conv_transpose(
+            grad, w, strides=stride, pads=padding * 2, output_pads=grown, dilations=dilation, groups=groups
+        )
+    y = e.b.conv_transpose(
+        grad, w, strides=stride, pads=padding * 2, output_pads=(0,) * n, dilations=dilation, groups=groups
+    )
     return e.b.pad(y, pads=(0,) * (n + 2) + (0, 0, *grown), mode="constant")
 
 
-def _transposed_x(e: Emitter, grad: Value, x: Value, w: Value, stride: Any, padding: Any, dilation: Any, groups: int) -> Value:
+def _transposed_x(
+    e: Emitter, grad: Value, x: Value, w: Value, stride: Any, padding: Any, dilation: Any, groups: int
+) -> Value:
     """Of a transposed convolution: the plain convolution of grad by w; output padding leaves rows that w never met."""
     y = e.b.conv(grad, w, strides=stride, pads=padding * 2, dilations=dilation, groups=groups)
     for k in range(len(stride)):
@@ -69,7 +107,9 @@ def _transposed_x(e: Emitter, grad: Value, x: Value, w: Value, stride: Any, padd
     return y
 
 
-def _weight(e: Emitter, grad: Value, x: Value, w: Value, stride: Any, padding: Any, dilation: Any, groups: int) -> Value:
+def _weight(
+    e: Emitter, grad: Value, x: Value, w: Value, stride: Any, padding: Any, dilation: Any, groups: int
+) -> Value:
     """dw[o, c, k] = Σ_{n, p} grad[n, o, p] x[n, c, p·stride + k·dilation]: a convolution over the batch, stride and
     dilation exchanged; the groups become the outermost part of the exchanged batch."""
     n = len(stride)
@@ -82,7 +122,9 @@ def _weight(e: Emitter, grad: Value, x: Value, w: Value, stride: Any, padding: A
         channels, batch = w.shape[1], x.shape[0]
         split = e.reshape(images, (groups, channels, batch, *x.shape[2:]))
         merged = e.reshape(e.swap(split, 0, 1), (channels, groups * batch, *x.shape[2:]))
-        y = e.b.conv(merged, kernels, strides=dilation, pads=padding * 2, dilations=stride, groups=groups)  # [C/g, O, k...]
+        y = e.b.conv(
+            merged, kernels, strides=dilation, pads=padding * 2, dilations=stride, groups=groups
+        )  # [C/g, O, k...]
         y = e.swap(y, 0, 1)
     for k in range(n):
         y = e.slice(y, 2 + k, 0, w.shape[2 + k])

@@ -18,8 +18,19 @@ def full(e: Emitter, *args: Any, **kwargs: Any) -> Value:
     return e.full(e.shape, value)
 
 
-@lowers("zeros", "zeros_like", "new_zeros", "empty", "empty_like", "new_empty", "empty_permuted", "empty_strided",
-        "new_empty_strided", "zero", "prims::empty_strided")
+@lowers(
+    "zeros",
+    "zeros_like",
+    "new_zeros",
+    "empty",
+    "empty_like",
+    "new_empty",
+    "empty_permuted",
+    "empty_strided",
+    "new_empty_strided",
+    "zero",
+    "prims::empty_strided",
+)
 def zeros(e: Emitter, *_: Any, **__: Any) -> Value:
     """Also uninitialised memory: a defined value costs nothing once it is overwritten."""
     return e.full(e.shape, 0)

@@ -1,4 +1,4 @@
-"""Elementwise aten ops. Torch promotes dtypes and mixes numbers with tensors; here each becomes a cast or a constant."""
+"""Elementwise aten ops. Torch promotes dtypes and mixes numbers with tensors; here they become casts and constants."""
 
 from __future__ import annotations
 
@@ -9,18 +9,55 @@ from effcc.frontends.torch.emitter import Emitter, is_value, lowers
 from effcc.ir import Value, bool_
 
 UNARY = {
-    "neg": "neg", "abs": "abs", "sign": "sign", "sgn": "sign", "exp": "exp", "expm1": "expm1", "log": "log", "log1p": "log1p",
-    "sqrt": "sqrt", "rsqrt": "rsqrt", "reciprocal": "reciprocal", "sin": "sin", "cos": "cos", "tan": "tan", "asin": "asin",
-    "acos": "acos", "atan": "atan", "sinh": "sinh", "cosh": "cosh", "asinh": "asinh", "acosh": "acosh", "atanh": "atanh",
-    "tanh": "tanh", "erf": "erf", "erfc": "erfc", "sigmoid": "sigmoid", "relu": "relu", "silu": "silu", "mish": "mish",
+    "neg": "neg",
+    "abs": "abs",
+    "sign": "sign",
+    "sgn": "sign",
+    "exp": "exp",
+    "expm1": "expm1",
+    "log": "log",
+    "log1p": "log1p",
+    "sqrt": "sqrt",
+    "rsqrt": "rsqrt",
+    "reciprocal": "reciprocal",
+    "sin": "sin",
+    "cos": "cos",
+    "tan": "tan",
+    "asin": "asin",
+    "acos": "acos",
+    "atan": "atan",
+    "sinh": "sinh",
+    "cosh": "cosh",
+    "asinh": "asinh",
+    "acosh": "acosh",
+    "atanh": "atanh",
+    "tanh": "tanh",
+    "erf": "erf",
+    "erfc": "erfc",
+    "sigmoid": "sigmoid",
+    "relu": "relu",
+    "silu": "silu",
+    "mish": "mish",
     "hardswish": "hard_swish",
 }
 """aten op -> catalogue op with the same meaning once the operand has the result's dtype."""
 
 BINARY = {
-    "mul": "mul", "maximum": "max", "minimum": "min", "max.other": "max", "min.other": "min", "remainder": "mod",
-    "fmod": "fmod", "atan2": "atan2", "bitwise_and": "and", "bitwise_or": "or", "bitwise_xor": "xor",
-    "bitwise_left_shift": "shl", "bitwise_right_shift": "shr", "__lshift__": "shl", "__rshift__": "shr",
+    "mul": "mul",
+    "maximum": "max",
+    "minimum": "min",
+    "max.other": "max",
+    "min.other": "min",
+    "remainder": "mod",
+    "fmod": "fmod",
+    "atan2": "atan2",
+    "bitwise_and": "and",
+    "bitwise_or": "or",
+    "bitwise_xor": "xor",
+    "bitwise_left_shift": "shl",
+    "bitwise_right_shift": "shr",
+    "__lshift__": "shl",
+    "__rshift__": "shr",
 }
 COMPARE = {"eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}
 ROUNDING = {"floor": "floor", "ceil": "ceil", "trunc": "trunc"}
@@ -38,6 +75,7 @@ def _compare(ours: str):
     def handler(e: Emitter, x: Any, y: Any) -> Value:
         dtype = e.promoted(x, y)
         return getattr(e.b, ours)(e.tensor(x, dtype), e.tensor(y, dtype))
+
     return handler
 
 
@@ -55,7 +93,7 @@ for _aten, _ours in ROUNDING.items():
     lowers(_aten)(_rounding(_ours))
 
 
-# -- arithmetic ------------------------------------------------------------------------------------------------------------
+# -- arithmetic ------------------------------------------------------------------------------------
 @lowers("add")
 def add(e: Emitter, x: Any, y: Any, *, alpha: Any = 1) -> Value:
     if e.dtype.is_bool:
@@ -183,7 +221,7 @@ def copysign(e: Emitter, x: Any, y: Any) -> Value:
     return e.b.where(negative, e.b.neg(x), x)
 
 
-# -- logic -----------------------------------------------------------------------------------------------------------------
+# -- logic -----------------------------------------------------------------------------------------
 def truth(e: Emitter, x: Any) -> Value:
     """x != 0 (also of NaN)."""
     return x if is_value(x) and x.dtype == bool_ else e.tensor(x, bool_)
@@ -248,7 +286,7 @@ def masked_fill(e: Emitter, x: Value, mask: Value, value: Any) -> Value:
     return e.b.where(mask, e.tensor(value), e.cast(x, e.dtype))
 
 
-# -- activations -----------------------------------------------------------------------------------------------------------
+# -- activations -----------------------------------------------------------------------------------
 @lowers("gelu")
 def gelu(e: Emitter, x: Value, *, approximate: str = "none") -> Value:
     return e.b.gelu(x, approximate=approximate)
@@ -296,7 +334,9 @@ def hardsigmoid(e: Emitter, x: Value) -> Value:
 
 @lowers("hardtanh", "relu6")
 def hardtanh(e: Emitter, x: Value, min_val: Any = None, max_val: Any = None) -> Value:
-    low, high = (0, 6) if "relu6" in e.target else (-1 if min_val is None else min_val, 1 if max_val is None else max_val)
+    low, high = (
+        (0, 6) if "relu6" in e.target else (-1 if min_val is None else min_val, 1 if max_val is None else max_val)
+    )
     return e.b.clip(x, e.tensor(low), e.tensor(high))
 
 
@@ -314,9 +354,23 @@ def glu(e: Emitter, x: Value, dim: int = -1) -> Value:
     return e.b.mul(e.slice(x, axis, 0, half), e.b.sigmoid(e.slice(x, axis, half, half * 2)))
 
 
-# -- dtype conversions -----------------------------------------------------------------------------------------------------
-@lowers("_to_copy", "to", "prims::convert_element_type", "type_as", "lift_fresh_copy", "lift_fresh", "lift", "clone", "alias",
-        "detach", "contiguous", "positive", "prims::device_put", "prims::view_of")
+# -- dtype conversions -----------------------------------------------------------------------------
+@lowers(
+    "_to_copy",
+    "to",
+    "prims::convert_element_type",
+    "type_as",
+    "lift_fresh_copy",
+    "lift_fresh",
+    "lift",
+    "clone",
+    "alias",
+    "detach",
+    "contiguous",
+    "positive",
+    "prims::device_put",
+    "prims::view_of",
+)
 def convert(e: Emitter, x: Value, *_: Any, **__: Any) -> Value:
     """Another dtype; device, layout and memory format mean nothing here."""
     return e.cast(x, e.dtype)
@@ -339,4 +393,3 @@ def logaddexp(e: Emitter, x: Value, y: Value) -> Value:
     high = e.b.max(x, y)
     soft = e.b.add(high, e.b.log1p(e.b.exp(e.b.neg(e.b.abs(e.b.sub(x, y))))))
     return e.b.where(e.b.isinf(high), high, soft)
-

@@ -16,7 +16,9 @@ def embedding(e: Emitter, weight: Value, indices: Value, *_: Any) -> Value:
 
 
 @lowers("embedding_dense_backward")
-def embedding_backward(e: Emitter, grad: Value, indices: Value, num_weights: Any, padding_idx: int, scale: bool) -> Value:
+def embedding_backward(
+    e: Emitter, grad: Value, indices: Value, num_weights: Any, padding_idx: int, scale: bool
+) -> Value:
     """Sum of the gradients of each row; none for the padding row."""
     width = grad.shape[-1]
     count = product(indices.shape)
@@ -53,7 +55,7 @@ def take(e: Emitter, x: Value, index: Value) -> Value:
     return e.b.gather(e.reshape(x, (product(x.shape),)), index, axis=0)
 
 
-# -- advanced indexing -----------------------------------------------------------------------------------------------------
+# -- advanced indexing -----------------------------------------------------------------------------
 def positions(e: Emitter, x: Value, indices: Any) -> tuple[list[int], Value, tuple[Dim, ...], bool]:
     """The axes that index tensors address, the index tuples [i..., axes], i..., and whether the axes are adjacent."""
     axes: list[int] = []
@@ -73,8 +75,11 @@ def positions(e: Emitter, x: Value, indices: Any) -> tuple[list[int], Value, tup
             parts.append(e.cast(index, i64))
             axis += 1
     shape = broadcast_shapes(*(p.shape for p in parts))
-    tuples = e.b.concat(*(e.unsqueeze(e.broadcast(p, shape), len(shape)) for p in parts), axis=len(shape)) \
-        if len(parts) > 1 else e.unsqueeze(parts[0], len(shape))
+    tuples = (
+        e.b.concat(*(e.unsqueeze(e.broadcast(p, shape), len(shape)) for p in parts), axis=len(shape))
+        if len(parts) > 1
+        else e.unsqueeze(parts[0], len(shape))
+    )
     given = [k for k, index in enumerate(indices) if index is not None]
     return axes, tuples, shape, given == list(range(given[0], given[-1] + 1))
 
@@ -108,7 +113,7 @@ def index_put(e: Emitter, x: Value, indices: Any, values: Value, accumulate: boo
     if len(given) == 1 and indices[given[0]].dtype == bool_ and product(values.shape) == 1:
         mask = indices[given[0]]
         first, n = given[0], len(mask.shape)
-        mask = e.reshape(mask, (*mask.shape, *(1 for _ in x.shape[first + n:])))
+        mask = e.reshape(mask, (*mask.shape, *(1 for _ in x.shape[first + n :])))
         value = e.reshape(values, ())
         return e.b.where(mask, e.b.add(x, value) if accumulate else value, x)
     axes, tuples, shape, adjacent = positions(e, x, indices)
@@ -146,7 +151,7 @@ def nonzero(e: Emitter, x: Value) -> Value:
     return e.swap(e.b.nonzero(x, size=e.new_size(x)), 0, 1)
 
 
-# -- scatters --------------------------------------------------------------------------------------------------------------
+# -- scatters --------------------------------------------------------------------------------------
 REDUCTIONS = {"sum": "add", "prod": "mul", "amax": "max", "amin": "min", "add": "add", "multiply": "mul"}
 
 
@@ -175,7 +180,9 @@ def scatter_add(e: Emitter, x: Value, dim: int, at: Value, src: Value) -> Value:
 
 
 @lowers("scatter_reduce")
-def scatter_reduce(e: Emitter, x: Value, dim: int, at: Value, src: Value, reduce: str, *, include_self: bool = True) -> Value:
+def scatter_reduce(
+    e: Emitter, x: Value, dim: int, at: Value, src: Value, reduce: str, *, include_self: bool = True
+) -> Value:
     axis = e.axis(dim, len(x.shape))
     for k, d in enumerate(at.shape):
         src = e.slice(src, k, 0, d)
@@ -207,7 +214,9 @@ def index_copy(e: Emitter, x: Value, dim: int, at: Value, source: Value) -> Valu
 
 @lowers("index_fill")
 def index_fill(e: Emitter, x: Value, dim: int, at: Value, value: Any) -> Value:
-    return index_put(e, x, [None] * e.axis(dim, len(x.shape)) + [e.reshape(at, (product(at.shape),))], e.tensor(value, x.dtype))
+    return index_put(
+        e, x, [None] * e.axis(dim, len(x.shape)) + [e.reshape(at, (product(at.shape),))], e.tensor(value, x.dtype)
+    )
 
 
 @lowers("_unsafe_masked_index")
@@ -223,8 +232,16 @@ def unsafe_masked_index_put(e: Emitter, x: Value, mask: Value, indices: Any, val
 
 
 @lowers("searchsorted.Tensor")
-def searchsorted(e: Emitter, boundaries: Value, values: Value, *, out_int32: bool = False, right: bool = False,
-                 side: str | None = None, sorter: Any = None) -> Value:
+def searchsorted(
+    e: Emitter,
+    boundaries: Value,
+    values: Value,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: Any = None,
+) -> Value:
     if sorter is not None:
         boundaries = e.b.gather_elements(boundaries, sorter, axis=len(boundaries.shape) - 1)
     dtype = e.promoted(boundaries, values)
@@ -245,7 +262,9 @@ def repeat_interleave(e: Emitter, repeats: Value, *, output_size: Any = None) ->
     """Index i repeats[i] times: position p belongs to the first i whose running total exceeds p."""
     total = e.shape[0]
     if output_size is None and not isinstance(total, int):
-        raise UnsupportedError("repeat_interleave without output_size has a data-dependent size", hint="pass output_size")
+        raise UnsupportedError(
+            "repeat_interleave without output_size has a data-dependent size", hint="pass output_size"
+        )
     ends = e.b.cumsum(e.cast(repeats, i64), axis=0)
     at = e.iota((total, 1), 0)
     return e.cast(e.b.sum(e.cast(e.b.le(e.unsqueeze(ends, 0), at), i64), axes=(1,), keepdims=False), e.dtype)

@@ -35,8 +35,15 @@ def safe_softmax(e: Emitter, x: Value, dim: int, dtype: Any = None) -> Value:
 
 
 @lowers("native_layer_norm", "layer_norm")
-def layer_norm(e: Emitter, x: Value, normalized_shape: Any, weight: Value | None = None, bias: Value | None = None,
-               eps: float = 1e-5, *_: Any) -> Any:
+def layer_norm(
+    e: Emitter,
+    x: Value,
+    normalized_shape: Any,
+    weight: Value | None = None,
+    bias: Value | None = None,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Any:
     """Results: the normalised tensor, mean, 1/sqrt(var + eps); the statistics keep the reduced axes as 1."""
     rank = len(x.shape)
     axis = rank - len(normalized_shape)
@@ -49,7 +56,9 @@ def layer_norm(e: Emitter, x: Value, normalized_shape: Any, weight: Value | None
     return y, *_statistics(e, x, tuple(range(axis, rank)), eps, keepdims=True)
 
 
-def _statistics(e: Emitter, x: Value, axes: tuple[int, ...], eps: float, keepdims: bool) -> tuple[Value | None, Value | None]:
+def _statistics(
+    e: Emitter, x: Value, axes: tuple[int, ...], eps: float, keepdims: bool
+) -> tuple[Value | None, Value | None]:
     if not e.uses(1, 2):
         return None, None
     wide = e.cast(x, e.compute_dtype(x.dtype))
@@ -78,8 +87,9 @@ def rms_norm(e: Emitter, x: Value, normalized_shape: Any, weight: Value | None =
 
 
 @lowers("native_group_norm")
-def group_norm(e: Emitter, x: Value, weight: Value | None, bias: Value | None, n: Any, c: Any, hw: Any, groups: int,
-               eps: float) -> Any:
+def group_norm(
+    e: Emitter, x: Value, weight: Value | None, bias: Value | None, n: Any, c: Any, hw: Any, groups: int, eps: float
+) -> Any:
     if weight is None and bias is not None:
         weight = e.full(bias.shape, 1, x.dtype)
     operands = [x] + [v for v in (weight, bias) if v is not None]
@@ -88,12 +98,14 @@ def group_norm(e: Emitter, x: Value, weight: Value | None, bias: Value | None, n
     return y, *_statistics(e, rows, (2,), eps, keepdims=False)
 
 
-# -- batch normalization ---------------------------------------------------------------------------------------------------
+# -- batch normalization ---------------------------------------------------------------------------
 def _per_channel(e: Emitter, x: Value, v: Value) -> Value:
     return e.reshape(v, (v.shape[0], *(1 for _ in x.shape[2:])))
 
 
-def _apply(e: Emitter, x: Value, weight: Value | None, bias: Value | None, mean: Value, var: Value, eps: float) -> Value:
+def _apply(
+    e: Emitter, x: Value, weight: Value | None, bias: Value | None, mean: Value, var: Value, eps: float
+) -> Value:
     wide = e.compute_dtype(x.dtype)
     channels = (x.shape[1],)
     weight = e.full(channels, 1, wide) if weight is None else e.cast(weight, wide)
@@ -103,22 +115,33 @@ def _apply(e: Emitter, x: Value, weight: Value | None, bias: Value | None, mean:
 
 
 @lowers("_native_batch_norm_legit_no_training")
-def batch_norm_inference(e: Emitter, x: Value, weight: Value | None, bias: Value | None, mean: Value, var: Value,
-                         momentum: float, eps: float) -> Any:
+def batch_norm_inference(
+    e: Emitter, x: Value, weight: Value | None, bias: Value | None, mean: Value, var: Value, momentum: float, eps: float
+) -> Any:
     nothing = e.full((0,), 0.0, f32) if e.uses(1, 2) else None
     return _apply(e, x, weight, bias, mean, var, eps), nothing, nothing
 
 
 @lowers("_native_batch_norm_legit.no_stats")
-def batch_norm_batch(e: Emitter, x: Value, weight: Value | None, bias: Value | None, training: bool, momentum: float,
-                     eps: float) -> Any:
+def batch_norm_batch(
+    e: Emitter, x: Value, weight: Value | None, bias: Value | None, training: bool, momentum: float, eps: float
+) -> Any:
     mean, var, rstd = _batch_statistics(e, x, eps)
     return _apply(e, x, weight, bias, mean, var, eps), mean, rstd
 
 
 @lowers("_native_batch_norm_legit_functional")
-def batch_norm_training(e: Emitter, x: Value, weight: Value | None, bias: Value | None, running_mean: Value,
-                        running_var: Value, training: bool, momentum: float, eps: float) -> Any:
+def batch_norm_training(
+    e: Emitter,
+    x: Value,
+    weight: Value | None,
+    bias: Value | None,
+    running_mean: Value,
+    running_var: Value,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Any:
     """Results: y, saved mean, saved 1/std, new running mean, new running variance (unbiased)."""
     if not training:
         y, none, _ = batch_norm_inference(e, x, weight, bias, running_mean, running_var, momentum, eps)
@@ -128,8 +151,16 @@ def batch_norm_training(e: Emitter, x: Value, weight: Value | None, bias: Value 
 
 
 @lowers("_batch_norm_with_update_functional")
-def batch_norm_with_update(e: Emitter, x: Value, weight: Value | None, bias: Value | None, running_mean: Value,
-                           running_var: Value, momentum: float, eps: float) -> Any:
+def batch_norm_with_update(
+    e: Emitter,
+    x: Value,
+    weight: Value | None,
+    bias: Value | None,
+    running_mean: Value,
+    running_var: Value,
+    momentum: float,
+    eps: float,
+) -> Any:
     y, mean, rstd, new_mean, new_var = _train(e, x, weight, bias, running_mean, running_var, momentum, eps)
     import torch
 
@@ -137,8 +168,9 @@ def batch_norm_with_update(e: Emitter, x: Value, weight: Value | None, bias: Val
     return y, mean, rstd, reserve, new_mean, new_var
 
 
-def _train(e: Emitter, x: Value, weight: Any, bias: Any, running_mean: Value, running_var: Value, momentum: float,
-           eps: float) -> tuple[Value, ...]:
+def _train(
+    e: Emitter, x: Value, weight: Any, bias: Any, running_mean: Value, running_var: Value, momentum: float, eps: float
+) -> tuple[Value, ...]:
     mean, var, rstd = _batch_statistics(e, x, eps)
     y = _apply(e, x, weight, bias, mean, var, eps)
     count = product(d for k, d in enumerate(x.shape) if k != 1)

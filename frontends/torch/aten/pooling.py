@@ -24,12 +24,18 @@ def spatial_rank(e: Emitter) -> int:
 
 
 @lowers("max_pool2d_with_indices", "max_pool3d_with_indices", "max_pool1d", "max_pool2d", "max_pool3d")
-def max_pool(e: Emitter, x: Value, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1,
-             ceil_mode: bool = False) -> Any:
+def max_pool(
+    e: Emitter, x: Value, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+) -> Any:
     n = spatial_rank(e)
     kernel = spread(kernel, n)
-    window = dict(kernel=kernel, strides=spread(stride, n) if stride else kernel, pads=spread(padding, n) * 2,
-                  dilations=spread(dilation, n), ceil_mode=bool(ceil_mode))
+    window = {
+        "kernel": kernel,
+        "strides": spread(stride, n) if stride else kernel,
+        "pads": spread(padding, n) * 2,
+        "dilations": spread(dilation, n),
+        "ceil_mode": bool(ceil_mode),
+    }
     image = _batched(e, x, n)
     if isinstance(e.meta, (tuple, list)) and e.uses(1):
         y, at = e.b.max_pool_with_indices(image, **window)
@@ -46,18 +52,32 @@ def max_pool_backward(e: Emitter, grad: Value, x: Value, *args: Any) -> Value:
     rows, plane = product(x.shape[:-n]), product(x.shape[-n:])
     zeros = e.full((rows, plane), 0, grad.dtype)
     count = product(grad.shape[-n:])
-    spread_out = e.b.scatter_elements(zeros, e.reshape(at, (rows, count)), e.reshape(grad, (rows, count)), axis=1,
-                                      reduction="add")
+    spread_out = e.b.scatter_elements(
+        zeros, e.reshape(at, (rows, count)), e.reshape(grad, (rows, count)), axis=1, reduction="add"
+    )
     return e.reshape(spread_out, x.shape)
 
 
 @lowers("avg_pool1d", "avg_pool2d", "avg_pool3d")
-def avg_pool(e: Emitter, x: Value, kernel: Any, stride: Any = (), padding: Any = 0, ceil_mode: bool = False,
-             count_include_pad: bool = True, divisor_override: int | None = None) -> Value:
+def avg_pool(
+    e: Emitter,
+    x: Value,
+    kernel: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Value:
     n = spatial_rank(e)
     kernel = spread(kernel, n)
-    window = dict(kernel=kernel, strides=spread(stride, n) if stride else kernel, pads=spread(padding, n) * 2,
-                  dilations=(1,) * n, ceil_mode=bool(ceil_mode))
+    window = {
+        "kernel": kernel,
+        "strides": spread(stride, n) if stride else kernel,
+        "pads": spread(padding, n) * 2,
+        "dilations": (1,) * n,
+        "ceil_mode": bool(ceil_mode),
+    }
     image = _batched(e, x, n)
     if divisor_override:  # sum = mean over all taps, those of the padding included, times their number
         if ceil_mode:
@@ -70,16 +90,26 @@ def avg_pool(e: Emitter, x: Value, kernel: Any, stride: Any = (), padding: Any =
 
 
 @lowers("avg_pool2d_backward", "avg_pool3d_backward")
-def avg_pool_backward(e: Emitter, grad: Value, x: Value, kernel: Any, stride: Any, padding: Any, ceil_mode: bool,
-                      count_include_pad: bool, divisor_override: int | None) -> Value:
+def avg_pool_backward(
+    e: Emitter,
+    grad: Value,
+    x: Value,
+    kernel: Any,
+    stride: Any,
+    padding: Any,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> Value:
     """Each gradient, divided by its window's size, goes to every element of the window: a product with 0/1 matrices
     along each axis, since windows are separable."""
     n = spatial_rank(e)
     kernel, padding = spread(kernel, n), spread(padding, n)
     stride = spread(stride, n) if stride else kernel
     if not is_static(x.shape[-n:]):
-        raise UnsupportedError("the gradient of avg_pool over dynamic spatial sizes is not supported",
-                               hint="mark the image size static")
+        raise UnsupportedError(
+            "the gradient of avg_pool over dynamic spatial sizes is not supported", hint="mark the image size static"
+        )
     matrices, counts = [], []
     import numpy as np
 
@@ -90,7 +120,7 @@ def avg_pool_backward(e: Emitter, grad: Value, x: Value, kernel: Any, stride: An
         for o in range(out):
             begin = o * stride[k] - padding[k]
             end = min(begin + kernel[k], size + padding[k])
-            covers[o, max(begin, 0):min(end, size)] = 1
+            covers[o, max(begin, 0) : min(end, size)] = 1
             count[o] = end - begin if count_include_pad else min(end, size) - max(begin, 0)
         matrices.append(covers)
         counts.append(count)
@@ -115,13 +145,15 @@ def _along_axes(e: Emitter, x: Value, matrices: Any, transposed: bool) -> Value:
     return x
 
 
-# -- adaptive --------------------------------------------------------------------------------------------------------------
+# -- adaptive --------------------------------------------------------------------------------------
 def _adaptive_bounds(size: int, out: int) -> list[tuple[int, int]]:
     """Window o covers [⌊o·size/out⌋, ⌈(o+1)·size/out⌉)."""
     return [(o * size // out, -(-(o + 1) * size // out)) for o in range(out)]
 
 
-@lowers("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")
+@lowers(
+    "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"
+)
 def adaptive_avg_pool(e: Emitter, x: Value, output_size: Any) -> Value:
     n = spatial_rank(e)
     out = e.shape[-n:]
@@ -130,12 +162,21 @@ def adaptive_avg_pool(e: Emitter, x: Value, output_size: Any) -> Value:
     if all(o == 1 for o in out):
         return e.b.mean(x, axes=axes, keepdims=True)
     if not is_static(out) or not is_static(sizes):
-        raise UnsupportedError("adaptive pooling of dynamic sizes to more than one element is not supported",
-                               hint="mark the image size static")
+        raise UnsupportedError(
+            "adaptive pooling of dynamic sizes to more than one element is not supported",
+            hint="mark the image size static",
+        )
     if all(s % o == 0 for s, o in zip(sizes, out, strict=True)):
         kernel = tuple(s // o for s, o in zip(sizes, out, strict=True))
-        y = e.b.avg_pool(_batched(e, x, n), kernel=kernel, strides=kernel, pads=(0,) * 2 * n, dilations=(1,) * n,
-                         ceil_mode=False, count_include_pad=False)
+        y = e.b.avg_pool(
+            _batched(e, x, n),
+            kernel=kernel,
+            strides=kernel,
+            pads=(0,) * 2 * n,
+            dilations=(1,) * n,
+            ceil_mode=False,
+            count_include_pad=False,
+        )
         return _unbatched(e, y, n, x)
     return _along_axes(e, x, [_adaptive_matrix(s, o) for s, o in zip(sizes, out, strict=True)], transposed=True)
 
@@ -174,7 +215,9 @@ def adaptive_max_pool(e: Emitter, x: Value, output_size: Any) -> tuple[Value, Va
     for size, o in zip(sizes, out, strict=True):
         windows = _adaptive_bounds(size, o)
         longest = max(end - begin for begin, end in windows)
-        taps.append(np.array([[begin + (t if begin + t < end else 0) for t in range(longest)] for begin, end in windows]))
+        taps.append(
+            np.array([[begin + (t if begin + t < end else 0) for t in range(longest)] for begin, end in windows])
+        )
     plane = np.zeros([*out, *(t.shape[1] for t in taps)], np.int64)
     stride = 1
     for k in reversed(range(n)):

@@ -94,7 +94,9 @@ def var(e: Emitter, x: Value, dim: Any = None, *, correction: Any = None, keepdi
 
 
 @lowers("var_mean.correction")
-def var_mean(e: Emitter, x: Value, dim: Any = None, *, correction: Any = None, keepdim: bool = False) -> tuple[Value, Value]:
+def var_mean(
+    e: Emitter, x: Value, dim: Any = None, *, correction: Any = None, keepdim: bool = False
+) -> tuple[Value, Value]:
     return variance(e, x, dim, correction, keepdim), _reduce(e, "mean", x, dim, keepdim)
 
 
@@ -104,7 +106,9 @@ def std(e: Emitter, x: Value, dim: Any = None, *, correction: Any = None, keepdi
 
 
 @lowers("linalg_vector_norm")
-def vector_norm(e: Emitter, x: Value, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Value:
+def vector_norm(
+    e: Emitter, x: Value, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+) -> Value:
     """(Σ |x|^p)^(1/p), its limits for p = ±inf, the number of non-zeros for p = 0."""
     x = e.cast(x, e.compute_dtype(e.dtype))
     p = float(ord)
@@ -148,4 +152,6 @@ def bincount(e: Emitter, x: Value, weights: Value | None = None, minlength: int 
     hit = e.b.eq(e.unsqueeze(e.cast(x, i64), 1), e.iota((1, bins), 1))
     if weights is None:
         return e.b.sum(e.cast(hit, i64), axes=(0,), keepdims=False)
-    return e.b.sum(e.b.where(hit, e.unsqueeze(e.cast(weights, e.dtype), 1), e.number(0, e.dtype)), axes=(0,), keepdims=False)
+    return e.b.sum(
+        e.b.where(hit, e.unsqueeze(e.cast(weights, e.dtype), 1), e.number(0, e.dtype)), axes=(0,), keepdims=False
+    )

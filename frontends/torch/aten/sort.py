@@ -13,7 +13,9 @@ def _scalar_pair(e: Emitter, x: Value) -> tuple[Value, Value]:
 
 
 @lowers("sort")
-def sort(e: Emitter, x: Value, *args: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> tuple[Value, Value]:
+def sort(
+    e: Emitter, x: Value, *args: Any, stable: bool = True, dim: int = -1, descending: bool = False
+) -> tuple[Value, Value]:
     rest = [a for a in args if a is not None] if ".stable" in e.target else list(args)
     if ".stable" in e.target and rest and isinstance(rest[0], bool) and len(rest) > 2:
         rest = rest[1:]
@@ -63,7 +65,7 @@ def _nth(e: Emitter, x: Value, at: Any, dim: int, keepdim: bool) -> tuple[Value,
     values, indices = e.b.sort(x, axis=axis, descending=False, stable=True)
     picked = [e.slice(v, axis, at, at + 1) for v in (values, indices)]
     if not keepdim:
-        picked = [e.reshape(v, v.shape[:axis] + v.shape[axis + 1:]) for v in picked]
+        picked = [e.reshape(v, v.shape[:axis] + v.shape[axis + 1 :]) for v in picked]
     return picked[0], picked[1]
 
 

@@ -1,4 +1,4 @@
-"""Views and data movement. Values are logical arrays here: a view op means its result's elements, never shared memory."""
+"""Views and data movement. Values are logical arrays: a view op means its result's elements, never shared memory."""
 
 from __future__ import annotations
 
@@ -9,13 +9,28 @@ from effcc.frontends.torch.emitter import Emitter, lowers
 from effcc.ir import Dim, Value, bounds, dim_max, dim_min, i64, product
 
 
-@lowers("view", "_unsafe_view", "reshape", "_reshape_alias", "unsqueeze", "squeeze", "flatten", "unflatten", "prims::collapse",
-        "prims::split_dim", "view_copy", "squeeze_copy", "unsqueeze_copy")
+@lowers(
+    "view",
+    "_unsafe_view",
+    "reshape",
+    "_reshape_alias",
+    "unsqueeze",
+    "squeeze",
+    "flatten",
+    "unflatten",
+    "prims::collapse",
+    "prims::split_dim",
+    "view_copy",
+    "squeeze_copy",
+    "unsqueeze_copy",
+)
 def reshape(e: Emitter, x: Value, *_: Any, **__: Any) -> Value:
     """The same elements in row-major order; torch has computed the result's shape."""
     if e.dtype != x.dtype:
-        raise UnsupportedError(f"reading {x.dtype} memory as {e.dtype} (view of another dtype) is not supported",
-                               hint="use .to(dtype) if you mean a conversion")
+        raise UnsupportedError(
+            f"reading {x.dtype} memory as {e.dtype} (view of another dtype) is not supported",
+            hint="use .to(dtype) if you mean a conversion",
+        )
     return e.reshape(x, e.shape)
 
 
@@ -55,7 +70,7 @@ def repeat(e: Emitter, x: Value, repeats: Any) -> Value:
     return e.b.repeat(x, counts=counts)
 
 
-# -- slices ----------------------------------------------------------------------------------------------------------------
+# -- slices ----------------------------------------------------------------------------------------
 def clamped_start(e: Emitter, start: Any, size: Dim) -> Dim:
     """torch's start of a slice: negative counts from the end, then clamped to [0, size]."""
     start = 0 if start is None else e.sizes.dim(start)
@@ -101,10 +116,18 @@ def select(e: Emitter, x: Value, dim: int, index: Any) -> Value:
     elif low is None or low < 0:
         raise UnsupportedError(f"the sign of the index {at} is not known at compile time")
     picked = e.slice(x, axis, at, at + 1)
-    return e.reshape(picked, x.shape[:axis] + x.shape[axis + 1:])
+    return e.reshape(picked, x.shape[:axis] + x.shape[axis + 1 :])
 
 
-@lowers("split_with_sizes", "split", "chunk", "unsafe_split", "unsafe_split_with_sizes", "split_with_sizes_copy", "tensor_split")
+@lowers(
+    "split_with_sizes",
+    "split",
+    "chunk",
+    "unsafe_split",
+    "unsafe_split_with_sizes",
+    "split_with_sizes_copy",
+    "tensor_split",
+)
 def split(e: Emitter, x: Value, _: Any, dim: int = 0, **__: Any) -> tuple[Value, ...]:
     """Pieces along an axis; their sizes are those of the results."""
     axis = e.axis(dim, len(x.shape))
@@ -120,7 +143,7 @@ def split(e: Emitter, x: Value, _: Any, dim: int = 0, **__: Any) -> tuple[Value,
 @lowers("unbind", "unbind_copy")
 def unbind(e: Emitter, x: Value, dim: int = 0) -> tuple[Value, ...]:
     axis = e.axis(dim, len(x.shape))
-    shape = x.shape[:axis] + x.shape[axis + 1:]
+    shape = x.shape[:axis] + x.shape[axis + 1 :]
     return tuple(e.reshape(e.slice(x, axis, i, i + 1), shape) for i in range(len(e.meta)))
 
 
@@ -163,7 +186,7 @@ def roll(e: Emitter, x: Value, shifts: Any, dims: Any = ()) -> Value:
     return e.reshape(e.b.roll(x, shifts=tuple(amounts)), shape)
 
 
-# -- padding ---------------------------------------------------------------------------------------------------------------
+# -- padding ---------------------------------------------------------------------------------------
 def _pad(e: Emitter, x: Value, pad: Any, mode: str, value: Any = None) -> Value:
     """torch lists amounts from the last axis to the first, (before, after) each."""
     rank = len(x.shape)
@@ -202,9 +225,11 @@ def circular_pad(e: Emitter, x: Value, pad: Any) -> Value:
     return _pad(e, x, pad, "wrap")
 
 
-# -- writing into a part ---------------------------------------------------------------------------------------------------
+# -- writing into a part ---------------------------------------------------------------------------
 @lowers("slice_scatter")
-def slice_scatter(e: Emitter, x: Value, src: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Value:
+def slice_scatter(
+    e: Emitter, x: Value, src: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
+) -> Value:
     axis = e.axis(dim, len(x.shape))
     begin = clamped_start(e, start, x.shape[axis])
     src = e.broadcast(e.tensor(src), src.shape)
@@ -223,7 +248,9 @@ def select_scatter(e: Emitter, x: Value, src: Value, dim: int, index: Any) -> Va
     axis = e.axis(dim, len(x.shape))
     at = e.sizes.dim(index)
     at = at + x.shape[axis] if isinstance(at, int) and at < 0 else at
-    return e.b.update_slice(x, e.unsqueeze(e.tensor(src), axis), *(e.index(at if k == axis else 0) for k in range(len(x.shape))))
+    return e.b.update_slice(
+        x, e.unsqueeze(e.tensor(src), axis), *(e.index(at if k == axis else 0) for k in range(len(x.shape)))
+    )
 
 
 @lowers("copy", "fill.Tensor")
@@ -231,7 +258,7 @@ def copy(e: Emitter, x: Value, src: Any, non_blocking: bool = False) -> Value:
     return e.broadcast(e.tensor(src, x.dtype), x.shape)
 
 
-# -- strided access --------------------------------------------------------------------------------------------------------
+# -- strided access --------------------------------------------------------------------------------
 @lowers("as_strided", "as_strided_copy")
 def as_strided(e: Emitter, x: Value, size: Any, stride: Any, storage_offset: Any = None) -> Value:
     """Element i of the result is storage[offset + Σ i_k stride_k]; x's storage is its elements, row-major."""
@@ -280,7 +307,7 @@ def strided_index(e: Emitter, size: tuple[Dim, ...], stride: tuple[Dim, ...], of
     total = e.full(size, offset, i64) if not size else e.index(offset)
     for k, (d, step) in enumerate(zip(size, stride, strict=True)):
         along = e.b.mul(e.iota((d,), 0), e.index(step))
-        total = e.b.add(total, e.reshape(along, (d, *(1 for _ in size[k + 1:]))))
+        total = e.b.add(total, e.reshape(along, (d, *(1 for _ in size[k + 1 :]))))
     return e.broadcast(total, size)
 
 
