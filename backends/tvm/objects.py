@@ -1,0 +1,244 @@
+"""PrimFuncs -> object files, by TVM's LLVM, on threads, through the disk cache.
+
+A kernel is a serial tile function with the C ABI `(pointers..., dims..., scratch, tile) -> int32`.  Its object holds
+the kernel, a wrapper of the one signature that the driver calls, and a tvm-ffi function that tells the wrapper's
+address:
+
+    i32 (ptr args, ptr scratch, i64 begin, i64 end)     runs tiles begin..end-1 with the arguments in args' words
+
+The kernel's symbol is the hash of its content (code, target, versions): equal kernels are compiled, stored and loaded
+once, whatever their names were.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import tvm
+import tvm_ffi
+from tvm import tirx
+
+from effcc.errors import EffccError
+from effcc.machine import Machine, available_cores
+
+from .cache import ObjectCache, default_cache
+
+FORMAT = 1
+"""Counts changes of what an object file looks like from outside (wrapper, symbols), so that no old one is reused."""
+
+DRIVER_SOURCE = Path(__file__).parent / "runtime" / "driver.ll"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A compiled kernel: `symbol` names it in launch programs and is a hash of its content; `object` is an ELF file."""
+
+    symbol: str
+    object: bytes = field(repr=False)
+
+
+def compile_kernels(
+    functions: Sequence[tirx.PrimFunc],
+    machine: Machine,
+    *,
+    threads: int | None = None,
+    cache: ObjectCache | None = None,
+) -> list[Kernel]:
+    """The kernels of `functions`, in their order, from the cache or compiled on `threads` threads (all cores).
+
+    Raises EffccError, naming the function, where TVM refuses one.
+    """
+    cache = default_cache() if cache is None else cache
+    keys = [_key(function, machine) for function in functions]
+    symbols = [f"effcc_{key[:32]}" for key in keys]
+    objects: dict[str, bytes] = {}
+    missing: dict[str, tirx.PrimFunc] = {}
+    for key, symbol, function in zip(keys, symbols, functions, strict=True):
+        if symbol not in objects and symbol not in missing:
+            stored = cache.get(key)
+            if stored is None:
+                missing[symbol] = function
+            else:
+                objects[symbol] = stored
+
+    def build(symbol: str) -> bytes:
+        return compile_kernel(missing[symbol], symbol, machine)
+
+    with ThreadPoolExecutor(max(1, min(threads or available_cores(), len(missing)))) as pool:
+        for symbol, object_file in zip(missing, pool.map(build, missing), strict=True):
+            objects[symbol] = object_file
+    for key, symbol in dict(zip(keys, symbols, strict=True)).items():
+        if symbol in missing:
+            cache.put(key, objects[symbol])
+    return [Kernel(symbol, objects[symbol]) for symbol in symbols]
+
+
+def compile_kernel(function: tirx.PrimFunc, symbol: str, machine: Machine) -> bytes:
+    """The object file of one kernel under the name `symbol`, without the cache."""
+    name = str(function.attrs["global_symbol"]) if function.attrs and "global_symbol" in function.attrs else "kernel"
+    try:
+        types = _argument_types(function)
+        target = llvm_target(machine)
+        module = tvm.IRModule({symbol: function.with_attr({"global_symbol": symbol, "calling_conv": 1})})
+        module = _LOWERING(tirx.transform.BindTarget(target.with_host(target))(module))
+        optimized = tvm.get_global_func("target.build.llvm")(module, target).inspect_source("ll")
+        return _assemble(_lean(optimized, machine) + _wrapper(symbol, types))
+    except (ValueError, TypeError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise EffccError(f"TVM cannot compile this kernel: {reason}", where=f"kernel {name}") from error
+
+
+def compile_driver(architecture: str, cache: ObjectCache | None = None) -> bytes:
+    """The driver's object file (runtime/driver.ll) for an architecture, without any of its optional instructions."""
+    cache = default_cache() if cache is None else cache
+    text = driver_text(architecture)
+    key = hashlib.sha256(f"{text}\n{_versions()}".encode()).hexdigest()
+    stored = cache.get(key)
+    if stored is None:
+        stored = _assemble(text)
+        cache.put(key, stored)
+    return stored
+
+
+def driver_text(architecture: str) -> str:
+    """The driver's LLVM IR, complete: with a target, and with the architecture's spin hint."""
+    metadata = str(llvm_target(Machine(architecture, _BASELINE[architecture]))).replace('"', "\\22")
+    return "\n".join(
+        (
+            f'target triple = "{architecture}-unknown-linux-gnu"',
+            DRIVER_SOURCE.read_text().replace("@PAUSE@", _PAUSE[architecture]),
+            f'!0 = !{{i32 4, !"tvm_target", !"{metadata}"}}',
+            "!llvm.module.flags = !{!0}",
+        )
+    )
+
+
+@cache
+def llvm_target(machine: Machine) -> tvm.target.Target:
+    """TVM's target of a machine. `fast-math-contract` lets a*b+c become one FMA; no other fast-math is allowed."""
+    features = sorted(machine.features)
+    return tvm.target.Target(
+        {
+            "kind": "llvm",
+            "mtriple": f"{machine.architecture}-unknown-linux-gnu",
+            "mcpu": machine.mcpu,
+            "mattr": [f"+{feature}" for feature in features],
+            "fast-math-contract": True,
+        }
+    )
+
+
+_BASELINE = {"x86_64": "x86-64", "aarch64": "generic"}
+_PAUSE = {
+    "x86_64": "declare void @llvm.x86.sse2.pause()\n"
+    "define internal void @pause() alwaysinline {\n  call void @llvm.x86.sse2.pause()\n  ret void\n}",
+    "aarch64": "declare void @llvm.aarch64.hint(i32)\n"
+    "define internal void @pause() alwaysinline {\n  call void @llvm.aarch64.hint(i32 1)\n  ret void\n}",
+}
+
+# TVM's own pipeline for CPUs less what serves GPUs, blocks and schedules, which kernels built by the IRBuilder lack,
+# and less the simplifications that LLVM repeats: 3 ms a kernel instead of 10.
+_LOWERING = tvm.transform.Sequential(
+    [
+        tirx.transform.FlattenBuffer(),
+        tirx.transform.BF16ComputeLegalize(),
+        tirx.transform.VectorizeLoop(True),
+        tirx.transform.UnrollLoop(),
+        tirx.transform.StmtSimplify(),
+        tirx.transform.FP8ComputeLegalize(),
+        tirx.transform.FP8StorageLegalize(),
+        tirx.transform.BF16StorageLegalize(),
+        tirx.transform.LowerTVMBuiltin(),
+        tirx.transform.LowerIntrin(),
+    ]
+)
+
+
+def _assemble(text: str) -> bytes:
+    """LLVM IR -> an object file: instruction selection and on, no more optimization."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "kernel.ll"), Path(folder, "kernel.o")
+        source.write_text(text)
+        tvm.get_global_func("ffi.Module.load_from_file.ll")(str(source), "ll").write_to_file(str(target), "o")
+        return target.read_bytes()
+
+
+def _lean(text: str, machine: Machine) -> str:
+    """Optimized IR less debug information and, where the CPU converts them itself, less the float16 routines."""
+    text = re.sub(r",? !dbg !\d+", "", text)
+    text = re.sub(r"(?m)^(?:\s*#dbg_|!llvm\.dbg\.cu ).*\n", "", text)
+    if machine.has("f16c") or machine.architecture == "aarch64":
+        text = re.sub(r"(?ms)^define weak dso_local \w+ @__(?:truncsfhf2|extendhfsf2)\(.*?^}\n", "", text)
+    return text
+
+
+def _argument_types(function: tirx.PrimFunc) -> list[str]:
+    """LLVM's types of a kernel's parameters, checked against the kernel ABI: pointers, int64 words, scratch, tile."""
+    types = ["ptr" if isinstance(p.ty, tvm.ir.PointerType) else str(p.ty).replace("int", "i") for p in function.params]
+    if len(types) < 2 or types[-2:] != ["ptr", "i32"] or any(kind not in ("ptr", "i64") for kind in types[:-1]):
+        raise ValueError(f"parameters ({', '.join(types)}) are not (pointers..., int64 dims..., scratch, int32 tile)")
+    return types
+
+
+def _wrapper(symbol: str, types: Sequence[str]) -> str:
+    """LLVM IR of the wrapper and of the tvm-ffi function `<symbol>` that returns the wrapper's address."""
+    loads, arguments = [], []
+    for i, kind in enumerate(types[:-2]):
+        loads += [f"  %at{i} = getelementptr i64, ptr %args, i64 {i}", f"  %a{i} = load {kind}, ptr %at{i}"]
+        arguments.append(f"{kind} %a{i}")
+    load = "\n".join(loads)
+    return f"""
+define internal i32 @tiles(ptr %args, ptr %scratch, i64 %begin, i64 %end) {{
+entry:
+{load}
+  %some = icmp slt i64 %begin, %end
+  br i1 %some, label %loop, label %done
+loop:
+  %i = phi i64 [ %begin, %entry ], [ %next, %more ]
+  %tile = trunc i64 %i to i32
+  %code = call i32 @{symbol}({", ".join([*arguments, "ptr %scratch", "i32 %tile"])})
+  %bad = icmp ne i32 %code, 0
+  br i1 %bad, label %failed, label %more
+more:
+  %next = add i64 %i, 1
+  %again = icmp slt i64 %next, %end
+  br i1 %again, label %loop, label %done
+failed:
+  ret i32 %code
+done:
+  ret i32 0
+}}
+define i32 @__tvm_ffi_{symbol}(ptr %self, ptr %arguments, i32 %count, ptr %result) {{
+  store i64 1, ptr %result                        ; TVMFFIAny: type index 1 = int, then the value
+  %value = getelementptr i64, ptr %result, i64 1
+  store i64 ptrtoint (ptr @tiles to i64), ptr %value
+  ret i32 0
+}}
+"""
+
+
+def _key(function: tirx.PrimFunc, machine: Machine) -> str:
+    """A hash of all that the object file depends on, but for the function's name."""
+    anonymous = function.with_attr("global_symbol", "kernel")
+    parts = (
+        anonymous.script(show_meta=True),
+        tvm_ffi.structural_hash(anonymous, map_free_vars=True),
+        machine.architecture,
+        machine.mcpu,
+        " ".join(sorted(machine.features)),
+        _versions(),
+    )
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
+
+
+@cache
+def _versions() -> str:
+    return f"format {FORMAT} tvm {version('apache-tvm')} llvm {tvm.get_global_func('target.llvm_version_major')()}"

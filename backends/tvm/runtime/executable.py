@@ -1,0 +1,308 @@
+"""A program in memory, ready to be called, from several threads at once if need be.
+
+    executable = Executable(program, objects, driver_object, constants)
+    (y,) = executable(x)
+
+Each call takes a context (a table of slots, an arena, scratch) from a pool that grows to the number of concurrent
+calls, so arenas stay warm.  What depends only on the shapes is worked out once for each combination of them.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from effcc.errors import EffccError, InputError
+from effcc.machine import available_cores
+
+from ..entry import Expression, Header, Input, Layout, Program, Size, encode, evaluate
+from .arrays import ALIGNMENT, ITEM_BYTES, Kind, Numpy, Torch, adopt, aligned_memory
+from .loader import Library, driver
+
+SERIAL_BELOW = 5_000
+"""Launches with less work than this many nanoseconds run in the caller: two threads would not be faster."""
+
+BINDINGS = 256
+"""How many combinations of shapes an executable remembers."""
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What follows from the inputs' sizes: the table but for addresses, and how much memory a call needs."""
+
+    sizes: Mapping[str, int]
+    table: np.ndarray
+    starts: np.ndarray
+    """The arena's offset of each temporary"""
+    arena: int
+    scratch: int
+    """Bytes of one thread"""
+    outputs: tuple[tuple[int, ...] | None, ...]
+    """The shape to allocate for each output, None for those that are an input's array"""
+    input_bytes: tuple[int, ...]
+
+
+class _Context:
+    """The memory of one call at a time."""
+
+    def __init__(self, layout: Layout, kernels: Mapping[str, int], constants: Mapping[str, int]):
+        self._table = aligned_memory(8 * layout.slots).view(np.int64)
+        self.address = self._table.__array_interface__["data"][0]
+        self.table = memoryview(self._table)
+        self.binding: Binding | None = None
+        self.threads = 0
+        self._layout, self._kernels, self._constants = layout, kernels, constants
+        self._arena = self._scratch = aligned_memory(0)
+        self._staging: dict[int, np.ndarray] = {}
+        self._whole = self._table.copy()
+
+    def bind(self, binding: Binding, threads: int) -> None:
+        """Fills the table for these sizes and this number of threads."""
+        table, layout = self._table, self._layout
+        if binding.arena > self._arena.size:
+            self._arena = aligned_memory(binding.arena)
+        if binding.scratch * threads > self._scratch.size:
+            self._scratch = aligned_memory(binding.scratch * threads)
+        table[:] = binding.table
+        table[Header.code] = _address(layout.code)
+        table[Header.arguments] = self.address + 8 * layout.arguments
+        table[Header.scratch] = _address(self._scratch)
+        table[Header.scratch_stride] = binding.scratch
+        table[Header.threads] = threads
+        table[Header.serial_below] = SERIAL_BELOW
+        for at, symbol in layout.kernels:
+            table[at] = self._kernels[symbol]
+        for at, key in layout.constants:
+            table[at] = self._constants[key]
+        for at, target in layout.addresses:
+            table[at] = self.address + 8 * target
+        if layout.temporaries:
+            table[_temporary_slots(layout)] = _address(self._arena) + binding.starts
+        self._whole[:] = table
+        self.binding, self.threads = binding, threads
+
+    def reset(self) -> None:
+        """Undoes what running changed in the table."""
+        self._table[:] = self._whole
+
+    def stage(self, index: int, array: Any, kind: Kind, size: int) -> int:
+        """The address of an aligned, contiguous copy of an input."""
+        memory = self._staging.get(index)
+        if memory is None or memory.size < size:
+            memory = self._staging[index] = aligned_memory(max(size, 1))
+        kind.copy_to(array, memory.data)
+        return _address(memory)
+
+    def staging(self, index: int) -> memoryview:
+        return self._staging[index].data
+
+
+class Executable:
+    """A loaded program.
+
+    `objects` are the object files of the kernels, `driver_object` is that of the driver (objects.compile_driver),
+    `constants` are arrays by the keys of the program's constants; they are used where they lie if they are aligned to 64
+    bytes, and must not change. `threads` is the default of calls: all the cores that the process may use.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        objects: Sequence[bytes],
+        driver_object: bytes,
+        constants: Mapping[str, np.ndarray] | None = None,
+        *,
+        threads: int | None = None,
+    ):
+        self.program = program
+        self.layout = encode(program)
+        self.threads = threads or available_cores()
+        self._driver = driver(driver_object)
+        self._run = self._driver.run
+        self._library = Library(objects, [symbol for _, symbol in self.layout.kernels])
+        self._constants = {key: _aligned(array) for key, array in (constants or {}).items()}
+        self._constant_addresses = {key: _address(array) for key, array in self._constants.items()}
+        for _, key in self.layout.constants:
+            if key not in self._constants:
+                raise EffccError(f"constant {key!r} of the program is not there", hint="recompile the model")
+        self._contexts: deque[_Context] = deque()
+        self._bindings: OrderedDict[Any, Binding] = OrderedDict()
+        self._sizes = tuple(Size(size) if isinstance(size, str) else size for size in program.sizes)
+        self._resets = self.layout.rebinds
+        inputs = {spec.name: i for i, spec in enumerate(program.inputs)}
+        self._aliases = {spec.name: inputs[spec.alias] for spec in program.outputs if spec.alias is not None}
+
+    def __call__(self, *inputs: Any, threads: int | None = None) -> tuple[Any, ...]:
+        """Runs the program on NumPy arrays or torch tensors; outputs are torch tensors if any input is one.
+
+        Raises InputError where an input does not fit, EffccError where a kernel fails.
+        """
+        declared = self.program.inputs
+        if len(inputs) != len(declared):
+            raise InputError(f"the program takes {len(declared)} inputs, not {len(inputs)}")
+        arrays: list[Any] = []
+        kinds: list[Kind | None] = []
+        key = []
+        for given, spec in zip(inputs, declared, strict=True):
+            if spec.dtype == "size":
+                array, kind = int(given), None
+                key.append(array)
+            else:
+                array, kind = adopt(given)
+                key.append((array.shape, array.dtype))
+            arrays.append(array)
+            kinds.append(kind)
+        binding = self._bindings.get(signature := tuple(key))
+        if binding is None:
+            binding = self._remember(signature, self._sizes_of(arrays, kinds))
+        try:
+            context = self._contexts.pop()
+        except IndexError:
+            context = _Context(self.layout, self._library.addresses, self._constant_addresses)
+        try:
+            return self._call(context, binding, arrays, kinds, threads or self.threads)
+        finally:
+            self._contexts.append(context)
+
+    def _call(
+        self, context: _Context, binding: Binding, arrays: Sequence[Any], kinds: Sequence[Kind | None], threads: int
+    ) -> tuple[Any, ...]:
+        layout, table = self.layout, context.table
+        if context.binding is not binding or context.threads != threads:
+            context.bind(binding, threads)
+        elif self._resets:
+            context.reset()
+        result_kind: Kind = Numpy
+        staged = []
+        for i, (slot, kind) in enumerate(zip(layout.inputs, kinds, strict=True)):
+            if kind is None:
+                continue
+            if kind is Torch:
+                result_kind = Torch
+            array, spec = arrays[i], self.program.inputs[i]
+            address = kind.address(array)
+            if address == 0 or address % spec.alignment:
+                address = context.stage(i, array, kind, binding.input_bytes[i])
+                if spec.overwritten:
+                    staged.append((array, kind, context.staging(i)))
+            table[slot] = address
+        outputs = []
+        for slot, spec, shape in zip(layout.outputs, self.program.outputs, binding.outputs, strict=True):
+            if shape is None:
+                outputs.append(arrays[self._aliases[spec.name]])
+            else:
+                array, table[slot] = result_kind.empty(shape, spec.dtype)
+                outputs.append(array)
+        code = self._run(context.address)
+        if code:
+            raise self._failure(code, table[Header.failed])
+        for array, kind, memory in staged:
+            kind.copy_from(array, memory)
+        if layout.found:
+            sizes = {**binding.sizes, **{name: table[slot] for name, slot in layout.found.items()}}
+            for i, spec in enumerate(self.program.outputs):
+                if spec.bound is not None:
+                    outputs[i] = result_kind.cut(outputs[i], tuple(evaluate(d, sizes) for d in spec.shape))
+        return tuple(outputs)
+
+    def _failure(self, code: int, place: int) -> EffccError:
+        label = self.layout.labels.get(place)
+        if label is None:
+            return EffccError("a size expression divides by zero", hint="check the inputs' sizes")
+        return EffccError(f"a kernel stopped with code {code}: an index or a size is out of range", where=label)
+
+    def _remember(self, signature: Any, sizes: Mapping[str, int]) -> Binding:
+        binding = self._bindings[signature] = self.bind(sizes)
+        while len(self._bindings) > BINDINGS:
+            self._bindings.pop(next(iter(self._bindings)), None)
+        return binding
+
+    def bind(self, sizes: Mapping[str, int]) -> Binding:
+        """What follows from the inputs' sizes."""
+        program, layout = self.program, self.layout
+        starts, arena = [], 0
+        for region in program.regions:
+            starts.append(arena)
+            arena += _rounded(max(evaluate(size, sizes) for size in region))
+        table = np.zeros(layout.slots, np.int64)
+        for slot, expression in layout.bound:
+            table[slot] = evaluate(expression, sizes)
+        outputs = []
+        for spec in program.outputs:
+            shape = spec.shape if spec.bound is None else spec.bound
+            outputs.append(None if spec.alias is not None else tuple(evaluate(d, sizes) for d in shape))
+        return Binding(
+            sizes=dict(sizes),
+            table=table,
+            starts=np.array([starts[region] + offset for _, region, offset in layout.temporaries], np.int64),
+            arena=arena,
+            scratch=_rounded(max((evaluate(size, sizes) for size in program.scratch), default=0)),
+            outputs=tuple(outputs),
+            input_bytes=tuple(
+                0 if x.dtype == "size" else prod(evaluate(d, sizes) for d in x.shape) * ITEM_BYTES[x.dtype]
+                for x in program.inputs
+            ),
+        )
+
+    def _sizes_of(self, arrays: Sequence[Any], kinds: Sequence[Kind | None]) -> dict[str, int]:
+        """The program's sizes as the inputs' shapes bind them. Raises InputError where the inputs do not fit."""
+        sizes: dict[str, int] = {}
+        for spec, array, kind in zip(self.program.inputs, arrays, kinds, strict=True):
+            if kind is None:
+                sizes[spec.name] = array
+                continue
+            if kind.dtype(array) != spec.dtype or len(array.shape) != len(spec.shape):
+                raise _mismatch(spec, array, kind)
+            for dim, extent in zip(spec.shape, array.shape, strict=True):
+                if isinstance(dim, str):
+                    sizes.setdefault(dim, int(extent))
+        for size in self._sizes:
+            if size.name not in sizes:
+                raise InputError(f"no input's shape tells the size {size.name!r}")
+            if sizes[size.name] < size.low or (size.high is not None and sizes[size.name] > size.high):
+                most = "" if size.high is None else f" and at most {size.high}"
+                raise InputError(f"size {size.name} is {sizes[size.name]}, it must be at least {size.low}{most}")
+        for spec, array, kind in zip(self.program.inputs, arrays, kinds, strict=True):
+            if kind is not None and tuple(array.shape) != tuple(evaluate(dim, sizes) for dim in spec.shape):
+                raise _mismatch(spec, array, kind)
+        return sizes
+
+
+def _mismatch(spec: Input, array: Any, kind: Kind) -> InputError:
+    expected = ",".join(map(_text, spec.shape))
+    actual = ",".join(map(str, array.shape))
+    message = f"expected {spec.dtype}[{expected}], got {kind.dtype(array)}[{actual}]"
+    return InputError(message, where=f"input {spec.name!r}")
+
+
+def _text(expression: Expression) -> str:
+    if isinstance(expression, int | str):
+        return str(expression)
+    operator, a, b = expression
+    sign = {"add": "+", "sub": "-", "mul": "*", "floordiv": "//", "mod": "%"}.get(operator)
+    return f"({_text(a)} {sign} {_text(b)})" if sign else f"{operator}({_text(a)}, {_text(b)})"
+
+
+def _temporary_slots(layout: Layout) -> np.ndarray:
+    return np.array([slot for slot, _, _ in layout.temporaries])
+
+
+def _rounded(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _address(array: np.ndarray) -> int:
+    return array.__array_interface__["data"][0]
+
+
+def _aligned(array: np.ndarray) -> np.ndarray:
+    if array.flags.c_contiguous and _address(array) % ALIGNMENT == 0:
+        return array
+    memory = aligned_memory(array.nbytes)
+    Numpy.copy_to(array, memory.data)
+    return memory

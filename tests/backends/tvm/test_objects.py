@@ -1,0 +1,80 @@
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from effcc.backends.tvm.cache import ObjectCache
+from effcc.errors import EffccError
+from effcc.machine import Machine, host
+
+objects = pytest.importorskip("effcc.backends.tvm.objects")
+
+
+def test_equal_kernels_share_one_object_whatever_their_names(toys, tmp_path):
+    cache = ObjectCache(tmp_path)
+    a, b, c = objects.compile_kernels([toys.add("a"), toys.add("b"), toys.add("c", 2.0)], host(), cache=cache)
+    assert a == b and a.object == b.object
+    assert c.symbol != a.symbol
+    assert cache.state().entries == 2
+
+
+def test_the_second_compile_comes_from_the_cache(toys, tmp_path, monkeypatch):
+    cache = ObjectCache(tmp_path)
+    first = objects.compile_kernels([toys.add("a")], host(), cache=cache)
+    monkeypatch.setattr(objects, "compile_kernel", lambda *_: pytest.fail("compiled again"))
+    assert objects.compile_kernels([toys.add("a")], host(), cache=cache) == first
+
+
+@pytest.mark.parametrize("change", [{"mcpu": "x86-64"}, {"features": frozenset(("sse2",))}])
+def test_the_target_is_part_of_the_key(toys, tmp_path, change):
+    machine = Machine("x86_64", "x86-64-v2", frozenset(("sse2", "ssse3")))
+    other = replace(machine, **change)
+    cache = ObjectCache(tmp_path)
+    a, b = (objects.compile_kernels([toys.add("a")], m, cache=cache)[0] for m in (machine, other))
+    assert a.symbol != b.symbol
+
+
+def test_compiling_is_reproducible(toys):
+    first, second = (objects.compile_kernel(toys.add("a"), "effcc_same", host()) for _ in range(2))
+    assert first == second
+
+
+def test_a_kernel_with_another_signature_is_named(toys):
+    import tvm
+
+    function = toys.add("odd")
+    swapped = tvm.tirx.PrimFunc(list(function.params)[:-1], function.body, function.ret_type, attrs=function.attrs)
+    with pytest.raises(EffccError, match=r"kernel odd: .*are not \(pointers"):
+        objects.compile_kernel(swapped, "effcc_odd", host())
+
+
+def test_objects_are_free_of_debug_information_and_of_symbols_to_collide(toys):
+    object_file = objects.compile_kernel(toys.add("a"), "effcc_x", host())
+    assert b".debug" not in object_file and b"__tvm_ffi_main" not in object_file and b"__truncsfhf2" not in object_file
+
+
+def test_for_another_architecture(toys):
+    machine = Machine("aarch64", "generic", frozenset(("neon",)))
+    assert objects.compile_kernel(toys.add("a"), "effcc_x", machine)[18:20] == b"\xb7\x00"  # e_machine: AArch64
+    assert objects.compile_driver("aarch64")[18:20] == b"\xb7\x00"
+
+
+def test_compiling_lets_other_python_threads_run():
+    """The compiler must not hold the interpreter's lock: count while another thread compiles."""
+    text = objects.driver_text(host().architecture)
+    counts, done = [0], threading.Event()
+
+    def count():
+        while not done.is_set():
+            counts[0] += 1
+            time.sleep(0)
+
+    counter = threading.Thread(target=count)
+    counter.start()
+    before = counts[0]
+    objects._assemble(text)
+    during = counts[0] - before
+    done.set()
+    counter.join()
+    assert during > 100
