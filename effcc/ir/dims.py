@@ -275,7 +275,7 @@ def mod(a: Dim, b: Dim) -> Dim:
 
 
 def ceildiv(a: Dim, b: Dim) -> Dim:
-    return -floordiv(-a, b)
+    return floordiv(a + b - 1, b)
 
 
 def dim_min(*args: Dim) -> Dim:

@@ -18,6 +18,7 @@ from effcc.backends.tvm.emit import (
     bind,
     literal,
     loop,
+    ne,
     register_dtype,
     round_to,
     splat,
@@ -156,7 +157,7 @@ class States:
 
     def __getitem__(self, k: int) -> Tir:
         x = self.buffers[k][self.whole]
-        return (x != literal("uint8", 0, self.lanes)).asobject() if self.dtypes[k] == "bool" else x
+        return ne(x, literal("uint8", 0, self.lanes)) if self.dtypes[k] == "bool" else x
 
     def __setitem__(self, k: int, value: Tir) -> None:
         value = splat(value, self.lanes)

@@ -1,0 +1,158 @@
+"""Matrix products: choose how B is read, merge batch axes into rows, and hand the region's epilogue to the template."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from effcc.backends.tvm.emit import KernelBuilder, memory_dtype, register_dtype, round_to
+from effcc.backends.tvm.place import Place, merge_axes
+from effcc.backends.tvm.region import FlatPoint
+from effcc.backends.tvm.templates import contraction
+from effcc.backends.tvm.templates.emission import Cpu
+from effcc.ir import Graph, Node, Value
+from effcc.ir.blob import Blob
+from effcc.ir.dims import Dim, ceildiv, product
+from effcc.ir.types import Encoding, Tensor
+from effcc.machine import Machine
+from effcc.ops.contraction import accumulate_dtype
+
+Tir = Any
+
+
+def cpu_of(machine: Machine) -> Cpu:
+    """The machine as the templates' blocking sees it."""
+    registers = 32 if machine.vector_bits == 512 or machine.architecture == "aarch64" else 16
+    return Cpu(machine.vector_bits, registers, machine.l1, machine.l2, machine.cores)
+
+
+class Product:
+    """A matmul's axes after merging: batch runs, M, N, K, and each place's strides along (batch..., m, n)."""
+
+    def __init__(self, anchor: Node, graph: Graph, places: dict[Value, Place]):
+        op: Any = anchor.op
+        a, b = (places[v] for v in anchor.operands)
+        types = tuple(v.tensor for v in anchor.operands)
+        batch, self.m, self.n, self.k = op.dims(*types)
+        rank = len(batch)
+        a_strides = a.aligned_strides((*batch, *a.shape[-2:]))
+        b_strides = b.aligned_strides((*batch, *b.shape[-2:]))
+        am, ak = (a_strides[-1], a_strides[-2]) if op.transpose_a else (a_strides[-2], a_strides[-1])
+        bk, bn = (b_strides[-1], b_strides[-2]) if op.transpose_b else (b_strides[-2], b_strides[-1])
+        space = (*batch, self.m, self.n)
+        aligned = {v: p.aligned_strides(space) for v, p in places.items() if v not in anchor.operands}
+        row_lists = [(*a_strides[:rank], am), (*b_strides[:rank], 0), *(x[:-1] for x in aligned.values())]
+        runs = merge_axes(space[:-1], row_lists)
+        rows = bool(runs) and not (runs[-1][-1] < rank and b_strides[runs[-1][-1]] != 0)
+        batch_runs, m_run = (runs[:-1], runs[-1]) if rows else (runs, [])
+        self.batch = tuple(product(space[k] for k in run) for run in batch_runs)
+        self.m = product(space[k] for k in m_run)
+        heads = [run[-1] for run in batch_runs]
+        self.a_strides = (*(a_strides[h] if h < rank else am for h in heads), row_lists[0][m_run[-1]] if m_run else 0, ak)
+        self.b_strides = (*(b_strides[h] if h < rank else 0 for h in heads), bk, bn)
+        self.strides = {v: (*(x[h] for h in heads), x[m_run[-1]] if m_run else 0, x[-1]) for v, x in aligned.items()}
+
+
+def lower_matmul(lowering: Any, node: Node, body: Graph, anchor: Node, operands: tuple[Place, ...], results: tuple[Place, ...]) -> None:
+    """Launch the product with its epilogue (the elementwise rest of the region)."""
+    bound = dict(zip((*body.inputs, *body.results), (*operands, *results), strict=True))
+    a, b = anchor.operands
+    shape = Product(anchor, body, bound)
+    out: Tensor = anchor.result.tensor
+    acc = register_dtype(accumulate_dtype(out.dtype, anchor.op.accumulate))  # type: ignore[attr-defined]
+    weights = bound[b]
+    fixed = weights.buffer.blob is not None and all(isinstance(d, int) for d in (*shape.batch, shape.n, shape.k, *shape.b_strides))
+    small = isinstance(shape.m, int) and shape.m <= 8
+    panels = "packed" if fixed else "direct" if shape.b_strides[-1] == 1 and small and b.dtype.name in _AS_STORED else "staged"
+    reads_a, reads_b = a.dtype.name not in _AS_STORED, b.dtype.name not in _AS_STORED and not fixed
+    b_dtype = register_dtype(b.dtype) if b.dtype.name not in _AS_STORED else memory_dtype(b.dtype)
+
+    def spec(size: Callable[[Dim], Any], b_strides: tuple[Dim, ...]) -> contraction.Contraction:
+        return contraction.Contraction(
+            m=size(shape.m), n=size(shape.n), k=size(shape.k), cpu=cpu_of(lowering.machine), batch=tuple(map(size, shape.batch)),
+            a="float32" if reads_a else memory_dtype(a.dtype), b=b_dtype, sum=acc, panels=panels, prologue=reads_a,
+            a_strides=tuple(map(size, shape.a_strides)), b_strides=tuple(map(size, b_strides)))
+
+    b_strides = shape.b_strides
+    if fixed:
+        weights, b_strides = pack_weights(lowering, weights, shape, lambda st: spec(lambda d: d, st))
+    outline = spec(lambda d: d, b_strides)
+    tiles = product(shape.batch) * ceildiv(shape.m, outline.blocking.row_chunk) * ceildiv(
+        ceildiv(shape.n, outline.width), outline.blocking.panel_chunk)
+
+    def make(places: dict[Value, Place]) -> tuple[Dim, Dim, Any]:
+        def emit(kernel: KernelBuilder) -> None:
+            chosen = spec(lambda d: d if isinstance(d, int) else kernel.dim(d), b_strides)
+
+            def epilogue(index: tuple[Tir, ...], value: Tir, lanes: int) -> None:
+                at = (*index[:-1], _ramp(index[-1], lanes))
+                point = FlatPoint(kernel, body, places, shape.strides, at, {anchor.result: round_to(value, out.dtype)})
+                for v in dict.fromkeys(body.results):
+                    kernel.store(places[v], at, point.value(v), shape.strides[v])
+
+            def reader(v: Value, strides: tuple[Dim, ...]) -> Any:
+                return lambda at, lanes: kernel.load(places[v], (*at[:-1], _ramp(at[-1], lanes)), strides)
+
+            contraction.emit(
+                chosen, kernel.tile, kernel.scratch, epilogue,
+                a=None if reads_a else base(kernel, places[a]), b=None if reads_b else base(kernel, places[b]),
+                read_a=reader(a, shape.a_strides) if reads_a else None, read_b=reader(b, shape.b_strides) if reads_b else None)
+
+        return tiles, contraction.scratch_bytes(outline), emit
+
+    if fixed:
+        operands = tuple(weights if v is b else place for v, place in zip(body.inputs, operands, strict=True))
+    lowering.launch("contraction", panels, body, operands, results, make, node)
+
+
+_AS_STORED = ("f64", "f32", "f16", "i64", "i32", "i16", "i8", "u8", "u16", "u32", "u64")
+"""Dtypes that the template reads from memory by itself; others come decoded through its prologues."""
+
+
+def pack_weights(lowering: Any, weights: Place, shape: Product, spec: Callable[[tuple[Dim, ...]], contraction.Contraction],
+                 ) -> tuple[Place, tuple[Dim, ...]]:
+    """(the constant in panels, its strides counted in whole matrices); packed once for each distinct weight and layout."""
+    blob = weights.buffer.blob
+    assert blob is not None
+    matrices = [(d, st) for d, st in zip(shape.batch, shape.b_strides, strict=False) if st != 0]
+    strides: list[Dim] = []
+    step: Dim = 1
+    for d, st in reversed(list(zip(shape.batch, shape.b_strides, strict=False))):
+        strides.insert(0, 0 if st == 0 else step)
+        step = step if st == 0 else step * d
+    b_strides = (*strides, *shape.b_strides[-2:])
+    outline = spec(b_strides)
+    key = (id(blob), weights.offset, shape.b_strides, shape.batch, shape.k, shape.n, outline.blocking)
+    if key not in lowering.packed:
+        flat = np.ascontiguousarray(blob.array).reshape(-1)
+        if weights.buffer.dtype.name not in _AS_STORED:
+            flat = flat.astype(np.float32)
+        item = flat.itemsize
+        view = np.lib.stride_tricks.as_strided(
+            flat[weights.offset:], (*(d for d, _ in matrices), shape.k, shape.n),  # type: ignore[misc]
+            tuple(st * item for st in (*(st for _, st in matrices), *shape.b_strides[-2:])))  # type: ignore[operator]
+        panels = contraction.pack(outline, view)
+        packed = Blob(panels, weights.buffer.dtype if weights.buffer.dtype.name in _AS_STORED else None)
+        type_ = Tensor(packed.type.dtype, packed.type.shape, Encoding("panels", (("nr", outline.width),)))
+        lowering.packed[key] = lowering.buffer("constant", type_, f"p{len(lowering.packed)}", blob=packed), blob
+    buffer = lowering.packed[key][0]
+    return Place(buffer, (buffer.size,), (1,)), b_strides
+
+
+def base(kernel: KernelBuilder, place: Place) -> Any:
+    """The place's memory as a flat buffer that starts at its first element."""
+    from tvm.tirx.script import builder as T
+
+    flat = kernel.flat(place.buffer)
+    if place.offset == 0:
+        return flat
+    return T.decl_buffer((1 << 40,), memory_dtype(place.buffer.dtype), data=flat.data, elem_offset=kernel.dim(place.offset),
+                         align=place.buffer.dtype.bytes)
+
+
+def _ramp(x: Tir, lanes: int) -> Tir:
+    from tvm.tirx.script import builder as T
+
+    return x if lanes == 1 else T.ramp(x, T.int64(1), lanes)

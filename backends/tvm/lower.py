@@ -1,0 +1,374 @@
+"""Graph -> plan: every node becomes a place (views), a kernel launch, or control flow over launches.
+
+Backends lower families, not names: a node is taken by its nest (map, fold, scan), its anchor (contraction, window, attention)
+or its algorithm (sorting); what has none of these is a composite that the pipeline should have decomposed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from effcc.backends.tvm.emit import KernelBuilder
+from effcc.backends.tvm.place import Buffer, Place, plain, row_major, view
+from effcc.backends.tvm.plan import Copy, KernelPlan, Launch, Plan, Step
+from effcc.backends.tvm.region import is_elementwise, is_immediate
+from effcc.backends.tvm.templates import loops
+from effcc.backends.tvm.templates.rows import rows
+from effcc.errors import UnsupportedError
+from effcc.ir import Builder, Graph, Node, Symbol, Tensor, Value, type_symbols
+from effcc.ir.blob import Blob
+from effcc.ir.dims import Dim, Expr, product, symbols
+from effcc.ir.dims import Symbol as SymbolAtom
+from effcc.ir.types import Type
+from effcc.machine import Machine
+from effcc.ops.constant import Const
+from effcc.ops.contraction import Matmul
+from effcc.ops.elementwise import Identity
+from effcc.ops.fused import Fused
+from effcc.ops.reduction import Reduction
+from effcc.ops.view import Concat, Reshape, View
+from effcc.ops.window import Conv
+
+Body = Callable[[KernelBuilder], None]
+Lowerer = Callable[["Lowering", Node], None]
+SPECIAL: dict[type, Lowerer] = {}
+"""Ops that lower in their own way (control flow, algorithms), by class; filled by `lowers`."""
+
+
+def lowers(*classes: type) -> Callable[[Lowerer], Lowerer]:
+    def register(function: Lowerer) -> Lowerer:
+        for cls in classes:
+            SPECIAL[cls] = function
+        return function
+
+    return register
+
+
+class Lowering:
+    """Lowers one graph; nested graphs (branches, loop bodies) are lowered by children that share kernels and buffers."""
+
+    def __init__(self, machine: Machine, parent: Lowering | None = None):
+        self.machine = machine
+        self.plan = Plan() if parent is None else parent.plan
+        self.steps: list[Step] = self.plan.steps if parent is None else []
+        self.places: dict[Value, Place] = {}
+        self.kernels: dict[Any, tuple[KernelPlan, tuple[Symbol, ...], Dim, Dim]] = {} if parent is None else parent.kernels
+        self.packed: dict[Any, Buffer] = {} if parent is None else parent.packed
+        self.constants: dict[int, Buffer] = {} if parent is None else parent.constants
+
+    # -- buffers ---------------------------------------------------------------------------------------------------------
+    def buffer(self, kind: str, type_: Tensor, name: str = "", **more: Any) -> Buffer:
+        made = Buffer(name or f"t{len(self.plan.buffers)}", kind, type_.dtype, type_.size, **more)
+        self.plan.buffers.append(made)
+        return made
+
+    def temporary(self, type_: Tensor) -> Place:
+        return plain(self.buffer("temporary", type_), type_)
+
+    def constant(self, blob: Blob) -> Place:
+        if id(blob) not in self.constants:
+            self.constants[id(blob)] = self.buffer("constant", blob.type, f"c{len(self.constants)}", blob=blob)
+        return plain(self.constants[id(blob)], blob.type)
+
+    def result(self, v: Value) -> Place:
+        """Where a node should write a result: where it is wanted (an output, a slice of a concatenation), or a temporary."""
+        if v not in self.places:
+            self.places[v] = self.temporary(v.tensor)
+        return self.places[v]
+
+    def place(self, v: Value) -> Place:
+        return self.places[v]
+
+    def plain_place(self, v: Value) -> Place:
+        """The value in row-major order without gaps, copied if it lies otherwise."""
+        here = self.places[v]
+        return here if here.is_dense else self.copied(v)
+
+    def copied(self, v: Value) -> Place:
+        target = self.temporary(v.tensor)
+        self.copy(here := self.places[v], target, v.tensor)
+        assert here.shape == target.shape
+        return target
+
+    def copy(self, source: Place, target: Place, type_: Tensor) -> None:
+        """An elementwise copy between places of one shape."""
+        b = Builder("copy")
+        x = b.input("x", type_)
+        graph = b.graph(b.identity(x))
+        self.region(graph, (source,), (target,), "copy", None)
+
+    # -- kernels ---------------------------------------------------------------------------------------------------------
+    def launch(self, template: str, key: Any, graph: Graph, operands: tuple[Place, ...], results: tuple[Place, ...],
+               make: Callable[[dict[Value, Place]], tuple[Dim, Dim, Body]], node: Node | None, more: tuple[Place, ...] = ()) -> None:
+        """Launch the kernel of a region: built once for each distinct (template, region, layout).
+
+        make: places of the graph's inputs and results -> (tiles, scratch bytes, body). `more`: further places the body reads.
+        """
+        places = (*operands, *results, *more)
+        buffers = list(dict.fromkeys(p.buffer for p in places))
+        number = {b: k for k, b in enumerate(buffers)}
+        layout = tuple((number[p.buffer], p.buffer.dtype, p.shape, p.strides, p.offset) for p in places)
+        full = (template, key, graph._key, layout)
+        if full not in self.kernels:
+            bound = dict(zip((*graph.inputs, *graph.results), places, strict=False))
+            tiles, scratch, body = make(bound)
+            sizes = sorted(region_symbols(graph, places), key=lambda x: x.name)
+            function = KernelBuilder(template, self.machine.vector_bits).build(buffers, sizes, body)
+            self.kernels[full] = KernelPlan(function, template), tuple(sizes), tiles, scratch
+        kernel, sizes, tiles, scratch = self.kernels[full]
+        flops: Dim = 0
+        for n in graph.nodes:
+            flops = n.op.flops(*n.types) + flops
+        nbytes: Dim = 0
+        for v in (*graph.inputs, *graph.results):
+            nbytes = v.tensor.nbytes + nbytes
+        label = "+".join(n.op.name for n in graph.nodes if not isinstance(n.op, Const))
+        self.steps.append(Launch(kernel, tuple(buffers), sizes, tiles, scratch, tuple(dict.fromkeys(p.buffer for p in results)),
+                                 label, node.loc if node is not None else _UNKNOWN, flops, nbytes))
+
+    def region(self, graph: Graph, operands: tuple[Place, ...], results: tuple[Place, ...], key: Any, node: Node | None) -> None:
+        """Lower a region of maps, with or without reductions over trailing axes."""
+        if any(isinstance(n.op, Reduction) for n in graph.nodes):
+            self.launch("rows", key, graph, operands, results, lambda p: rows(graph, p), node)
+        else:
+            def make(p: dict[Value, Place]) -> tuple[Dim, Dim, Body]:
+                tiles, body = loops.pointwise(graph, p)
+                return tiles, 0, body
+
+            self.launch("pointwise", key, graph, operands, results, make, node)
+
+    # -- nodes -----------------------------------------------------------------------------------------------------------
+    def run(self, graph: Graph) -> None:
+        """Lower every node; the places of inputs (and of results that are wanted somewhere) are set before."""
+        self._choose_places(graph)
+        for node in graph.nodes:
+            self.node(node)
+
+    def _choose_places(self, graph: Graph) -> None:
+        """Let the operands of a concatenation be written into their slices of it where nobody else needs them elsewhere."""
+        for node in graph.nodes:
+            if not isinstance(node.op, Concat):
+                continue
+            whole = self.result(node.result)
+            start: Dim = 0
+            for v, part in zip(node.operands, concat_slices(node, whole), strict=True):
+                producer = graph.producer(v)
+                free = (producer is not None and v not in self.places and v not in graph.results
+                        and not isinstance(producer.op, (View, Const, Identity)) and type(producer.op) not in SPECIAL
+                        and node.operands.count(v) == 1)
+                if free:
+                    self.places[v] = part
+                start = start + v.shape[node.op.axis]
+
+    def node(self, node: Node) -> None:
+        op = node.op
+        special = SPECIAL.get(type(op))
+        if special is not None:
+            special(self, node)
+        elif isinstance(op, Const):
+            self.places[node.result] = self.constant(op.blob)
+        elif isinstance(op, Identity) and node.result not in self.places:
+            self.places[node.result] = self.places[node.operands[0]]
+        elif isinstance(op, Concat):
+            self._concat(node)
+        elif isinstance(op, View) and self._view(node):
+            pass
+        elif isinstance(op, Fused):
+            self.fused(node, op.body)
+        else:
+            self.fused(node, as_region(node))
+
+    def _view(self, node: Node) -> bool:
+        if node.result in self.places:  # wanted in a certain place: copy there
+            source = self._viewed(node)
+            if source is None:
+                return False
+            self.copy(source, self.places[node.result], node.result.tensor)
+            return True
+        source = self._viewed(node)
+        if source is None:
+            return False
+        self.places[node.result] = source
+        return True
+
+    def _viewed(self, node: Node) -> Place | None:
+        x = node.operands[0]
+        made = view(node.op, self.places[x], node.result.tensor)
+        if made is None and isinstance(node.op, Reshape):
+            made = Place((p := self.copied(x)).buffer, node.op.shape, row_major(node.op.shape), p.offset)
+        return made
+
+    def _concat(self, node: Node) -> None:
+        whole = self.result(node.result)
+        for v, part in zip(node.operands, concat_slices(node, whole), strict=True):
+            here = self.places[v]
+            if not (here.buffer is part.buffer and here.offset == part.offset and here.strides == part.strides):
+                self.copy(here, part, v.tensor)
+
+    def fused(self, node: Node, body: Graph) -> None:
+        """Lower a region by its anchor."""
+        operands = tuple(self.places[v] for v in node.operands)
+        results = tuple(self.result(v) for v in node.results)
+        anchors = [n for n in body.nodes if not _is_map(n)]
+        if not anchors or all(_is_row_reduction(n, anchors[0]) for n in anchors):
+            self.region(body, operands, results, None, node)
+            return
+        if len(anchors) > 1:
+            raise UnsupportedError(f"a region with {len(anchors)} anchors ({', '.join(a.op.name for a in anchors)})", where=node.loc)
+        anchor = anchors[0]
+        nest = anchor.op.compute(*anchor.types)
+        if isinstance(anchor.op, Matmul):
+            from effcc.backends.tvm.contractions import lower_matmul
+
+            lower_matmul(self, node, body, anchor, operands, results)
+        elif isinstance(anchor.op, Conv) and _conv_template(anchor):
+            from effcc.backends.tvm.windows import lower_conv
+
+            lower_conv(self, node, body, anchor, operands, results)
+        elif type(anchor.op) in ANCHORS:
+            ANCHORS[type(anchor.op)](self, node, body, anchor, operands, results)
+        elif nest is None:
+            raise UnsupportedError(f"target cpu has no code for op {anchor.op.name}", where=node.loc,
+                                   hint="decompose it into ops listed by `effcc ops`")
+        elif nest.write is not None or "s" in nest.kinds or nest.initial is not None:
+            self._scan(node, body, anchor, nest, operands, results)
+        else:
+            def make(p: dict[Value, Place]) -> tuple[Dim, Dim, Body]:
+                tiles, emit = loops.fold(body, anchor, p)
+                return tiles, 0, emit
+
+            self.launch("fold", None, body, operands, results, make, node)
+
+    def _scan(self, node: Node, body: Graph, anchor: Node, nest: Any, operands: tuple[Place, ...], results: tuple[Place, ...]) -> None:
+        if len([n for n in body.nodes if not isinstance(n.op, Const)]) > 1:
+            raise UnsupportedError(f"{anchor.op.name} cannot be fused", where=node.loc)
+        if nest.initial is not None:
+            self.copy(operands[nest.initial], results[0], node.results[0].tensor)
+
+        def make(p: dict[Value, Place]) -> tuple[Dim, Dim, Body]:
+            tiles, emit = loops.scan(anchor, p)
+            return tiles, 0, emit
+
+        self.launch("scan", None, body, operands, results, make, node)
+
+
+ANCHORS: dict[type, Callable[..., None]] = {}
+"""Templates of further anchor ops (attention, ...), by class."""
+
+
+def concat_slices(node: Node, whole: Place) -> list[Place]:
+    """Where each operand of a concatenation lies in its result."""
+    axis: int = node.op.axis  # type: ignore[attr-defined]
+    out = []
+    start: Dim = 0
+    for v in node.operands:
+        out.append(Place(whole.buffer, v.shape, whole.strides, whole.offset + whole.strides[axis] * start))
+        start = start + v.shape[axis]
+    return out
+
+
+def as_region(node: Node) -> Graph:
+    """A region of one node."""
+    b = Builder(node.op.name)
+    mapping: dict[Value, Value] = {}
+    for k, v in enumerate(dict.fromkeys(node.operands)):
+        mapping[v] = Value(v.type, f"x{k}")
+    inputs = tuple(Value(v.type, f"x{k}") for k, v in enumerate(node.operands))
+    results = tuple(Value(r.type) for r in node.results)
+    return Graph(b.name, inputs, (Node(node.op, inputs, results, node.loc),), results)
+
+
+def _is_map(node: Node) -> bool:
+    if is_immediate(node.op):
+        return True
+    if isinstance(node.op, (Matmul, Conv)) or type(node.op) in ANCHORS:
+        return False
+    nest = node.op.compute(*node.types)
+    return nest is not None and nest.is_map
+
+
+def _is_row_reduction(node: Node, first: Node) -> bool:
+    """A reduction over trailing axes, the same as the first's, that keeps its axes (or is alone)."""
+    if not (isinstance(node.op, Reduction) and node.op.compute(*node.types) is not None):
+        return False
+    axes, rank = node.op.axes, node.operands[0].tensor.rank  # type: ignore[attr-defined]
+    return (bool(axes) and axes == tuple(range(rank - len(axes), rank)) and node.op.keepdims  # type: ignore[attr-defined]
+            and node.operands[0].shape == first.operands[0].shape and axes == first.op.axes)  # type: ignore[attr-defined]
+
+
+def _conv_template(node: Node) -> bool:
+    op: Any = node.op
+    return op.layout == "nhwc" and node.operands[0].dtype.name == "f32" and op.accumulate is None
+
+
+def region_symbols(graph: Graph, places: tuple[Place, ...]) -> set[Symbol]:
+    """Every size symbol that code for the region may need."""
+    found: set[Symbol] = set()
+    for p in places:
+        for d in (p.offset, *p.shape, *p.strides):
+            found |= symbols(d)
+    for v in graph.values:
+        found |= type_symbols(v.type)
+    for node in graph.nodes:
+        for value in node.op.attrs.values():
+            found |= _attribute_symbols(value)
+    return found
+
+
+def _attribute_symbols(value: object) -> set[Symbol]:
+    if isinstance(value, (Expr, SymbolAtom)):
+        return symbols(value)
+    if isinstance(value, tuple):
+        return set().union(*(_attribute_symbols(x) for x in value)) if value else set()
+    return type_symbols(value) if isinstance(value, Type) else set()
+
+
+from effcc.ir.location import UNKNOWN as _UNKNOWN  # noqa: E402
+
+
+def lower(graph: Graph, machine: Machine) -> Plan:
+    """The plan of a graph whose composites have been decomposed; raises UnsupportedError naming op and location."""
+    lowering = Lowering(machine)
+    plan = lowering.plan
+    for k, v in enumerate(graph.inputs):
+        if not isinstance(v.type, Tensor):
+            raise UnsupportedError(f"input %{v.name} is a {v.type}; target cpu takes tensors")
+        buffer = lowering.buffer("input", v.type, v.name or f"input{k}", position=k)
+        lowering.places[v] = plain(buffer, v.type)
+        plan.inputs.append((v.name or f"input{k}", v.type, buffer))
+    donated = dict(graph.aliases)
+    outputs: list[Place] = []
+    for k, v in enumerate(graph.results):
+        name = v.name or f"output{k}"
+        if k in donated:
+            source = plan.inputs[donated[k]][2]
+            source.donated = True
+            place = plain(source, v.tensor)
+        else:
+            place = plain(lowering.buffer("output", v.tensor, name, position=k), v.tensor)
+        outputs.append(place)
+        if _may_write_directly(graph, v, k, donated):
+            lowering.places[v] = place
+        plan.outputs.append((name, v.tensor, place))
+    plan.aliases = graph.aliases
+    lowering.run(graph)
+    for v, place in zip(graph.results, outputs, strict=True):
+        here = lowering.places[v]
+        if here != place:
+            if here.is_plain and place.is_plain:
+                lowering.steps.append(Copy(place.buffer, here.buffer))
+            else:
+                lowering.copy(here, place, v.tensor)
+    return plan
+
+
+def _may_write_directly(graph: Graph, v: Value, k: int, donated: dict[int, int]) -> bool:
+    """Whether the producer of a result can write it straight to the caller's memory."""
+    producer = graph.producer(v)
+    if producer is None or isinstance(producer.op, Const) or graph.results.index(v) != k:
+        return False
+    return k not in donated  # a donated input may still be read by others: written at the end
+
+
+__all__ = ["Lowering", "is_elementwise", "lower", "lowers", "product"]

@@ -1,0 +1,103 @@
+"""What lowering produces: kernels to compile and steps to run, over buffers; no compiler objects beyond the PrimFuncs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from effcc.backends.tvm.place import Buffer, Place
+from effcc.ir import Loc, Symbol, Tensor
+from effcc.ir.dims import Dim
+
+
+@dataclass(eq=False)
+class KernelPlan:
+    """One kernel: a PrimFunc over `parameters` buffers (by position) and sizes by name."""
+
+    function: Any
+    template: str
+    """Which template made it: pointwise, rows, fold, contraction, conv, ..."""
+
+
+@dataclass(frozen=True, eq=False)
+class Launch:
+    """Run all tiles of a kernel."""
+
+    kernel: KernelPlan
+    buffers: tuple[Buffer, ...]
+    symbols: tuple[Symbol, ...]
+    tiles: Dim
+    scratch: Dim
+    writes: tuple[Buffer, ...]
+    label: str
+    loc: Loc
+    flops: Dim = 0
+    nbytes: Dim = 0
+    """Bytes of operands read and results written, each once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Copy:
+    """Copy the whole of a buffer to another of the same size."""
+
+    target: Buffer
+    source: Buffer
+
+
+@dataclass(frozen=True, eq=False)
+class Define:
+    """Give a size symbol the value of an i64 in memory (an op-defined size)."""
+
+    symbol: Symbol
+    source: Buffer
+
+
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """Run one of two step lists by a bool in memory."""
+
+    condition: Buffer
+    then: tuple[Step, ...]
+    orelse: tuple[Step, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class While:
+    """Run `body` as long as the bool in memory is true; `body` updates it."""
+
+    condition: Buffer
+    body: tuple[Step, ...]
+
+
+Step = Launch | Copy | Define | Branch | While
+
+
+@dataclass(eq=False)
+class Plan:
+    """A lowered graph."""
+
+    inputs: list[tuple[str, Tensor, Buffer]] = field(default_factory=list)
+    outputs: list[tuple[str, Tensor, Place]] = field(default_factory=list)
+    aliases: tuple[tuple[int, int], ...] = ()
+    defined: dict[Symbol, Dim] = field(default_factory=dict)
+    """Sizes that kernels find at run time, and an upper bound of each."""
+    steps: list[Step] = field(default_factory=list)
+    buffers: list[Buffer] = field(default_factory=list)
+
+    def launches(self) -> list[Launch]:
+        """Every launch, those of branches and loops included."""
+        out: list[Launch] = []
+
+        def visit(steps: tuple[Step, ...] | list[Step]) -> None:
+            for step in steps:
+                match step:
+                    case Launch():
+                        out.append(step)
+                    case Branch(_, then, orelse):
+                        visit(then)
+                        visit(orelse)
+                    case While(_, body):
+                        visit(body)
+
+        visit(self.steps)
+        return out
