@@ -73,8 +73,8 @@ class Op:
         """The same in smaller ops (NotImplemented where it is one of the small ones)."""
         return NotImplemented
 
-    def defines(self, *types: Any) -> dict[Symbol, Dim]:
-        """The size symbols whose values the op tells at run time (nonzero, unique), each with an upper bound."""
+    def defines(self, *types: Any) -> dict[Symbol, Dim | None]:
+        """The size symbols whose values the op tells at run time (nonzero, unique), each with an upper bound (None: unknown)."""
         return {}
 
     def flops(self, *types: Type) -> Dim:
