@@ -39,11 +39,13 @@ def lowers(*names: str) -> Callable[[Handler], Handler]:
 def handler_of(target: Any) -> Handler | None:
     """The handler of an OpOverload or a higher-order op; None where there is none."""
     name = str(target)
-    found = HANDLERS.get(name) or HANDLERS.get(name.replace(".", "::", 1))
-    if found is None and name.count("."):
-        packet = name.rsplit(".", 1)[0]
-        found = HANDLERS.get(packet) or HANDLERS.get(packet.replace(".", "::", 1))
-    return found
+    if "." not in name:
+        return HANDLERS.get(f"higher_order::{name}")
+    packet = name.rsplit(".", 1)[0]
+    for candidate in (name, name.replace(".", "::", 1), packet, packet.replace(".", "::", 1)):
+        if candidate in HANDLERS:
+            return HANDLERS[candidate]
+    return None
 
 
 class Emitter:

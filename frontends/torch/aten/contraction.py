@@ -92,6 +92,8 @@ def cdist(e: Emitter, a: Value, b: Value, p: float = 2.0, *_: Any) -> Value:
     """Distances between the rows of a [..., P, M] and b [..., R, M]: (Σ |a - b|^p)^(1/p)."""
     apart = e.b.abs(e.b.sub(e.unsqueeze(a, len(a.shape) - 1), e.unsqueeze(b, len(b.shape) - 2)))
     last = (len(apart.shape) - 1,)
+    if p == 0:
+        return e.b.sum(e.cast(e.b.ne(apart, e.number(0, a.dtype)), a.dtype), axes=last, keepdims=False)
     if p == float("inf"):
         return e.b.amax(apart, axes=last, keepdims=False)
     if p == 2:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from effcc.frontends.torch.emitter import Emitter, is_value, lowers
-from effcc.ir import Value, bool_
+from effcc.ir import Value, bool_, f64
 
 
 @lowers("full", "full_like", "new_full", "scalar_tensor")
@@ -82,12 +82,13 @@ def linspace(e: Emitter, start: Any, end: Any, steps: Any, **_: Any) -> Value:
     n = e.shape[0]
     if n == 1:
         return e.full((1,), start)
-    a, z = e.tensor(start), e.tensor(end)
-    step = e.b.div(e.b.sub(z, a), e.tensor(n - 1))
-    i = e.iota((n,), 0, e.dtype)
+    dtype = e.dtype if e.dtype.is_float else f64
+    a, z = (e.tensor(e.tensor(end_), dtype) for end_ in (start, end))
+    step = e.b.div(e.b.sub(z, a), e.tensor(n - 1, dtype))
+    i = e.iota((n,), 0, dtype)
     low = e.b.add(a, e.b.mul(step, i))
-    high = e.b.sub(z, e.b.mul(step, e.b.sub(e.tensor(n - 1), i)))
-    return e.b.where(e.b.lt(e.iota((n,), 0), e.index(n // 2)), low, high)
+    high = e.b.sub(z, e.b.mul(step, e.b.sub(e.tensor(n - 1, dtype), i)))
+    return e.cast(e.b.where(e.b.lt(e.iota((n,), 0), e.index(n // 2)), low, high), e.dtype)
 
 
 @lowers("eye")

@@ -68,7 +68,8 @@ def _unary(ours: str):
 
 
 def _binary(ours: str):
-    return lambda e, x, y: getattr(e.b, ours)(e.tensor(x), e.tensor(y))
+    of_bools = {"mul": "and", "min": "and", "max": "or"}.get(ours, ours)
+    return lambda e, x, y: getattr(e.b, of_bools if e.dtype.is_bool else ours)(e.tensor(x), e.tensor(y))
 
 
 def _compare(ours: str):
@@ -83,25 +84,20 @@ def _rounding(ours: str):
     return lambda e, x: x if not x.dtype.is_float else getattr(e.b, ours)(x)
 
 
-for _aten, _ours in UNARY.items():
-    lowers(_aten)(_unary(_ours))
-for _aten, _ours in BINARY.items():
-    lowers(_aten)(_binary(_ours))
-for _aten, _ours in COMPARE.items():
-    lowers(_aten)(_compare(_ours))
-for _aten, _ours in ROUNDING.items():
-    lowers(_aten)(_rounding(_ours))
+for _table, _make in ((UNARY, _unary), (BINARY, _binary), (COMPARE, _compare), (ROUNDING, _rounding)):
+    for _aten, _ours in _table.items():
+        lowers(_aten, *(() if "." in _aten or _aten.startswith("__") else (f"prims::{_aten}",)))(_make(_ours))
 
 
 # -- arithmetic ------------------------------------------------------------------------------------
-@lowers("add")
+@lowers("add", "prims::add")
 def add(e: Emitter, x: Any, y: Any, *, alpha: Any = 1) -> Value:
     if e.dtype.is_bool:
         return e.b.or_(e.tensor(x), e.tensor(y))
     return e.b.add(e.tensor(x), _scaled(e, y, alpha))
 
 
-@lowers("sub")
+@lowers("sub", "prims::sub")
 def sub(e: Emitter, x: Any, y: Any, *, alpha: Any = 1) -> Value:
     return e.b.sub(e.tensor(x), _scaled(e, y, alpha))
 
@@ -116,7 +112,7 @@ def _scaled(e: Emitter, y: Any, alpha: Any) -> Value:
     return value if not is_value(alpha) and alpha == 1 else e.b.mul(value, e.tensor(alpha))
 
 
-@lowers("div", "true_divide")
+@lowers("div", "true_divide", "prims::div")
 def div(e: Emitter, x: Any, y: Any, *, rounding_mode: str | None = None) -> Value:
     x, y = e.tensor(x), e.tensor(y)
     if rounding_mode == "floor":
@@ -130,7 +126,7 @@ def floor_divide(e: Emitter, x: Any, y: Any) -> Value:
     return e.b.floordiv(e.tensor(x), e.tensor(y))
 
 
-@lowers("pow")
+@lowers("pow", "prims::pow")
 def pow_(e: Emitter, x: Any, y: Any) -> Value:
     """Small exponents as torch's own kernel computes them."""
     if is_value(y) or not isinstance(y, (int, float)):
@@ -189,11 +185,21 @@ def round_(e: Emitter, x: Value, *, decimals: int = 0) -> Value:
 def clamp(e: Emitter, x: Value, low: Any = None, high: Any = None, **bounds: Any) -> Value:
     low, high = bounds.get("min", low), bounds.get("max", high)
     x = e.cast(x, e.dtype)
-    if low is not None and high is not None:
+    if low is not None and high is not None and not x.dtype.is_bool:
         return e.b.clip(x, e.tensor(low), e.tensor(high))
     if low is not None:
-        return e.b.max(x, e.tensor(low))
-    return x if high is None else e.b.min(x, e.tensor(high))
+        x = _binary("max")(e, x, low)
+    return x if high is None else _binary("min")(e, x, high)
+
+
+@lowers("fmax", "fmin", "prims::fmax", "prims::fmin")
+def extremum_of_numbers(e: Emitter, x: Any, y: Any) -> Value:
+    """The greater (less) of two, a NaN giving way to a number."""
+    x, y = e.tensor(x), e.tensor(y)
+    best = _binary("max" if "fmax" in e.target else "min")(e, x, y)
+    if not x.dtype.is_float:
+        return best
+    return e.b.where(e.b.isnan(x), y, e.b.where(e.b.isnan(y), x, best))
 
 
 @lowers("clamp_min")
@@ -276,7 +282,7 @@ def signbit(e: Emitter, x: Value) -> Value:
     return e.b.or_(negative, e.b.lt(e.b.reciprocal(x), zero)) if x.dtype.is_float else negative
 
 
-@lowers("where")
+@lowers("where", "prims::where")
 def where(e: Emitter, cond: Value, x: Any, y: Any) -> Value:
     return e.b.where(truth(e, cond), e.tensor(x), e.tensor(y))
 

@@ -130,14 +130,15 @@ def index_put(e: Emitter, x: Value, indices: Any, values: Value, accumulate: boo
 
 @lowers("masked_select")
 def masked_select(e: Emitter, x: Value, mask: Value) -> Value:
-    shape = broadcast_shapes(x.shape, mask.shape)
+    shape = broadcast_shapes(x.shape, mask.shape) or (1,)
     return index(e, e.broadcast(x, shape), [e.broadcast(mask, shape)])
 
 
 @lowers("masked_scatter")
 def masked_scatter(e: Emitter, x: Value, mask: Value, source: Value) -> Value:
     """The k-th true element of the mask takes the k-th element of the source."""
-    mask = e.broadcast(mask, x.shape)
+    shape = broadcast_shapes(x.shape, mask.shape)
+    x, mask = e.broadcast(x, shape), e.broadcast(mask, shape)
     n = product(x.shape)
     rank = e.b.sub(e.b.cumsum(e.cast(e.reshape(mask, (n,)), i64), axis=0), e.index(1))
     rank = e.b.max(rank, e.index(0))

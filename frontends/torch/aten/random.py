@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from effcc.frontends.torch.emitter import Emitter, lowers
@@ -79,6 +80,22 @@ def exponential(e: Emitter, x: Value, lambd: float = 1.0, *, generator: Any = No
     """-log(1 - u) / lambda"""
     u = rand(e)
     return e.b.mul(e.b.neg(e.b.log1p(e.b.neg(u))), e.tensor(1 / lambd))
+
+
+@lowers("geometric")
+def geometric(e: Emitter, x: Value, p: float, *, generator: Any = None) -> Value:
+    """⌈ln(1 - u) / ln(1 - p)⌉, at least 1."""
+    u = uniform(e, e.shape, f64)
+    trials = e.b.ceil(e.b.mul(e.b.log1p(e.b.neg(u)), e.number(1 / math.log1p(-p), f64)))
+    return e.cast(e.b.max(trials, e.number(1.0, f64)), e.dtype)
+
+
+@lowers("cauchy", "log_normal")
+def transformed(e: Emitter, x: Value, centre: float = 0.0, spread: float = 1.0, *, generator: Any = None) -> Value:
+    if "cauchy" in e.target:
+        angle = e.b.mul(e.b.sub(rand(e), e.tensor(0.5)), e.tensor(math.pi))
+        return e.b.add(e.b.mul(e.b.tan(angle), e.tensor(spread)), e.tensor(centre))
+    return e.b.exp(e.b.add(e.b.mul(randn(e), e.tensor(spread)), e.tensor(centre)))
 
 
 @lowers("multinomial")

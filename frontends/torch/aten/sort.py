@@ -82,10 +82,8 @@ def cumulative(e: Emitter, x: Value, dim: int, *, dtype: Any = None) -> Value:
 def cumulative_extremum(e: Emitter, x: Value, dim: int) -> tuple[Value, Value]:
     """Running extremum and where it was last met."""
     axis = e.axis(dim, len(x.shape))
-    sign = (lambda v: v) if "cummax" in e.target else e.b.neg
-    values = sign(e.b.cummax(sign(x), axis=axis))
-    if not e.uses(1):
-        return values, None  # type: ignore[return-value]
-    here = e.iota(x.shape, axis)
-    met = e.b.or_(e.b.eq(x, values), e.b.isnan(x)) if x.dtype.is_float else e.b.eq(x, values)
-    return values, e.b.cummax(e.b.where(met, here, e.index(0)), axis=axis)
+    if not x.shape:
+        return _scalar_pair(e, x)
+    ordered = e.cast(x, i64) if x.dtype.is_bool else x
+    values, at = getattr(e.b, e.target.split(".")[1])(ordered, axis=axis)
+    return e.cast(values, x.dtype), at
