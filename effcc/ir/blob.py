@@ -59,7 +59,7 @@ class Blob:
 
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                array = np.ascontiguousarray(array)
+                array = np.ascontiguousarray(array).reshape(array.shape)  # it makes rank 0 rank 1
                 return torch.from_numpy(array).to(self.type.dtype.torch)
         return torch.from_numpy(array).to(self.type.dtype.torch)
 
