@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from effcc.backends.tvm import entry
+from effcc.backends.tvm import entry, memory
 from effcc.backends.tvm import plan as p
 from effcc.backends.tvm.place import Buffer
 from effcc.ir.dims import Atom, Dim, Expr, Extremum, FloorDiv, Mod, Symbol, substitute, symbols
@@ -24,7 +24,6 @@ class Built:
     constants: dict[str, np.ndarray[Any, Any]]
     symbols: tuple[str, ...]
     """Each object's symbol"""
-    memory: Any = None
     launches: list[p.Launch] = field(default_factory=list)
 
 
@@ -99,18 +98,16 @@ def build(plan: p.Plan, machine: Any, threads: int | None = None) -> Built:
     used = list(name.names)
     constants = [b for b in used if b.kind == "constant"]
     temporaries = [b for b in used if b.kind == "temporary"]
-    layout = place_temporaries(plan, temporaries)
     sizes = {s for _, type_, _ in plan.inputs for d in type_.shape for s in symbols(d)}
     program = entry.Program(
         sizes=tuple(entry.Size(s.name, s.lo, s.hi) for s in sorted(sizes, key=lambda s: s.name)),
         inputs=inputs, outputs=outputs,
         constants=tuple(entry.Constant(name(b), name(b)) for b in constants),
-        temporaries=tuple(entry.Temporary(name(b), *layout.at[b]) for b in temporaries),
-        regions=tuple(tuple(map(expression, region)) for region in layout.regions),
+        temporaries=tuple(entry.Temporary(name(b), expression(substitute(b.nbytes, defined))) for b in temporaries),
         scratch=tuple(expression(substitute(launch.scratch, defined)) for launch in launches if launch.scratch != 0),
         steps=steps)
-    return Built(program, list({k.symbol: k.object for k in compiled}.values()), objects.compile_driver(machine.architecture),
-                 {name(b): _bytes(b) for b in constants}, tuple({k.symbol: None for k in compiled}), layout, launches)
+    return Built(memory.plan(program), list({k.symbol: k.object for k in compiled}.values()), objects.compile_driver(machine.architecture),
+                 {name(b): _bytes(b) for b in constants}, tuple({k.symbol: None for k in compiled}), launches)
 
 
 def _bytes(buffer: Buffer) -> np.ndarray[Any, Any]:
@@ -129,7 +126,8 @@ class _Steps:
         match step:
             case p.Launch():
                 return [entry.Launch(self.symbol[step.kernel], tuple(map(self.name, step.buffers)), tuple(s.name for s in step.symbols),
-                                     expression(step.tiles), work=expression(work(step)), label=step.label)]
+                                     expression(step.tiles), work=expression(work(step)), label=step.label,
+                                     writes=tuple(map(self.name, step.writes)))]
             case p.Copy(target, source):
                 return [entry.Copy(self.name(target), self.name(source), expression(target.nbytes))]
             case p.Define(symbol, source):
@@ -151,18 +149,3 @@ def work(launch: p.Launch) -> Dim:
     from effcc.ir.dims import floordiv
 
     return floordiv(launch.flops, 20) + floordiv(launch.nbytes, 8) + 1
-
-
-@dataclass(frozen=True)
-class ArenaLayout:
-    """Where temporaries lie: (region, offset in it), and the sizes that each region must hold."""
-
-    at: dict[Buffer, tuple[int, int]]
-    regions: list[tuple[Dim, ...]]
-    peak_bytes: int | None = None
-    lower_bound: int | None = None
-
-
-def place_temporaries(plan: p.Plan, temporaries: list[Buffer]) -> ArenaLayout:
-    defined = plan.defined
-    return ArenaLayout({b: (k, 0) for k, b in enumerate(temporaries)}, [(substitute(b.nbytes, defined),) for b in temporaries])

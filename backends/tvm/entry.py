@@ -79,11 +79,13 @@ class Constant:
 
 @dataclass(frozen=True)
 class Temporary:
-    """A buffer in the arena: `offset` bytes into region `region` (memory.plan decides)."""
+    """A buffer of `size` bytes in the arena. It begins where the highest of the earlier temporaries in `above` ends:
+    memory.plan fills that in; without it, all temporaries begin at the arena's beginning.
+    """
 
     name: str
-    region: int = 0
-    offset: int = 0
+    size: Expression
+    above: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,8 @@ class Launch:
     tiles: Expression = 1
     work: Expression = 1_000_000
     label: str = ""
+    writes: tuple[str, ...] = ()
+    """Those of `pointers` that are results: what each round of a loop writes first need not outlive the round."""
 
 
 @dataclass(frozen=True)
@@ -165,14 +169,13 @@ Step = Launch | Copy | SetSize | LoadSize | StoreSize | Rebind | If | While
 
 @dataclass(frozen=True)
 class Program:
-    """Everything that happens at run time. `regions` are the arena's: each as large as its largest expression."""
+    """Everything that happens at run time. A thread's scratch is as large as the largest expression of `scratch`."""
 
     sizes: tuple[Size | str, ...] = ()
     inputs: tuple[Input, ...] = ()
     outputs: tuple[Output, ...] = ()
     constants: tuple[Constant, ...] = ()
     temporaries: tuple[Temporary, ...] = ()
-    regions: tuple[tuple[Expression, ...], ...] = ()
     scratch: tuple[Expression, ...] = ()
     steps: tuple[Step, ...] = ()
 
@@ -202,8 +205,7 @@ class Layout:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     constants: tuple[tuple[int, str], ...]
-    temporaries: tuple[tuple[int, int, int], ...]
-    """(slot, region, offset)"""
+    temporaries: tuple[int, ...]
     bound: tuple[tuple[int, Expression], ...]
     """Slots of numbers, and of expressions of the inputs' sizes."""
     addresses: tuple[tuple[int, int], ...]
@@ -307,7 +309,7 @@ class _Encoder:
             inputs=tuple(slot(x.name) for x in program.inputs),
             outputs=tuple(slot(y.name) for y in program.outputs),
             constants=tuple((slot(c.name), c.key) for c in program.constants),
-            temporaries=tuple((slot(t.name), t.region, t.offset) for t in program.temporaries),
+            temporaries=tuple(slot(t.name) for t in program.temporaries),
             bound=tuple((at, expression) for expression, at in self.bound.items()),
             addresses=tuple(self.addresses.items()),
             found=self.found,

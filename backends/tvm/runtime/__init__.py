@@ -10,6 +10,7 @@ Nothing here imports TVM's compiler, nor torch unless the caller did (tests/back
 
     from effcc.backends.tvm.objects import compile_driver, compile_kernels     # compiling: imports TVM
     from effcc.backends.tvm.entry import Input, Launch, Output, Program, Temporary, ceildiv
+    from effcc.backends.tvm import memory
     from effcc.backends.tvm.runtime import Executable
 
     first, second = compile_kernels([prim_func, another], machine)
@@ -17,13 +18,13 @@ Nothing here imports TVM's compiler, nor torch unless the caller did (tests/back
         sizes=("N",),
         inputs=(Input("x", "f32", ("N",)),),
         outputs=(Output("y", "f32", ("N",)),),
-        temporaries=(Temporary("t"),),                 # region 0, offset 0: memory.plan decides
-        regions=((("mul", "N", 4),),),                 # region 0 has 4 N bytes
+        temporaries=(Temporary("t", ("mul", "N", 4)),),
         steps=(
             Launch(first.symbol, ("x", "t"), ("N",), tiles=ceildiv("N", 256), work="N"),
             Launch(second.symbol, ("t", "y"), ("N",), tiles=ceildiv("N", 256), work="N"),
         ),
     )
+    program = memory.plan(program)                     # which temporaries share bytes
     run = Executable(program, {k.symbol: k.object for k in (first, second)}.values(), compile_driver("x86_64"))
     (y,) = run(numpy.ones(1000, "float32"))
 """

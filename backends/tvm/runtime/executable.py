@@ -21,6 +21,7 @@ from effcc.errors import EffccError, InputError
 from effcc.machine import available_cores
 
 from ..entry import Expression, Header, Input, Layout, Program, Size, encode, evaluate
+from ..memory import place, rounded
 from .arrays import ALIGNMENT, ITEM_BYTES, Kind, Numpy, Torch, adopt, aligned_memory
 from .loader import Library, driver
 
@@ -82,7 +83,7 @@ class _Context:
         for at, target in layout.addresses:
             table[at] = self.address + 8 * target
         if layout.temporaries:
-            table[_temporary_slots(layout)] = _address(self._arena) + binding.starts
+            table[list(layout.temporaries)] = _address(self._arena) + binding.starts
         self._whole[:] = table
         self.binding, self.threads = binding, threads
 
@@ -106,8 +107,8 @@ class Executable:
     """A loaded program.
 
     `objects` are the object files of the kernels, `driver_object` is that of the driver (objects.compile_driver),
-    `constants` are arrays by the keys of the program's constants; they are used where they lie if they are aligned to 64
-    bytes, and must not change. `threads` is the default of calls: all the cores that the process may use.
+    `constants` are arrays by the keys of the program's constants; those aligned to 64 bytes are used where they lie,
+    and must not change. `threads` is the default of calls: all the cores that the process may use.
     """
 
     def __init__(
@@ -225,10 +226,7 @@ class Executable:
     def bind(self, sizes: Mapping[str, int]) -> Binding:
         """What follows from the inputs' sizes."""
         program, layout = self.program, self.layout
-        starts, arena = [], 0
-        for region in program.regions:
-            starts.append(arena)
-            arena += _rounded(max(evaluate(size, sizes) for size in region))
+        starts, arena = place(program.temporaries, sizes)
         table = np.zeros(layout.slots, np.int64)
         for slot, expression in layout.bound:
             table[slot] = evaluate(expression, sizes)
@@ -239,9 +237,9 @@ class Executable:
         return Binding(
             sizes=dict(sizes),
             table=table,
-            starts=np.array([starts[region] + offset for _, region, offset in layout.temporaries], np.int64),
+            starts=np.array(starts, np.int64),
             arena=arena,
-            scratch=_rounded(max((evaluate(size, sizes) for size in program.scratch), default=0)),
+            scratch=rounded(max((evaluate(size, sizes) for size in program.scratch), default=0)),
             outputs=tuple(outputs),
             input_bytes=tuple(
                 0 if x.dtype == "size" else prod(evaluate(d, sizes) for d in x.shape) * ITEM_BYTES[x.dtype]
@@ -286,14 +284,6 @@ def _text(expression: Expression) -> str:
     operator, a, b = expression
     sign = {"add": "+", "sub": "-", "mul": "*", "floordiv": "//", "mod": "%"}.get(operator)
     return f"({_text(a)} {sign} {_text(b)})" if sign else f"{operator}({_text(a)}, {_text(b)})"
-
-
-def _temporary_slots(layout: Layout) -> np.ndarray:
-    return np.array([slot for slot, _, _ in layout.temporaries])
-
-
-def _rounded(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def _address(array: np.ndarray) -> int:

@@ -66,7 +66,7 @@ def launch(kernel, x, y, **options):
 
 def two_steps(work=10**6):
     return Program(
-        sizes=("N",), inputs=(X,), outputs=(Y,), temporaries=(Temporary("t"),), regions=((("mul", "N", 4),),),
+        sizes=("N",), inputs=(X,), outputs=(Y,), temporaries=(Temporary("t", ("mul", "N", 4)),),
         steps=(launch("one", "x", "t", work=work), launch("two", "t", "y", work=work)),
     )  # fmt: skip
 
@@ -211,8 +211,7 @@ def test_loops_and_branches(load, toys):
         sizes=("N",),
         inputs=(X, Input("trips", "i64"), Input("go", "bool")),
         outputs=(Y, Output("count", "i64")),
-        temporaries=(Temporary("a"), Temporary("b", 1)),
-        regions=((("mul", "N", 4),), (("mul", "N", 4),)),
+        temporaries=(Temporary("a", ("mul", "N", 4)), Temporary("b", ("mul", "N", 4), above=("a",))),
         steps=(
             LoadSize("T", "trips"),
             LoadSize("G", "go", "bool"),
