@@ -31,9 +31,6 @@ from effcc.machine import Machine, available_cores
 
 from .cache import ObjectCache, default_cache
 
-FORMAT = 1
-"""Counts changes of what an object file looks like from outside (wrapper, symbols), so that no old one is reused."""
-
 DRIVER_SOURCE = Path(__file__).parent / "runtime" / "driver.ll"
 
 
@@ -88,7 +85,7 @@ def compile_kernel(function: tirx.PrimFunc, symbol: str, machine: Machine) -> by
         types = _argument_types(function)
         target = llvm_target(machine)
         module = tvm.IRModule({symbol: function.with_attr({"global_symbol": symbol, "calling_conv": 1})})
-        module = _LOWERING(tirx.transform.BindTarget(target.with_host(target))(module))
+        module = LOWERING(tirx.transform.BindTarget(target.with_host(target))(module))
         optimized = tvm.get_global_func("target.build.llvm")(module, target).inspect_source("ll")
         return _assemble(_lean(optimized, machine) + _wrapper(symbol, types))
     except (ValueError, TypeError, RuntimeError) as error:
@@ -145,14 +142,14 @@ _PAUSE = {
 }
 
 # TVM's own pipeline for CPUs less what serves GPUs, blocks and schedules, which kernels built by the IRBuilder lack,
-# and less the simplifications that LLVM repeats: 3 ms a kernel instead of 10.
-_LOWERING = tvm.transform.Sequential(
+# and less the simplifications: LLVM repeats them, they take long on let-bound vector code, and StmtSimplify takes
+# floats for reals: (x + 1e8) - 1e8 becomes x, x != x false.
+LOWERING = tvm.transform.Sequential(
     [
         tirx.transform.FlattenBuffer(),
         tirx.transform.BF16ComputeLegalize(),
         tirx.transform.VectorizeLoop(True),
         tirx.transform.UnrollLoop(),
-        tirx.transform.StmtSimplify(),
         tirx.transform.FP8ComputeLegalize(),
         tirx.transform.FP8StorageLegalize(),
         tirx.transform.BF16StorageLegalize(),
@@ -241,4 +238,6 @@ def _key(function: tirx.PrimFunc, machine: Machine) -> str:
 
 @cache
 def _versions() -> str:
-    return f"format {FORMAT} tvm {version('apache-tvm')} llvm {tvm.get_global_func('target.llvm_version_major')()}"
+    """What else decides the object file: the compiler, and this file (its pipeline, its wrapper)."""
+    here = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    return f"tvm {version('apache-tvm')} llvm {tvm.get_global_func('target.llvm_version_major')()} {here}"
