@@ -26,7 +26,7 @@ from effcc.ir.op import Op
 from effcc.ir.types import DType, Optional, Sequence, Tensor, Type
 
 Bindings = dict[Symbol, int]
-Observer = Callable[[Node, tuple[Any, ...]], None]
+Observer = Callable[[Node, tuple[Any, ...], tuple[Any, ...]], "tuple[Any, ...] | None"]
 
 CARRIERS = {
     "u16": "int64", "u32": "int64", "u64": "int64",
@@ -47,7 +47,7 @@ def run(graph: Graph, *tensors: Any, bindings: Bindings | None = None, observe: 
     tensors: one torch tensor (or NumPy array) for each input, of its dtype and shape; a list for a sequence, None for
         an absent optional.
     bindings: values of symbols that no input's shape tells.
-    observe: called with each node and its results, in order.
+    observe: called with each node, its operands and its results, in order; what it returns, if anything, takes their place.
     Raises InputError for inputs that do not fit, VerifyError where an op's meaning and its type disagree.
     """
     if len(tensors) != len(graph.inputs):
@@ -59,9 +59,9 @@ def run(graph: Graph, *tensors: Any, bindings: Bindings | None = None, observe: 
     for i, node in enumerate(graph.nodes):
         operands = tuple(env[v] for v in node.operands)
         results = evaluate_node(node, operands, bound)
-        env.update(zip(node.results, results))
         if observe is not None:
-            observe(node, results)
+            results = observe(node, operands, results) or results
+        env.update(zip(node.results, results))
         for v in dies.get(i, ()):
             del env[v]
     return tuple(env[v] for v in graph.results)

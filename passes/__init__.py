@@ -6,8 +6,10 @@
 PASSES = {
     "cse": "effcc.passes.cse:CommonSubexpressions",
     "dce": "effcc.passes.dce:DeadCode",
+    "decompose": "effcc.passes.decompose:Decompose",
     "fold": "effcc.passes.fold:Fold",
     "fold-scales": "effcc.passes.fold_scales:FoldScales",
+    "fuse": "effcc.passes.fuse:Fuse",
     "horizontal": "effcc.passes.horizontal:Horizontal",
     "raise": "effcc.passes.raise_:Raise",
     "simplify": "effcc.passes.simplify:Simplify",

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from effcc.ir.builder import inline
+from effcc.ir.builder import Builder, inline
 from effcc.ir.graph import Value
-from effcc.ir.types import DType
+from effcc.ir.types import DType, Tensor, f32
 from effcc.passes.view_algebra import VIEW_RULES
 from effcc.pipeline import RulePass
 from effcc.rewrite import Rule
@@ -119,10 +119,10 @@ class DivByPowerOfTwo(Rule):
         return None
 
     def rewrite(self, b: Any, m: Any) -> Any:
-        return b.mul(m.x, b.const(Filled(m.divisor, 1.0 / m.number("c")), m.x.dtype))
+        return b.mul(m.x, b.const(filled(m.divisor, 1.0 / m.number("c")), m.x.dtype))
 
 
-def Filled(like: Value, number: float) -> Any:  # noqa: N802
+def filled(like: Value, number: float) -> Any:
     """An array of a constant's shape, filled with a number."""
     import numpy as np
 
@@ -189,6 +189,11 @@ class ClipToEverything(Rule):
 
     def rewrite(self, b: Any, m: Any) -> Any:
         return m.x
+
+    def example(self, d: Any, b: Any) -> Any:
+        x = b.input("x", d.like(None))
+        lo, hi = (x.dtype.min, x.dtype.max) if x.dtype.kind in "fiu" else d.nothing("bool has no bounds")
+        return b.clip(x, b.const(lo, x.dtype), b.const(hi if d.chance(80) else lo, x.dtype))
 
 
 class CastToSame(Rule):
@@ -277,10 +282,19 @@ class IfConstant(Rule):
     def rewrite(self, b: Any, m: Any) -> Any:
         return inline(b, m.then if m.number("cond") else m.orelse, m.captures)
 
+    def example(self, d: Any, b: Any) -> Any:
+        x = b.input("x", Tensor(f32, d.base_shape))
+        branches = []
+        for op in ("neg", "abs"):
+            inner = Builder(op)
+            branches.append(inner.graph(getattr(inner, op)(inner.input("x", x.type))))
+        return b.if_(b.const(d.boolean()), x, then=branches[0], orelse=branches[1])
+
 
 ARITHMETIC_RULES: tuple[Rule, ...] = (
     Identity(), NeutralOperand("mul", 1.0), NeutralOperand("div", 1.0), NeutralOperand("sub", 0.0),
-    NeutralOperand("pow", 1.0), NeutralOperand("add", -0.0), *map(TwiceIsOnce, ("abs", "relu", "floor", "ceil", "trunc")),
+    NeutralOperand("pow", 1.0), NeutralOperand("add", -0.0),
+    *(TwiceIsOnce(op) for op in ("abs", "relu", "floor", "ceil", "trunc")),
     SelfInverse("neg"), SelfInverse("not"), MulMinusOne(), DivByPowerOfTwo(), Square(), AddNeg(), SubNeg(),
     ClampToClip(), ClipToEverything(), CastToSame(), CastOfCast(), WhereSame(), WhereConstant(), IfConstant(),
 )

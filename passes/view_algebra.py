@@ -85,7 +85,7 @@ class BroadcastOfBroadcast(Rule):
 
 @dataclass(frozen=True)
 class BroadcastOperand(Rule):
-    """broadcast_to(x) op y --> x op y     where y already has the result's shape (elementwise ops broadcast by themselves)"""
+    """broadcast_to(x) op y --> x op y     where y has the result's shape (elementwise ops broadcast by themselves)"""
 
     op: str
     left: bool = True
@@ -169,6 +169,13 @@ class ConcatOfConcat(Rule):
             return "no operand is a concat along this axis that nothing else reads"
         return b.concat(*flat, axis=m.axis)
 
+    def example(self, d: Any, b: Any) -> Any:
+        d.base_shape = d.shape(1)
+        parts = [b.input(f"x{k}", d.like(None)) for k in range(3)]
+        axis = d.integer(0, len(d.base_shape) - 1)
+        inner = b.concat(parts[0], parts[1], axis=axis if d.chance(80) else 0)
+        return b.concat(*((inner, parts[2]) if d.boolean() else (parts[2], inner)), axis=axis)
+
 
 class ConcatOfSlices(Rule):
     """concat(x[0:k], x[k:n]) --> x[0:n]     adjacent slices of one tensor join"""
@@ -193,6 +200,19 @@ class ConcatOfSlices(Rule):
         if len(joined) == len(m.parts):
             return "no two neighbours are adjacent slices of one tensor"
         return joined[0][0] if len(joined) == 1 else b.concat(*(v for v, _ in joined), axis=m.axis)
+
+    def example(self, d: Any, b: Any) -> Any:
+        d.base_shape = d.shape(1)
+        x, axis = b.input("x", d.like(None)), d.integer(0, len(d.base_shape) - 1)
+        cuts = sorted(d.integer(0, x.shape[axis]) for _ in range(d.integer(3, 4)))
+        parts = [self._part(b, x, axis, a, z if d.chance(85) else a) for a, z in zip(cuts, cuts[1:])]
+        return b.concat(*parts, axis=axis)
+
+    @staticmethod
+    def _part(b: Any, x: Any, axis: int, start: int, stop: int) -> Any:
+        stops = tuple(stop if k == axis else s for k, s in enumerate(x.shape))
+        starts = tuple(start if k == axis else 0 for k in range(len(x.shape)))
+        return b.slice(x, starts=starts, stops=stops, steps=(1,) * len(starts))
 
 
 def _adjacent(first: Any, second: Any, axis: int) -> dict[str, tuple[Dim, ...]] | None:

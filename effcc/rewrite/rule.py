@@ -87,6 +87,13 @@ class Rule:
     def rewrite(self, b: OpBuilder, m: Match) -> Value | Sequence[Value] | str:
         raise NotImplementedError(f"{type(self).__name__}.rewrite")
 
+    def example(self, d: Any, b: OpBuilder) -> Value | Sequence[Value] | None:
+        """A graph for `effcc.testing.check` to start from, where drawn instances of the pattern would seldom fire.
+
+        d: an `effcc.testing.draw.Drawer`, to choose types and attributes with. None: draw from the pattern.
+        """
+        return None
+
     @property
     def name(self) -> str:
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", type(self).__name__).lower()

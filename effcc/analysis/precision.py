@@ -1,0 +1,171 @@
+"""How exact a result is: the same graph in f64, and bounds on rounding errors.
+
+Bounds come from Monte Carlo arithmetic (Parker 1997): the f64 graph is run again with each op's result perturbed by one
+rounding of the narrow dtype, sums by one of their accumulated magnitude; what that moves a result by is what rounding
+may do to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from effcc.interp import run
+from effcc.ir.blob import Blob
+from effcc.ir.builder import Builder, inline
+from effcc.ir.dims import evaluate, product
+from effcc.ir.graph import Graph, Node, Value
+from effcc.ir.lazy import torch
+from effcc.ir.op import Op
+from effcc.ir.scalar import REDUCTION, SCAN
+from effcc.ir.types import DTYPES, DType, Optional, Sequence, Tensor, Type, f64
+
+NARROW = {"f32": 2.0**-24, "f16": 2.0**-11, "bf16": 2.0**-8, "f64": 2.0**-53}
+"""Dtypes that widening turns into f64, with their unit roundoff."""
+SUMS = frozenset({"contraction", "reduction", "scan", "window"})
+MOVES = frozenset({"view", "index", "constant"})
+SAMPLES = 6
+
+
+def widen(graph: Graph) -> Graph:
+    """The same graph with every f32, f16 and bf16 made f64: in types, attributes, constants and nested graphs."""
+    fresh = {v: Value(_wide_type(v.type), v.name) for v in graph.values}
+
+    def renew(values: tuple[Value, ...]) -> tuple[Value, ...]:
+        return tuple(fresh[v] for v in values)
+
+    nodes = tuple(Node(_wide_op(n.op), renew(n.operands), renew(n.results), n.loc) for n in graph.nodes)
+    return Graph(graph.name, renew(graph.inputs), nodes, renew(graph.results), graph.aliases)
+
+
+def widen_tensor(t: Any) -> Any:
+    """A tensor (or list of tensors) as the widened graph takes it."""
+    if isinstance(t, (list, tuple)):
+        return [widen_tensor(x) for x in t]
+    narrow = isinstance(t, torch.Tensor) and t.dtype in (torch.float32, torch.float16, torch.bfloat16)
+    return t.double() if narrow else t
+
+
+def _wide_dtype(dtype: DType) -> DType:
+    return f64 if dtype.name in NARROW else dtype
+
+
+def _wide_type(type_: Type) -> Type:
+    match type_:
+        case Tensor(dtype, shape, encoding):
+            return Tensor(_wide_dtype(dtype), shape, encoding)
+        case Sequence(element):
+            return Sequence(_wide_type(element))
+        case Optional(element):
+            return Optional(_wide_type(element))
+    return type_
+
+
+def _wide_op(op: Op) -> Op:
+    changes = {name: new for name, v in op.attrs.items() if (new := _wide_value(v)) is not v}
+    return op.replace(**changes) if changes else op
+
+
+def _wide_value(value: Any) -> Any:
+    match value:
+        case DType():
+            return _wide_dtype(value)
+        case Type():
+            return _wide_type(value)
+        case Graph():
+            return widen(value)
+        case Blob() if value.type.dtype.name in NARROW and value.type.dtype != f64:
+            return Blob(value.array.astype("f8"))
+    return value
+
+
+def expand(graph: Graph) -> Graph:
+    """The graph with composite ops (no loop nest of their own, but a decomposition) spelled out."""
+    b = Builder(graph.name)
+    b.inputs = list(graph.inputs)
+    values: dict[Value, Value] = {v: v for v in graph.inputs}
+    for node in graph.nodes:
+        operands = tuple(values[v] for v in node.operands)
+        with b.at(node.loc):
+            out: Any = NotImplemented
+            if not node.op.graphs() and node.op.compute(*node.types) is None:
+                out = node.op.decompose(b, *operands)
+            if out is NotImplemented:
+                out = inline(b, node.op.body, operands) if node.op.name == "fused" else b.emit(node.op, operands)  # type: ignore[attr-defined]
+        values.update(zip(node.results, (out,) if isinstance(out, Value) else out))
+    expanded = b.graph(*(values[v] for v in graph.results), aliases=graph.aliases)
+    same = len(expanded.nodes) == len(graph.nodes)
+    return expanded if same else expand(expanded)
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """A result in f64, and by how much a run in the narrow dtype may differ, element by element."""
+
+    exact: Any
+    bound: Any
+
+
+def bounded_run(graph: Graph, *tensors: Any, dtype: DType | None = None, seed: int = 0) -> tuple[Bounded, ...]:
+    """Results in f64 with rounding-error bounds for a run in `dtype` (default: the narrowest float in the graph)."""
+    unit = NARROW[dtype.name] if dtype else unit_roundoff(graph)
+    wide = widen(expand(graph))
+    inputs = [widen_tensor(t) for t in tensors]
+    exact = run(wide, *inputs)
+    generator = torch.Generator().manual_seed(seed)
+    spread = [torch.zeros_like(t, dtype=torch.float64) for t in exact]
+    for _ in range(SAMPLES):
+        moved = run(wide, *inputs, observe=lambda n, xs, rs: _perturb(n, xs, rs, unit, generator))
+        for s, a, b in zip(spread, moved, exact):
+            s.copy_(torch.maximum(s, _distance(a, b)))
+    return tuple(Bounded(x, _bound(x, s, unit)) for x, s in zip(exact, spread))
+
+
+def unit_roundoff(graph: Graph) -> float:
+    """That of the narrowest float in a graph."""
+    dtypes = {v.type.dtype.name for v in graph.values if isinstance(v.type, Tensor)}
+    return max((NARROW[n] for n in dtypes if n in NARROW), default=NARROW["f64"])
+
+
+def _bound(exact: Any, spread: Any, unit: float) -> Any:
+    if not exact.is_floating_point():
+        return spread
+    typical = spread[torch.isfinite(spread)].mean() if torch.isfinite(spread).any() else 0.0
+    return 16 * spread + 2 * typical + 4 * unit * exact.abs().nan_to_num(0.0, 0.0, 0.0) + 1e-40
+
+
+def _distance(a: Any, b: Any) -> Any:
+    """|a - b|, 0 where both are the same NaN or infinity, inf where only one is."""
+    if a.shape != b.shape:
+        return torch.full(b.shape, float("inf"), dtype=torch.float64)
+    a, b = a.double(), b.double()
+    same = (a == b) | (a.isnan() & b.isnan())
+    return torch.where(same, 0.0, (a - b).abs().nan_to_num(float("inf")))
+
+
+def _perturb(node: Node, operands: tuple, results: tuple, unit: float, generator: Any) -> tuple | None:
+    """Each float element moved by up to one rounding of what was added up to make it."""
+    if node.op.family in MOVES or not any(isinstance(r, torch.Tensor) and r.is_floating_point() for r in results):
+        return None
+    magnitude = _magnitude(node, operands, results)
+    return tuple(
+        r + unit * m * (torch.rand(r.shape, generator=generator, dtype=r.dtype) * 2 - 1) if r.is_floating_point() else r
+        for r, m in zip(results, magnitude)
+    )
+
+
+def _magnitude(node: Node, operands: tuple, results: tuple) -> tuple:
+    """|result|, or for sums sqrt(terms) * (the same sum of absolute values)."""
+    plain = tuple(r.abs().nan_to_num(0.0, 0.0, 0.0) for r in results)
+    if node.op.family not in SUMS:
+        return plain
+    try:
+        sums = node.op.run(*(x.abs() if x.is_floating_point() else x for x in operands))
+        nest = node.op.compute(*(Tensor(DTYPES["f64"] if x.is_floating_point() else DType.of(x.dtype), tuple(x.shape))
+                                 for x in operands))
+    except (TypeError, RuntimeError):
+        return plain
+    terms = evaluate(product(e for e, k in zip(nest.extents, nest.kinds) if k in (REDUCTION, SCAN)), {}) if nest else 1
+    grown = max(terms, 1) ** 0.5
+    return tuple(torch.maximum(p, grown * s.abs().nan_to_num(0.0, 0.0, 0.0)) if s.is_floating_point() else p
+                 for p, s in zip(plain, sums))

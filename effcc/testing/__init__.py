@@ -1,0 +1,131 @@
+"""The whole fuzzer in one line for the author of a rule or a pass.
+
+    from effcc.testing import check
+    def test_my_rule(): check(MyRule())
+
+`check` draws instances of the rule's pattern (or, for a pass, random well-typed graphs), runs both sides in the
+interpreter on drawn inputs, and compares by the declared contract.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from effcc.errors import EffccError
+from effcc.interp import run
+from effcc.ir.builder import Builder
+from effcc.ir.graph import Graph, Value
+from effcc.ir.lazy import torch
+from effcc.ir.verify import verify
+from effcc.pipeline import Context, Pass, RulePass
+from effcc.rewrite import Rule, rewrite
+from effcc.testing.compare import Mismatch, compare, random_inputs
+from effcc.testing.draw import Drawer, NothingDrawn, drawable_ops
+
+
+@dataclass
+class Tally:
+    """What a check did: how many examples, how many were rewritten, why the others were not."""
+
+    drawn: int = 0
+    fired: int = 0
+    undrawn: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[str] = field(default_factory=Counter)
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.drawn + other.drawn, self.fired + other.fired, self.undrawn + other.undrawn,
+                     self.refusals + other.refusals)
+
+
+def check(target: Rule | Pass, examples: int = 100, seed: int = 0, must_fire: bool | None = None) -> Tally:
+    """Hold a rule or a pass against the interpreter.
+
+    A rule must fire at least once (`must_fire`), else the check proves nothing and fails, saying why it refused. A
+    RulePass is checked on instances of each of its rules and on random graphs; any other pass on random graphs.
+    Raises Mismatch with the smallest graph found, before and after; returns what was tried.
+    """
+    if isinstance(target, Rule):
+        return _search(lambda d: _instance(target, d), lambda g, ctx: rewrite(g, [target], ctx), target.contract,
+                       examples, seed, target.name if must_fire is not False else None)
+    tally, contract = Tally(), _contract(target)
+    if isinstance(target, RulePass):
+        share = max(examples // (2 * max(len(target.rules), 1)), 3)
+        for rule in target.rules:
+            tally += _search(lambda d, rule=rule: _instance(rule, d), target.run, contract, share, seed, None)
+    classes = drawable_ops()
+    tally += _search(lambda d: d.random_graph(classes, d.integer(1, 8)), target.run, contract, examples, seed, None)
+    if must_fire and not tally.fired:
+        raise AssertionError(f"{target}: none of {tally.drawn} drawn graphs was changed; the check proves nothing")
+    return tally
+
+
+def _instance(rule: Rule, d: Drawer) -> Graph:
+    """A graph on which the rule may fire: the rule's own example, or an instance of its pattern."""
+    b = Builder("instance")
+    out = rule.example(d, b)
+    if out is None:
+        return d.instance(rule.compiled)
+    return b.graph(*((out,) if isinstance(out, Value) else out))
+
+
+def _contract(p: Pass) -> str:
+    return p.contract if p.contract in ("exact", "bounded") else "bounded"
+
+
+def _search(draw_graph: Any, change: Any, contract: str, examples: int, seed: int, must_fire: str | None) -> Tally:
+    import hypothesis
+    from hypothesis import strategies as st
+
+    tally = Tally()
+
+    @hypothesis.seed(seed)
+    @hypothesis.settings(max_examples=examples, deadline=None, database=None, print_blob=False,
+                         suppress_health_check=list(hypothesis.HealthCheck))
+    @hypothesis.given(st.data())
+    def one(data: Any) -> None:
+        drawer = Drawer(lambda options: options[data.draw(st.integers(0, len(options) - 1))])
+        try:
+            graph = draw_graph(drawer)
+        except NothingDrawn as why:
+            tally.undrawn[str(why)] += 1
+            return
+        _try(graph, change, contract, drawer, tally)
+
+    one()
+    if must_fire and not tally.fired:
+        reasons = "; ".join(f"{why} ({count})" for why, count in (tally.refusals + tally.undrawn).most_common(3))
+        raise AssertionError(f"rule {must_fire} never fired on {tally.drawn} drawn instances of its pattern, so the "
+                             f"check proves nothing: {reasons or 'no instance matched'}")
+    return tally
+
+
+def _try(graph: Graph, change: Any, contract: str, drawer: Drawer, tally: Tally) -> None:
+    verify(graph)
+    tally.drawn += 1
+    ctx = Context()
+    try:
+        changed = change(graph, ctx)
+        if changed is not graph:
+            verify(changed)
+    except EffccError as error:
+        raise Mismatch(f"{error}\nbefore:\n{graph}") from error
+    tally.refusals.update(r.reason for r in ctx.refusals)
+    if changed is graph:
+        return
+    tally.fired += 1
+    for special in (False, True):
+        generator = torch.Generator().manual_seed(drawer.integer(0, 999))
+        inputs = random_inputs([v.type for v in graph.inputs], generator, special)
+        try:
+            run(graph, *inputs)
+        except EffccError:
+            continue  # the original has no value here
+        compare(graph, changed, inputs, contract)
+    if contract != "exact":
+        generator = torch.Generator().manual_seed(drawer.integer(0, 999))
+        compare(graph, changed, random_inputs([v.type for v in graph.inputs], generator, False, whole=False), contract)
+
+
+__all__ = ["Mismatch", "Tally", "check", "compare", "random_inputs"]

@@ -1,0 +1,147 @@
+"""Whether two graphs mean the same on given inputs: bit for bit where that can be asked, else within derived bounds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from effcc.analysis.precision import SUMS, bounded_run, unit_roundoff, widen, widen_tensor
+from effcc.interp import run
+from effcc.ir.graph import Graph, Node
+from effcc.ir.lazy import torch
+from effcc.ir.scalar import Apply, walk
+from effcc.ir.types import DType, Tensor, Type
+
+INEXACT = frozenset(
+    "exp expm1 log log1p rsqrt sin cos tan asin acos atan sinh cosh asinh acosh atanh tanh erf atan2 pow".split())
+"""Functions that a vector unit and a scalar unit may round differently."""
+
+
+class Mismatch(AssertionError):
+    """Two graphs that differ, with the element and both texts."""
+
+
+def random_inputs(types: list[Type], generator: Any, special: bool = True, whole: bool = True) -> list[Any]:
+    """Tensors for input types.
+
+    whole: floats hold small integers, so sums are exact in any order (the `strict` profile); else they are normal.
+    special: some elements are NaN, infinite, -0.0 or extreme.
+    """
+    return [random_tensor(t, generator, special, whole) for t in types]
+
+
+def random_tensor(type_: Type, generator: Any, special: bool, whole: bool) -> Any:
+    assert isinstance(type_, Tensor)
+    dtype, shape = type_.dtype, tuple(int(d) for d in type_.shape)  # type: ignore[arg-type]
+    if dtype.is_bool:
+        return torch.rand(shape, generator=generator) < 0.5
+    if dtype.is_float and not whole:
+        x = torch.randn(shape, generator=generator, dtype=torch.float64)
+    else:
+        low = 0 if dtype.kind == "u" else -3
+        x = torch.randint(low, 4, shape, generator=generator).double()
+    if special:
+        whole_range = (dtype.min, min(dtype.max, 2**53))
+        extremes = (float("nan"), float("inf"), float("-inf"), -0.0) if dtype.is_float else whole_range
+        pick = torch.tensor(extremes, dtype=torch.float64)[torch.randint(0, len(extremes), shape, generator=generator)]
+        x = torch.where(torch.rand(shape, generator=generator) < 0.1, pick, x)
+    return x.to(dtype.torch)
+
+
+def compare(before: Graph, after: Graph, inputs: list[Any], contract: str = "exact") -> None:
+    """Raise Mismatch where `after` does not do what `before` does.
+
+    contract "exact": equal bits; where sums of non-integers or transcendental functions make that unfair, and for any
+    other contract, within the bounds of rounding errors, in f64 as well as in the graph's own dtypes.
+    """
+    if tuple(v.type for v in before.results) != tuple(v.type for v in after.results):
+        raise Mismatch(_say("the result types differ", before, after))
+    fair = _Fairness()
+    expected = run(before, *inputs, observe=fair.see)
+    actual = run(after, *inputs, observe=fair.see)
+    wrong = next((k for k, (e, a) in enumerate(zip(expected, actual)) if not same_bits(e, a)), None)
+    if wrong is None:
+        return
+    if contract == "exact" and fair.bitwise:
+        raise Mismatch(_say(f"result {wrong}: {_difference(expected[wrong], actual[wrong])}", before, after))
+    _compare_bounded(before, after, inputs, expected, actual)
+
+
+def _compare_bounded(before: Graph, after: Graph, inputs: list[Any], expected: tuple, actual: tuple) -> None:
+    unit = max(unit_roundoff(before), unit_roundoff(after))
+    dtype = next(DType.of(t) for t in (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+                 if unit == {"bf16": 2.0**-8, "f16": 2.0**-11, "f32": 2.0**-24, "f64": 2.0**-53}[DType.of(t).name])
+    wanted = bounded_run(before, *inputs, dtype=dtype)
+    own = bounded_run(after, *inputs, dtype=dtype)
+    wide = run(widen(after), *(widen_tensor(t) for t in inputs))
+    for k, (w, o, x, a, e) in enumerate(zip(wanted, own, wide, actual, expected)):
+        limit = w.bound + o.bound
+        for kind, got in (("in f64", x), (f"in {dtype}", a)):
+            far = _outside(got, w.exact, limit)
+            if kind != "in f64":  # where the original itself overflows or loses its way, so may the other
+                far &= ~_outside(e, w.exact, w.bound) | ~_close_enough(a, e)
+            if far.any():
+                at = tuple(int(i) for i in far.nonzero()[0])
+                message = (f"result {k}{list(at)} {kind}: {got[at].item()} after, {w.exact[at].item()} before "
+                           f"(allowed: {limit[at].item():.3g})")
+                raise Mismatch(_say(message, before, after))
+
+
+def _close_enough(a: Any, b: Any) -> Any:
+    return (a == b) | (a.isnan() & b.isnan()) if a.is_floating_point() else a == b
+
+
+def _outside(got: Any, exact: Any, limit: Any) -> Any:
+    got, exact = got.double(), exact.double()
+    same = (got == exact) | (got.isnan() & exact.isnan())
+    return ~(same | ((got - exact).abs() <= limit) | limit.isinf() | limit.isnan())
+
+
+def same_bits(a: Any, b: Any) -> bool:
+    """Equal elements; any NaN equals any other, zeros must agree in sign."""
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    if not a.is_floating_point():
+        return bool((a == b).all()) if a.dtype not in (torch.uint16, torch.uint32, torch.uint64) else torch.equal(a, b)
+    a, b = a.double(), b.double()
+    equal = (a == b) & (torch.signbit(a) == torch.signbit(b))
+    return bool((equal | (a.isnan() & b.isnan())).all())
+
+
+class _Fairness:
+    """Watches runs: may equal bits be asked?"""
+
+    def __init__(self) -> None:
+        self.bitwise = True
+
+    def see(self, node: Node, operands: tuple[Any, ...], results: tuple[Any, ...]) -> None:
+        nest = node.op.compute(*node.types) if not node.op.graphs() and node.op.family != "constant" else None
+        composite = nest is None and node.op.family not in ("constant", "control", "sort", "view", "index")
+        if composite or (nest and any(isinstance(s, Apply) and s.fn in INEXACT for s in walk(*nest.scalars))):
+            self.bitwise = False
+        if node.op.family in SUMS and not all(map(_is_whole, operands)):
+            self.bitwise = False
+
+
+def _is_whole(x: Any) -> bool:
+    if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+        return True
+    finite = x[torch.isfinite(x)].double()
+    return bool((finite == finite.round()).all()) and (finite.numel() == 0 or float(finite.abs().max()) < 2**10)
+
+
+def _difference(expected: Any, actual: Any) -> str:
+    if expected.shape != actual.shape or expected.dtype != actual.dtype:
+        return f"{expected.dtype}{list(expected.shape)} became {actual.dtype}{list(actual.shape)}"
+    for at in torch.cartesian_prod(*(torch.arange(d) for d in expected.shape)).reshape(-1, max(expected.dim(), 1)) \
+            if expected.dim() else [()]:
+        index = tuple(int(i) for i in at)
+        if not same_bits(expected[index], actual[index]):
+            return f"element {list(index)} was {expected[index].item()}, is {actual[index].item()}"
+    return "they differ"
+
+
+def _say(message: str, before: Graph, after: Graph) -> str:
+    return f"{message}\nbefore:\n{before}\nafter:\n{after}"
+
+
+__all__ = ["Mismatch", "compare", "random_inputs", "random_tensor", "same_bits"]

@@ -1,0 +1,453 @@
+"""Drawing well-typed things: types, attributes, applications of ops, instances of patterns, whole graphs.
+
+Driven by the op registry: attributes are drawn by the meaning of their names, operands by the op's family, and the op's
+own type rule decides. An op may say better: a classmethod `draw(drawer, types, attributes)` returns both completed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from effcc.errors import EffccError, TypeRuleError
+from effcc.ir.blob import Blob
+from effcc.ir.builder import Builder
+from effcc.ir.graph import Graph, Value
+from effcc.ir.op import Op, load_ops
+from effcc.ir.types import DTYPES, DType, Tensor, Type, bool_, f32, f64, i8, i32, i64, u8
+from effcc.rewrite.pattern import (
+    Attribute,
+    Bound,
+    Constant,
+    Either,
+    OpPattern,
+    Pattern,
+    Rest,
+    ResultPattern,
+    Variable,
+)
+
+DIMS = (2, 3, 1, 5, 4, 0, 7, 16, 17, 33)
+"""Sizes; the first are the likeliest after shrinking. Broadcasts, empty tensors and tile tails come of themselves."""
+MAX_ELEMENTS = 4096
+DTYPES_DRAWN = (f32, i32, bool_, f64, i64, DTYPES["f16"], DTYPES["bf16"], i8, u8)
+ATTEMPTS = 60
+
+
+class NothingDrawn(Exception):
+    """No choice of types and attributes satisfied the type rule."""
+
+
+class Drawer:
+    """Draws through one function `choose(options)`, so that Hypothesis (or a random.Random) decides and shrinks."""
+
+    def __init__(self, choose: Callable[[Sequence[Any]], Any], dtypes: Sequence[DType] = DTYPES_DRAWN):
+        self.choose, self.dtypes = choose, dtypes
+        self.base_shape: tuple[int, ...] = self.shape()
+        self.base_dtype: DType = choose(dtypes)
+        self.kinds = "fiub"
+        """The kinds of dtype that the op being drawn takes."""
+
+    def nothing(self, why: str) -> Any:
+        """Give this drawing up."""
+        raise NothingDrawn(why)
+
+    # -- small things ------------------------------------------------------------------------------------------------
+    def integer(self, low: int, high: int) -> int:
+        return self.choose(range(low, high + 1))
+
+    def boolean(self) -> bool:
+        return self.choose((False, True))
+
+    def chance(self, percent: int) -> bool:
+        return self.choose(range(100)) < percent
+
+    def dim(self) -> int:
+        return self.choose(DIMS) if self.chance(60) else self.choose((2, 3, 4))
+
+    def shape(self, low: int = 0, high: int = 4) -> tuple[int, ...]:
+        shape = tuple(self.dim() for _ in range(self.choose([r for r in (2, 3, 1, 4, 0) if low <= r <= high])))
+        while math.prod(shape) > MAX_ELEMENTS:
+            shape = tuple(min(d, 5) for d in shape)
+        return shape
+
+    def variant(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """A shape that broadcasts with `shape`."""
+        kind = self.choose(("same", "same", "ones", "short", "scalar"))
+        if kind == "ones":
+            return tuple(1 if self.boolean() else d for d in shape)
+        if kind == "short":
+            return shape[self.integer(0, len(shape)):]
+        return () if kind == "scalar" else shape
+
+    def permutation(self, rank: int) -> tuple[int, ...]:
+        rest, out = list(range(rank)), []
+        if self.chance(15):
+            return tuple(rest)
+        if rank >= 2 and self.chance(25):
+            return (*rest[:-2], rank - 1, rank - 2)
+        while rest:
+            out.append(rest.pop(self.integer(0, len(rest) - 1)))
+        return tuple(out)
+
+    def refactor(self, size: int) -> tuple[int, ...]:
+        """A shape of `size` elements."""
+        if size == 0:
+            return self.choose(((0,), (0, 3), (2, 0)))
+        out = []
+        while size > 1 and len(out) < 3:
+            d = self.choose([d for d in range(1, size + 1) if size % d == 0])
+            out.append(d)
+            size //= d
+        return tuple(out) if size == 1 else (*out, size)
+
+    # -- applications ------------------------------------------------------------------------------------------------
+    def application(
+        self, cls: type[Op], known: Sequence[Type | None], given: dict[str, Any],
+    ) -> tuple[Op, tuple[Type, ...]]:
+        """An op and operand types that its type rule accepts; None in `known` stands for a type to draw."""
+        for attempt in range(ATTEMPTS):
+            if attempt and attempt % 10 == 0:
+                self.base_shape = self.shape()
+            try:
+                if "draw" in dir(cls):
+                    types, attributes = cls.draw(self, list(known), dict(given))  # type: ignore[attr-defined]
+                else:
+                    types = self.operand_types(cls, list(known))
+                    attributes = {**self.attributes(cls, types, given), **given}
+                op = cls(**attributes)
+                results = op.result_types(tuple(types))
+                if all(not isinstance(r, Tensor) or r.is_static and r.size <= 4 * MAX_ELEMENTS for r in results):
+                    return op, tuple(types)
+            except (TypeRuleError, NothingDrawn, IndexError, ValueError, TypeError, AttributeError, KeyError):
+                continue  # the type rule refused: draw again
+        raise NothingDrawn(f"{cls.name} of {', '.join(map(str, known))}")
+
+    def operand_types(self, cls: type[Op], known: list[Type | None]) -> list[Type]:
+        """Types for the unknown operands, by family."""
+        anchor = next((t for t in known if isinstance(t, Tensor)), None)
+        names = [n.strip("?*") for n in cls.operands] + [cls.operands[-1].strip("?*")] * len(known) if known else []
+        family = OPERANDS.get(cls.name) or OPERANDS.get(cls.family)
+        out = list(known)
+        self.kinds = getattr(cls, "kinds", "fiub")
+        for k, t in enumerate(known):
+            if t is None:
+                out[k] = family(self, out, k, names[k]) if family else self.like(anchor)
+        return out  # type: ignore[return-value]
+
+    def like(self, anchor: Tensor | None) -> Tensor:
+        """The anchor's type, or one of the drawing's base shape and dtype."""
+        return anchor or Tensor(self.dtype(), self.base_shape)
+
+    def dtype(self) -> DType:
+        """The drawing's base dtype, or another where the op does not take it."""
+        if self.base_dtype.kind in self.kinds:
+            return self.base_dtype
+        return self.choose([d for d in self.dtypes if d.kind in self.kinds])
+
+    def attributes(self, cls: type[Op], types: list[Type], given: dict[str, Any]) -> dict[str, Any]:
+        first = next((t for t in types if isinstance(t, Tensor)), Tensor(f32, self.base_shape))
+        out: dict[str, Any] = {}
+        for f in cls.attributes():
+            if f.name not in given:
+                draw = ATTRIBUTES.get(f"{cls.name}.{f.name}") or ATTRIBUTES.get(f.name)
+                if draw is not None:
+                    out[f.name] = draw(self, first, out)
+                elif "bool" in str(f.type):
+                    out[f.name] = self.boolean()
+        return out
+
+    # -- pattern instances -------------------------------------------------------------------------------------------
+    def instance(self, pattern: Pattern) -> Graph:
+        """A graph that the pattern matches: its holes become inputs, its attribute holes are drawn."""
+        return _Instance(self, Builder("instance")).graph(pattern)
+
+    # -- graphs ------------------------------------------------------------------------------------------------------
+    def random_graph(self, classes: Sequence[type[Op]], size: int) -> Graph:
+        """Ops on earlier values, new inputs and constants, some results dead, some read several times."""
+        b = Builder("random")
+        pool: list[Value] = [b.input("x0", Tensor(self.base_dtype, self.base_shape))]
+        for _ in range(size):
+            cls = self.choose(classes)
+            low, high = cls.arity()
+            arity = self.integer(low, min(high if high is not None else low + 2, low + 2))
+            reused = [self.choose(pool[-6:]) if self.chance(75) else None for _ in range(arity)]
+            try:
+                op, types = self.application(cls, [v and v.type for v in reused], {})
+            except NothingDrawn:
+                continue
+            operands = [v or self.leaf(b, t) for v, t in zip(reused, types)]
+            out = b.add(op, *operands)
+            pool.extend([out] if isinstance(out, Value) else out)
+        used = {v for n in b.nodes for v in n.operands}
+        ends = [v for v in pool if v not in used and v not in b.inputs] or pool[-1:]
+        kept = [v for v in ends if not self.chance(15)] or ends[:1]
+        if self.chance(30):
+            kept.append(self.choose(pool))
+        return b.graph(*kept)
+
+    def leaf(self, b: Builder, type_: Type) -> Value:
+        if isinstance(type_, Tensor) and self.chance(35):
+            return b.const(self.blob(type_))
+        return b.input(f"x{len(b.inputs)}", type_)
+
+    def blob(self, type_: Tensor, number: float | None = None) -> Blob:
+        """Constant data: small numbers, often all the same, often a neutral one."""
+        import numpy as np
+
+        shape: tuple[int, ...] = type_.shape  # type: ignore[assignment]
+        if number is None and self.chance(50):
+            number = self.choose((1.0, 0.0, 2.0, -1.0, -0.0, 0.5, 4.0, 3.0))
+        count = math.prod(shape)
+        if number is not None:
+            values: Any = np.full(shape, number if type_.dtype.is_float else int(number))
+        else:
+            seed = np.random.default_rng(self.integer(0, 999))
+            values = seed.integers(0 if type_.dtype.kind in "ub" else -3, 4, count).reshape(shape)
+        return Blob(values.astype(type_.dtype.numpy), type_.dtype)
+
+
+class _Instance:
+    def __init__(self, drawer: Drawer, b: Builder):
+        self.drawer, self.b = drawer, b
+        self.values: dict[int, Any] = {}
+        self.by_name: dict[str, Value] = {}
+        self.attributes: dict[str, Any] = {}
+
+    def graph(self, pattern: Pattern) -> Graph:
+        out = self.value(pattern)
+        if self.drawer.chance(20):  # an inner value with another reader
+            inner = [r for n in self.b.nodes[:-1] for r in n.results if n.op.name != "const"]
+            if inner:
+                return self.b.graph(out, self.drawer.choose(inner))
+        return self.b.graph(*(out if isinstance(out, tuple) else (out,)))
+
+    def value(self, pattern: Pattern) -> Any:
+        """The value of a pattern whose type follows from its operands."""
+        if id(pattern) not in self.values:
+            self.values[id(pattern)] = self.make(pattern)
+        return self.values[id(pattern)]
+
+    def make(self, pattern: Pattern) -> Any:
+        match pattern:
+            case Bound(inner=inner):
+                return self.value(inner)
+            case Either(choices=choices):
+                return self.value(self.drawer.choose(choices))
+            case ResultPattern(of=of, which=which):
+                return self.value(of)[which]
+            case OpPattern():
+                return self.apply(pattern)
+        return self.leaf(pattern, self.drawer.like(None))
+
+    def known(self, pattern: Pattern) -> Value | None:
+        """A value whose type is already settled; None for holes that are still free."""
+        match pattern:
+            case Variable(name):
+                return self.by_name.get(name)
+            case Bound(inner=inner):
+                return self.known(inner)
+            case Constant():
+                return self.values.get(id(pattern))
+            case Either(choices=choices):
+                if id(pattern) not in self.values:
+                    choice = self.drawer.choose(choices)
+                    known = self.known(choice)
+                    if known is None:
+                        return None
+                    self.values[id(pattern)] = known
+                return self.values[id(pattern)]
+        return self.value(pattern)
+
+    def apply(self, pattern: OpPattern) -> Any:
+        d = self.drawer
+        patterns = list(pattern.operands)
+        rest = patterns.pop() if patterns and isinstance(patterns[-1], Rest) else None
+        if rest is not None:
+            patterns += [Variable(f"{rest.name}{k}") for k in range(d.integer(1, 3))]
+        values = [self.known(p) for p in patterns]
+        given = {k: self.attributes[v.name] if isinstance(v, Attribute) else v
+                 for k, v in pattern.attributes.items() if not isinstance(v, Attribute) or v.name in self.attributes}
+        wheres = {k: v for k, v in pattern.attributes.items() if isinstance(v, Attribute)}
+        for attempt in range(ATTEMPTS):
+            if attempt and attempt % 5 == 0:
+                d.base_shape = d.shape(2)
+            op, types = d.application(pattern.op, [v and v.type for v in values], given)
+            if all(w.where is None or w.where(getattr(op, k)) for k, w in wheres.items()):
+                break
+        else:
+            raise NothingDrawn(f"{pattern.op.name}: no attribute satisfies the pattern")
+        self.attributes |= {w.name: getattr(op, k) for k, w in wheres.items()}
+        operands = [v if v is not None else self.leaf(p, t) for p, v, t in zip(patterns, values, types)]
+        return self.b.add(op, *operands)
+
+    def leaf(self, pattern: Pattern, type_: Type) -> Value:
+        match pattern:
+            case Bound(inner=inner):
+                return self.leaf(inner, type_)
+            case Variable(name):
+                if name not in self.by_name:
+                    self.by_name[name] = self.b.input(name, type_)
+                return self.by_name[name]
+            case Constant(number=number, value=value):
+                if id(pattern) not in self.values:
+                    assert isinstance(type_, Tensor)
+                    if number and value is None:
+                        value = self.drawer.choose((1.0, 0.0, -0.0, 2.0, 0.5, -1.0, 3.0, -math.inf, math.inf))
+                        if not type_.dtype.is_float:
+                            value = 0.0 if not math.isfinite(value) else float(int(value))
+                            value = abs(value) if type_.dtype.kind in "ub" else value
+                    self.values[id(pattern)] = self.b.const(self.drawer.blob(type_, value))
+                return self.values[id(pattern)]
+            case Either(choices=choices):
+                return self.leaf(self.drawer.choose(choices), type_)
+        return self.value(pattern)
+
+
+# -- operands, by family or op -------------------------------------------------------------------
+def _elementwise(d: Drawer, types: list[Type | None], k: int, name: str) -> Tensor:
+    other = next((t for t in types if isinstance(t, Tensor)), None)
+    return Tensor(other.dtype, d.variant(other.shape)) if other else d.like(None)
+
+
+def _where(d: Drawer, types: list[Type | None], k: int, name: str) -> Tensor:
+    if k == 0:
+        shapes = [t.shape for t in types[1:] if isinstance(t, Tensor)]
+        return Tensor(bool_, d.variant(shapes[0] if shapes else d.base_shape))
+    branch = next((t for t in types[1:] if isinstance(t, Tensor)), None)
+    shape = next((t.shape for t in types if isinstance(t, Tensor)), d.base_shape)
+    return Tensor(branch.dtype if branch else d.dtype(), d.variant(shape))
+
+
+def _matmul(d: Drawer, types: list[Type | None], k: int, name: str) -> Tensor:
+    other = types[1 - k]
+    if not isinstance(other, Tensor):
+        shape = d.base_shape if len(d.base_shape) >= 2 else (*d.base_shape, 3, 2)[-2:]
+        return Tensor(d.base_dtype if d.base_dtype.kind != "b" else f32, shape)
+    inner = other.shape[d.choose((-1, -2))]
+    pair = (inner, d.dim())
+    batch = d.variant(other.shape[:-2]) if other.rank > 2 else ()
+    return Tensor(other.dtype, (*batch, *(pair if d.boolean() else pair[::-1])))
+
+
+def _window(d: Drawer, types: list[Type | None], k: int, name: str) -> Tensor:
+    x = types[0] if isinstance(types[0], Tensor) else None
+    if name == "x" or x is None:
+        spatial = d.integer(1, 2)
+        channels = d.choose((2, 4, 1, 3))
+        return Tensor(d.choose((f32, f64)), (d.integer(1, 2), channels, *(d.choose((5, 4, 7)),) * spatial))
+    if name == "w":
+        groups = d.choose([g for g in (1, 2, x.shape[1]) if g and x.shape[1] % g == 0])
+        kernel = tuple(d.choose((1, 3, 2)) for _ in x.shape[2:])
+        return Tensor(x.dtype, (groups * d.integer(1, 2), x.shape[1] // groups, *kernel))
+    w = types[1]
+    assert isinstance(w, Tensor)
+    return Tensor(x.dtype, (w.shape[0],))
+
+
+def _normalization(d: Drawer, types: list[Type | None], k: int, name: str) -> Tensor:
+    x = types[0] if isinstance(types[0], Tensor) else None
+    if name == "x" or x is None:
+        return Tensor(d.choose((f32, f64)), d.base_shape if d.base_shape else (3, 4))
+    return Tensor(x.dtype, (x.shape[1],) if name in ("mean", "var") or d.boolean() else x.shape[d.integer(0, x.rank):])
+
+
+def _concat(d: Drawer, types: list[Type | None], k: int, name: str) -> Tensor:
+    other = d.like(next((t for t in types if isinstance(t, Tensor)), None))
+    if d.boolean():
+        return other
+    axis = d.integer(0, max(other.rank - 1, 0))
+    return other.with_shape(tuple(d.dim() if j == axis else s for j, s in enumerate(other.shape)))
+
+
+def _index(d: Drawer, types: list[Type | None], k: int, name: str) -> Tensor:
+    if name in ("idx", "starts", "k"):
+        return Tensor(i64, d.shape(0, 2) if name == "idx" else ())
+    return d.like(next((t for t in types if isinstance(t, Tensor)), None))
+
+
+def _attention(d: Drawer, types: list[Type | None], k: int, name: str) -> Tensor:
+    q = types[0] if isinstance(types[0], Tensor) else None
+    if name == "q" or q is None:
+        return Tensor(d.choose((f32, f64)), (d.integer(1, 2), d.choose((2, 4)), d.dim(), 4))
+    return Tensor(q.dtype, (q.shape[0], q.shape[1], d.choose((q.shape[2], 3)), 4))
+
+
+OPERANDS: dict[str, Callable[[Drawer, list[Type | None], int, str], Tensor]] = {
+    "elementwise": _elementwise, "where": _where, "contraction": _matmul, "window": _window,
+    "normalization": _normalization, "concat": _concat, "index": _index, "attention": _attention,
+}
+
+
+# -- attributes, by name or op.name --------------------------------------------------------------
+def _slice_starts(d: Drawer, x: Tensor, out: dict[str, Any]) -> tuple[int, ...]:
+    whole = d.chance(30)
+    return tuple(0 if whole or d.boolean() else d.integer(0, s) for s in x.shape)
+
+
+def _slice_stops(d: Drawer, x: Tensor, out: dict[str, Any]) -> tuple[int, ...]:
+    starts = out.get("starts", (0,) * x.rank)
+    return tuple(s if d.chance(60) else d.integer(min(a, s), s) for a, s in zip(starts, x.shape))
+
+
+def _pads(d: Drawer, x: Tensor, out: dict[str, Any]) -> tuple[int, ...]:
+    return (0,) * (2 * x.rank) if d.chance(40) else tuple(d.integer(-1, 2) for _ in range(2 * x.rank))
+
+
+def _window_pads(d: Drawer, x: Tensor, out: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(d.choose((0, 1)) for _ in range(2 * (x.rank - 2)))
+
+
+def _broadcast_shape(d: Drawer, x: Tensor, out: dict[str, Any]) -> tuple[int, ...]:
+    lead = () if d.boolean() else (d.choose((2, 3)),)
+    return (*lead, *(d.choose((1, 3)) if s == 1 else s for s in x.shape))
+
+
+def _axes(d: Drawer, x: Tensor, out: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(k for k in range(x.rank) if d.boolean())
+
+
+Draw = Callable[[Drawer, Tensor, dict[str, Any]], Any]
+ATTRIBUTES: dict[str, Draw] = {
+    "perm": lambda d, x, _: d.permutation(x.rank),
+    "reshape.shape": lambda d, x, _: x.shape if d.chance(20) else d.refactor(x.size),  # type: ignore[arg-type]
+    "broadcast_to.shape": _broadcast_shape,
+    "shape": lambda d, x, _: d.shape(),
+    "starts": _slice_starts, "stops": _slice_stops,
+    "steps": lambda d, x, _: tuple(1 if d.chance(75) else 2 for _ in x.shape),
+    "axes": _axes,
+    "axis": lambda d, x, _: d.integer(0, x.rank - 1),
+    "pad.pads": _pads, "pads": _window_pads,
+    "pad.mode": lambda d, x, _: d.choose(("constant", "reflect", "edge", "wrap")),
+    "counts": lambda d, x, _: (1,) * x.rank if d.chance(40) else tuple(d.choose((1, 2, 0)) for _ in x.shape),
+    "kernel": lambda d, x, _: tuple(d.choose((1, 2, 3)) for _ in x.shape[2:]),
+    "strides": lambda d, x, _: tuple(d.choose((1, 2)) for _ in x.shape[2:]),
+    "dilations": lambda d, x, _: tuple(d.choose((1, 2)) for _ in x.shape[2:]),
+    "output_pads": lambda d, x, _: (0,) * (x.rank - 2),
+    "groups": lambda d, x, _: d.choose([g for g in (1, 2, x.shape[1]) if g and x.shape[1] % g == 0]),
+    "to": lambda d, x, _: x.dtype if d.chance(25) else d.choose(DTYPES_DRAWN),
+    "approximate": lambda d, x, _: d.choose(("none", "tanh")),
+    "alpha": lambda d, x, _: d.choose((0.5, 0.25, 1.0)),
+    "eps": lambda d, x, _: d.choose((1e-5, 1e-6)),
+    "reduction": lambda d, x, _: d.choose(("none", "add", "mul", "min", "max")),
+    "scale": lambda d, x, _: d.choose((None, 0.5)),
+    "accumulate": lambda d, x, _: None if x.dtype.is_float else d.choose((None, i32)),
+    "k": lambda d, x, _: d.integer(1, 3),
+    "shifts": lambda d, x, _: tuple(d.integer(-2, 2) for _ in x.shape),
+    "correction": lambda d, x, _: d.choose((0, 1)),
+    "value": lambda d, x, _: d.dim(),
+}
+
+DRAWN_FAMILIES = frozenset("elementwise contraction window reduction normalization view index scan".split())
+UNDRAWN = frozenset({"nonzero", "compress", "searchsorted"})
+"""Ops whose results have data-dependent shapes, or whose operands must be sorted."""
+
+
+def drawable_ops() -> list[type[Op]]:
+    """The ops that random graphs are made of."""
+    found = [c for c in load_ops().values() if c.family in DRAWN_FAMILIES and c.pure and c.name not in UNDRAWN]
+    return sorted(found, key=lambda c: c.name)
+
+
+__all__ = ["DIMS", "Drawer", "EffccError", "NothingDrawn", "drawable_ops"]

@@ -1,0 +1,275 @@
+"""Group ops into regions that a backend compiles as one kernel each.
+
+    add(matmul(x, w), b), gelu --> fused(x, w, b) {body = matmul + add + gelu}
+
+A region has one iteration space. It is made of maps alone, of elementwise ops with reductions over the same trailing axes
+("rows": softmax, norms), or of one anchor (contraction, window, other fold) with elementwise ops behind it. Legality comes
+from the ops' loop nests; a merge must not close a cycle through ops outside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from effcc.ir import Graph, Node, Value, merge
+from effcc.ir.dims import Dim
+from effcc.ops.constant import Const
+from effcc.ops.contraction import Matmul
+from effcc.ops.elementwise import Elementwise
+from effcc.ops.fused import Fused
+from effcc.ops.reduction import Reduction
+from effcc.ops.view import Concat, View
+from effcc.ops.window import Conv
+from effcc.pipeline import Context, Pass
+
+MAP, ROWS, ANCHOR = "map", "rows", "anchor"
+
+
+@dataclass
+class Region:
+    """A group under construction. `first` and `last` are positions in the graph's order."""
+
+    kind: str
+    space: tuple[Dim, ...]
+    nodes: list[int]
+    axes: tuple[int, ...] = ()
+    elementwise: bool = True
+    """Whether it holds nothing but elementwise ops (and row reductions)."""
+    merged: Region | None = None
+    first: int = field(init=False)
+
+    def __post_init__(self):
+        self.first = self.nodes[0]
+
+    @property
+    def last(self) -> int:
+        return self.nodes[-1]
+
+
+class Fuse(Pass):
+    """Greedy, in program order: a node joins the regions of its operands where spaces and kinds allow."""
+
+    name = "fuse"
+    category = "lower"
+    contract = "exact"
+    max_ops: int = 48
+
+    def run(self, graph: Graph, ctx: Context) -> Graph:
+        nested = _fuse_nested(self, graph, ctx)
+        return _Fusion(nested, self.max_ops, ctx).run()
+
+
+def _fuse_nested(p: Fuse, graph: Graph, ctx: Context) -> Graph:
+    """Fuse inside branches and loop bodies first."""
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        changes = {k: g for k, old in node.op.graphs().items() if not isinstance(node.op, Fused) and (g := p.run(old, ctx)) is not old}
+        nodes.append(Node(node.op.replace(**changes), node.operands, node.results, node.loc) if changes else node)
+    return graph if all(a is b for a, b in zip(nodes, graph.nodes, strict=True)) else graph.with_nodes(tuple(nodes))
+
+
+class _Fusion:
+    def __init__(self, graph: Graph, max_ops: int, ctx: Context):
+        self.graph, self.max_ops, self.ctx = graph, max_ops, ctx
+        self.nodes = graph.nodes
+        self.position = {r: k for k, n in enumerate(graph.nodes) for r in n.results}
+        self.region_of: list[Region | None] = [None] * len(graph.nodes)
+        self.outputs = set(graph.results)
+
+    def run(self) -> Graph:
+        for k, node in enumerate(self.nodes):
+            if not is_immediate(node):
+                self._place(k, node)
+        return self._rebuild()
+
+    # -- growing regions -------------------------------------------------------------------------------------------------
+    def _place(self, k: int, node: Node) -> None:
+        own = start_region(node, k)
+        if own is None:
+            return
+        for region in self._operand_regions(node):
+            joined = self._join(region, own, node)
+            if joined is None:
+                continue
+            kind, space, axes = joined
+            if len(region.nodes) + len(own.nodes) > self.max_ops or self._closes_cycle(region, own, node):
+                continue
+            if not self.ctx.allow("fuse", node.loc):
+                break
+            elementwise = region.elementwise and own.elementwise
+            own = Region(kind, space, sorted(region.nodes + own.nodes), axes, elementwise)
+            region.merged = own
+            for i in own.nodes:
+                self.region_of[i] = own
+        for i in own.nodes:
+            self.region_of[i] = own
+
+    def _operand_regions(self, node: Node) -> list[Region]:
+        """The regions that feed a node, anchors first, then the latest."""
+        found: dict[int, Region] = {}
+        for v in node.operands:
+            k = self.position.get(v)
+            region = self.region_of[k] if k is not None else None
+            if region is not None:
+                found[id(region)] = region
+        return sorted(found.values(), key=lambda r: (r.kind != ANCHOR, -r.last))
+
+    def _join(self, region: Region, own: Region, node: Node) -> tuple[str, tuple[Dim, ...], tuple[int, ...]] | None:
+        """(kind, space, axes) of the union, or None where the two do not go together."""
+        kinds = (region.kind, own.kind)
+        if ANCHOR in kinds and not (region.elementwise if own.kind == ANCHOR else own.elementwise):
+            return None
+        if own.kind == ANCHOR:
+            if node is not self.nodes[own.last] or isinstance(node.op, (Matmul, Conv)) or region.kind != MAP:
+                return None if region.kind == ANCHOR or not self._joins_epilogue(region, own, node) else (ANCHOR, own.space, ())
+            if len(own.nodes) == 1 and isinstance(node.op, Reduction):  # a fold takes what only it reads as its prologue
+                only = all(self._only_user(i, node, region) for i in region.nodes)
+                return (ANCHOR, own.space, ()) if only else None
+            return (ANCHOR, own.space, ()) if len(own.nodes) > 1 and self._joins_epilogue(region, own, node) else None
+        if region.kind == ANCHOR:
+            return (ANCHOR, region.space, ()) if own.kind == MAP and own.elementwise and own.space == region.space else None
+        if kinds == (MAP, MAP):
+            return (MAP, own.space, ()) if own.space == region.space else None
+        if not (region.elementwise and own.elementwise):
+            return None
+        rows, other = (region, own) if region.kind == ROWS else (own, region)
+        if other.kind == ROWS:
+            return (ROWS, rows.space, rows.axes) if (rows.space, rows.axes) == (other.space, other.axes) else None
+        if other.space in (rows.space, row_shape(rows.space, rows.axes)):
+            return ROWS, rows.space, rows.axes
+        return None
+
+    def _joins_epilogue(self, region: Region, own: Region, node: Node) -> bool:
+        return own.space == region.space and region.kind == MAP and region.elementwise and len(own.nodes) > 1
+
+    def _only_user(self, k: int, user: Node, region: Region) -> bool:
+        """Whether a node's results are read by `user` and inside its region alone."""
+        inside = {id(self.nodes[i]) for i in region.nodes} | {id(user)}
+        return all(r not in self.outputs and all(id(u) in inside for u in self.graph.users(r)) for r in self.nodes[k].results)
+
+    def _closes_cycle(self, a: Region, b: Region, node: Node) -> bool:
+        """Whether a path leads from one to the other through an op outside of both."""
+        return self._reaches(a, b) or self._reaches(b, a)
+
+    def _reaches(self, source: Region, target: Region) -> bool:
+        """Whether target depends on source by way of something else."""
+        inside = {*source.nodes, *target.nodes}
+        stack = [p for i in target.nodes for p in self._producers(i) if p not in inside]
+        seen: set[int] = set()
+        while stack:
+            k = stack.pop()
+            if k in seen or k < source.first:
+                region = self.region_of[k]
+                if k in seen or region is None or region.last < source.first:
+                    continue
+            seen.add(k)
+            if k in inside:
+                if k in source.nodes:
+                    return True
+                continue
+            region = self.region_of[k]
+            members = [k] if region is None else region.nodes
+            seen.update(members)
+            for i in members:
+                for p in self._producers(i):
+                    if p in source.nodes:
+                        return True
+                    if p not in seen:
+                        stack.append(p)
+        return False
+
+    def _producers(self, k: int) -> list[int]:
+        return [p for v in self.nodes[k].operands if (p := self.position.get(v)) is not None]
+
+    # -- the new graph ---------------------------------------------------------------------------------------------------
+    def _rebuild(self) -> Graph:
+        regions = {id(r): r for r in self.region_of if r is not None}
+        if all(len(r.nodes) == 1 and not self._has_immediate(r) for r in regions.values()):
+            return self.graph
+        return self.graph.with_nodes(tuple(self._ordered()))
+
+    def _has_immediate(self, region: Region) -> bool:
+        return any((p := self.position.get(v)) is not None and is_immediate(self.nodes[p])
+                   for i in region.nodes for v in self.nodes[i].operands)
+
+    def _ordered(self) -> list[Node]:
+        """Regions and single nodes, each after what it depends on (depth first, in the graph's order)."""
+        out: list[Node] = []
+        done: set[int] = set()
+        for k in range(len(self.nodes)):
+            stack = [(k, False)]
+            while stack:
+                i, ready = stack.pop()
+                region = self.region_of[i]
+                if i in done:
+                    continue
+                members = [i] if region is None else region.nodes
+                if ready:
+                    done.update(members)
+                    out.append(self.nodes[i] if region is None else self._fused(region))
+                    continue
+                stack.append((i, True))
+                inside = set(members)
+                stack.extend((p, False) for m in reversed(members) for p in reversed(self._producers(m)) if p not in inside and p not in done)
+        return out
+
+    def _fused(self, region: Region) -> Node:
+        members = [self.nodes[i] for i in region.nodes]
+        if len(members) == 1 and not self._has_immediate(region):
+            return members[0]
+        made = {r for n in members for r in n.results}
+        immediates: dict[Value, Node] = {}
+        captured: dict[Value, Value] = {}
+        for n in members:
+            for v in n.operands:
+                p = self.position.get(v)
+                if v in made or v in captured or v in immediates:
+                    continue
+                if p is not None and is_immediate(self.nodes[p]):
+                    immediates[v] = self.nodes[p]
+                else:
+                    captured[v] = Value(v.type, v.name)
+        inside: dict[Value, Value] = dict(captured)
+        nodes: list[Node] = []
+        for n in (*immediates.values(), *members):
+            results = tuple(Value(r.type, r.name) for r in n.results)
+            nodes.append(Node(n.op, tuple(inside[v] for v in n.operands), results, n.loc))
+            inside.update(zip(n.results, results, strict=True))
+        member_ids = {id(n) for n in members}
+        wanted = [r for n in members for r in n.results
+                  if r in self.outputs or any(id(u) not in member_ids for u in self.graph.users(r))]
+        body = Graph("fused", tuple(captured.values()), tuple(nodes), tuple(inside[r] for r in wanted))
+        return Node(Fused(body), tuple(captured), tuple(wanted), merge(tuple(n.loc for n in members)))
+
+
+def is_immediate(node: Node) -> bool:
+    """A one-element constant: it is copied into each region that reads it."""
+    return isinstance(node.op, Const) and node.op.blob.type.size == 1
+
+
+def row_shape(space: tuple[Dim, ...], axes: tuple[int, ...]) -> tuple[Dim, ...]:
+    return tuple(1 if k in axes else d for k, d in enumerate(space))
+
+
+def start_region(node: Node, k: int) -> Region | None:
+    """The region that a node begins by itself; None for views, control flow, algorithms and scans."""
+    op = node.op
+    if isinstance(op, Elementwise):
+        return Region(MAP, node.results[0].shape, [k])
+    if isinstance(op, (Const, Fused, Concat)) or op.graphs():
+        return None
+    if isinstance(op, (Matmul, Conv)):
+        return Region(ANCHOR, node.results[0].shape, [k])
+    nest = op.compute(*node.types)
+    if nest is None or len(node.results) != 1:
+        return None
+    if isinstance(op, Reduction):
+        space, axes = node.operands[0].shape, op.axes  # type: ignore[attr-defined]
+        if op.keepdims and axes and axes == tuple(range(len(space) - len(axes), len(space))):  # type: ignore[attr-defined]
+            return Region(ROWS, space, [k], axes)
+        return Region(ANCHOR, node.results[0].shape, [k])
+    if nest.is_map and not isinstance(op, View):
+        return Region(MAP, node.results[0].shape, [k], elementwise=False)
+    if set(nest.kinds) <= {"p", "r"} and nest.write is None and nest.initial is None:
+        return Region(ANCHOR, node.results[0].shape, [k])
+    return None
