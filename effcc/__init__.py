@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from effcc.artifact import load
-    from effcc.driver import Program, compile
+    from effcc.driver import compile
     from effcc.errors import EffccError
+    from effcc.program import Program
 
 __version__ = "0.1.0"
 __all__ = ["EffccError", "Program", "__version__", "compile", "load"]
 
 _HOMES = {
     "EffccError": "effcc.errors",
-    "Program": "effcc.driver",
+    "Program": "effcc.program",
     "compile": "effcc.driver",
     "load": "effcc.artifact",
 }
