@@ -83,8 +83,8 @@ def simplify(x: Tir) -> Tir:
 
 def bind(x: Tir) -> Tir:
     """Name a value in the current scope, so that using it twice computes it once."""
-    if isinstance(x, (tvm.tirx.Var, tvm.prim.IntImm, tvm.prim.FloatImm)):
-        return x
+    if isinstance(x, (tvm.tirx.Var, tvm.prim.IntImm, tvm.prim.FloatImm)) or str(x.ty).startswith("boolx"):
+        return x  # TVM's analyzer rejects a bound vector of predicates
     if isinstance(x, (tvm.prim.Broadcast, tvm.prim.Ramp)) and isinstance(getattr(x, "value", getattr(x, "base", None)), (
             tvm.tirx.Var, tvm.prim.IntImm, tvm.prim.FloatImm)):
         return x

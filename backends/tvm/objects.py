@@ -146,7 +146,6 @@ _PAUSE = {
 # floats for reals: (x + 1e8) - 1e8 becomes x, x != x false.
 LOWERING = tvm.transform.Sequential(
     [
-        tirx.transform.FlattenBuffer(),
         tirx.transform.BF16ComputeLegalize(),
         tirx.transform.VectorizeLoop(True),
         tirx.transform.UnrollLoop(),

@@ -39,10 +39,9 @@ class Point:
     def _value(self, v: Value, index: tuple[Tir, ...]) -> Tir:
         if v in self.given:
             return self.given[v](index)
-        if v in self.places:
-            return self.kernel.load(self.places[v], index)
         node = self.graph.producer(v)
-        assert node is not None, f"{v} has neither a place nor a producer in the region"
+        if node is None:
+            return self.kernel.load(self.places[v], index)
         if isinstance(node.op, Const):
             return constant(node.op)
         nest = node.op.compute(*node.types)
@@ -86,10 +85,9 @@ class FlatPoint:
         return self.memo[v]
 
     def _value(self, v: Value) -> Tir:
-        if v in self.places:
-            return self.kernel.load(self.places[v], self.index, self.strides[v])
         node = self.graph.producer(v)
-        assert node is not None, f"{v} has neither a place nor a producer in the region"
+        if node is None:
+            return self.kernel.load(self.places[v], self.index, self.strides[v])
         if isinstance(node.op, Const):
             return constant(node.op)
         return self.formula(node)

@@ -11,15 +11,17 @@ from collections.abc import Callable
 
 import numpy as np
 import tvm
+from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
+from effcc.backends.tvm.objects import LOWERING
 from effcc.backends.tvm.templates.emission import BYTES, Cpu, flat
 
 FLAGS = open("/proc/cpuinfo").read() if os.path.exists("/proc/cpuinfo") else ""
 CPU = Cpu(512, 32, threads=2) if "avx512f" in FLAGS else Cpu(256, 16, threads=2)
 MCPU = "x86-64-v4" if "avx512f" in FLAGS else "x86-64-v3"
-TARGET = {"kind": "llvm", "mcpu": MCPU, "fast-math-contract": True}
+TARGET = tvm.target.Target({"kind": "llvm", "mcpu": MCPU, "fast-math-contract": True})
 GUARD = 64
 
 
@@ -37,7 +39,9 @@ class Kernel:
     ):
         self.dtypes, self.dims, self.scratch_bytes = dtypes, dims, scratch_bytes
         functions = {"kernel": self._kernel(body), "run": self._entry(tiles, parallel)}
-        self.module = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(TARGET))
+        module = tirx.transform.BindTarget(TARGET.with_host(TARGET))(tvm.IRModule(functions))
+        module = LOWERING(tirx.transform.MakePackedAPI()(module))
+        self.module = tvm.get_global_func("target.build.llvm")(module, TARGET)
         self.run = self.module["run"]
 
     def _kernel(self, body: Callable[..., None]) -> object:

@@ -1,0 +1,153 @@
+"""compile(): frontend -> pipeline -> backend -> Program.
+
+    program = effcc.compile("model.onnx")
+    (logits,) = program(images)
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from effcc.errors import EffccError, InputError, UnsupportedError
+from effcc.ir.graph import Graph
+from effcc.pipeline import Context, Instrument, Pass, PassManager, Time, Verify, parse_pass, parse_pipeline
+from effcc.program import Program, Specializing
+
+
+class Backend(Protocol):
+    """What a target offers the driver."""
+
+    name: str
+    machine: Any
+
+    def pipeline(self) -> str: ...
+
+    def compile(self, graph: Graph, ctx: Context, threads: int | None = None) -> Any: ...
+
+
+def backend_of(target: str) -> Backend:
+    """The backend of a target; UnsupportedError lists the targets where there is none."""
+    table: Mapping[str, str] = importlib.import_module("effcc.backends").BACKENDS
+    name = target.partition("{")[0].strip()
+    if name not in table:
+        raise UnsupportedError(f"there is no target {name!r}", hint=f"targets: {', '.join(table)}")
+    module, _, attribute = table[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)(target)
+
+
+CATEGORY_OPTIONS = {"reduce_tokens": "reduce-tokens", "quantize": "quantize", "sparsify": "sparsify", "prune": "prune"}
+
+
+def compile(  # noqa: A001
+    model: Any,
+    target: str = "cpu",
+    inputs: Any = None,
+    shapes: Any = None,
+    precision: str = "fp32",
+    passes: str | list[Pass] | None = None,
+    quantize: Pass | str | None = None,
+    sparsify: Pass | str | None = None,
+    reduce_tokens: Pass | str | None = None,
+    prune: Pass | str | None = None,
+    schedule: str = "auto",
+    budget: Any = None,
+    calibration: Any = None,
+    tune: str = "default",
+    *,
+    threads: int | None = None,
+    check: bool = False,
+    progress: Callable[[str], None] | None = None,
+    instruments: tuple[Instrument, ...] = (),
+) -> Program:
+    """Compile a model for a target.
+
+    model: a path (.onnx, .effir), an onnx ModelProto, an nn.Module (with example `inputs`), an ExportedProgram, or a Graph.
+    shapes: {input name: sizes}; a size may be a number, a symbol's name, or a (lowest, highest) range.
+    passes: a pipeline that replaces the target's default. quantize, sparsify, reduce_tokens, prune: a pass of that category
+        (an instance, or text such as "tome:r=13") to insert into the default pipeline.
+    threads: how many the program uses by default; all cores of the process if None.
+    check: run every pass against the reference interpreter on random inputs.
+    Raises EffccError: one line with what is wrong, where, and how to mend it.
+    """
+    for name, value, known in (("precision", precision, ("fp32",)), ("schedule", schedule, ("auto", "barriers")),
+                               ("tune", tune, ("default", "none"))):
+        if value not in known:
+            raise UnsupportedError(f"{name}={value!r} is not offered", hint=f"one of {', '.join(map(repr, known))}")
+    if budget is not None:
+        raise UnsupportedError("budget= needs an approximate pass to search, and none is installed", hint="leave it out")
+    tell = progress or (lambda message: None)
+    extra = {c: p for option, c in CATEGORY_OPTIONS.items()
+             if (p := {"quantize": quantize, "sparsify": sparsify, "reduce_tokens": reduce_tokens, "prune": prune}[option]) is not None}
+    options: dict[str, Any] = {"target": target, "passes": passes, "extra": extra, "calibration": calibration, "threads": threads,
+                               "check": check, "progress": tell, "instruments": instruments}
+    frontend = importlib.import_module("effcc.frontends").find(model)
+    if frontend is None:
+        raise UnsupportedError(f"no frontend takes a {type(model).__name__}" + (f" ({model})" if isinstance(model, str) else ""),
+                               hint="give a path to a .onnx or .effir file, an onnx ModelProto, an nn.Module with inputs=, or a Graph")
+    tell("import")
+
+    def importer(fixed: Mapping[str, Any] | None) -> Graph:
+        return frontend.load(model, inputs=inputs, shapes=shapes, fixed=fixed)
+
+    needed = getattr(frontend, "value_inputs", None)
+    names = needed(model, shapes=shapes) if needed is not None else ()
+    if names:
+        return Specializing(lambda fixed: compile_graph(importer(fixed), **options),
+                            names, lambda fixed: needed(model, shapes=shapes, fixed=fixed), frontend.signature(model))
+    return compile_graph(importer(None), **options)
+
+
+def compile_graph(
+    graph: Graph,
+    target: str = "cpu",
+    passes: str | list[Pass] | None = None,
+    extra: Mapping[str, Pass | str] | None = None,
+    calibration: Any = None,
+    threads: int | None = None,
+    check: bool = False,
+    progress: Callable[[str], None] = lambda message: None,
+    instruments: tuple[Instrument, ...] = (),
+) -> Program:
+    """Compile a graph: its passes, then the target's backend."""
+    backend = backend_of(target)
+    ctx = Context(machine=backend.machine, calibration=calibration, progress=progress)
+    pipeline = pipeline_of(backend, passes, extra or {})
+    times = Time()
+    watch: tuple[Instrument, ...] = (times, *instruments)
+    if check:
+        from effcc.testing import Check
+
+        watch = (*watch, Verify(), Check())
+    start = time.perf_counter()
+    optimized = PassManager(watch).run(graph, pipeline, ctx)
+    progress("code")
+    middle = time.perf_counter()
+    code = backend.compile(optimized, ctx, threads)
+    seconds = {"passes": middle - start, "code": time.perf_counter() - middle}
+    return Program(graph, optimized, code, target, ctx, times, seconds)
+
+
+def pipeline_of(backend: Backend, passes: str | list[Pass] | None, extra: Mapping[str, Pass | str]) -> list[Pass]:
+    """The passes to run: the given ones, or the target's default with the category options at their place (in front of the
+    first pass of category "lower")."""
+    if isinstance(passes, list):
+        pipeline = list(passes)
+    else:
+        pipeline = list(parse_pipeline(backend.pipeline() if passes is None else passes))
+    chosen: list[Pass] = []
+    for category in ("prune", "reduce-tokens", "sparsify", "quantize"):
+        if category not in extra:
+            continue
+        given = extra[category]
+        one = parse_pass(given) if isinstance(given, str) else given
+        if one.category != category:
+            raise InputError(f"pass {one.name} is of category {one.category!r}, not {category!r}")
+        chosen.append(one)
+    at = next((k for k, p in enumerate(pipeline) if p.category == "lower"), len(pipeline))
+    return pipeline[:at] + chosen + pipeline[at:]
+
+
+__all__ = ["Backend", "EffccError", "Program", "backend_of", "compile", "compile_graph", "pipeline_of"]

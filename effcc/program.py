@@ -1,0 +1,100 @@
+"""Programs: compiled models, ready to be called, saved and inspected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from effcc.errors import InputError
+
+
+class Program:
+    """A compiled model: `program(*inputs)` in the graph's input order, or one dict by name; always gives a tuple.
+
+    Inputs are NumPy arrays or torch tensors; outputs are of the same kind.
+    """
+
+    def __init__(self, source: Any, graph: Any, code: Any, target: str, ctx: Any = None, times: Any = None,
+                 seconds: Mapping[str, float] | None = None):
+        self.source, self.graph, self.code, self.target = source, graph, code, target
+        self.context, self.times, self.seconds = ctx, times, dict(seconds or {})
+        self.input_names = tuple(v.name or f"input{k}" for k, v in enumerate(graph.inputs))
+        self.output_names = tuple(v.name or f"output{k}" for k, v in enumerate(source.results))
+
+    def __call__(self, *inputs: Any, threads: int | None = None) -> tuple[Any, ...]:
+        """Run once. Raises InputError where an input does not fit."""
+        if len(inputs) == 1 and isinstance(inputs[0], Mapping):
+            inputs = by_name(inputs[0], self.input_names)
+        return self.code(*inputs, threads=threads)
+
+    @property
+    def launches(self) -> Sequence[Any]:
+        """The kernel launches of the program, in order."""
+        return self.code.launches
+
+    def report(self) -> str:
+        """What the passes did and what the program consists of, as text."""
+        from effcc.report import text
+
+        return text(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write a .effcc artifact; nothing is left behind if that fails."""
+        from effcc.artifact import save
+
+        save(self, path)
+
+
+def by_name(given: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
+    """The values of a dict in the order of names; each must be there, and no other."""
+    missing = [n for n in names if n not in given]
+    unknown = [n for n in given if n not in names]
+    if missing or unknown:
+        what = "; ".join(filter(None, [f"missing {', '.join(missing)}" if missing else "", f"unknown {', '.join(unknown)}" if unknown else ""]))
+        raise InputError(f"inputs: {what}", hint=f"the program takes {', '.join(names)}")
+    return tuple(given[n] for n in names)
+
+
+class Specializing:
+    """A model whose shapes depend on the contents of some inputs: one program for each contents that is met.
+
+    make: {input name: contents} -> Program; needs: the further inputs that a set of contents calls for.
+    """
+
+    LIMIT = 64
+
+    def __init__(self, make: Callable[[Mapping[str, Any]], Program], first: Sequence[str],
+                 needs: Callable[[Mapping[str, Any]], Sequence[str]], input_names: Sequence[str]):
+        self.make, self.needs, self.input_names = make, needs, tuple(input_names)
+        self.values: list[str] = list(first)
+        self.programs: dict[Any, Program] = {}
+
+    def program(self, *inputs: Any) -> Program:
+        """The program for these inputs, compiled when first needed."""
+        import numpy as np
+
+        given = dict(zip(self.input_names, inputs, strict=True))
+        while True:
+            fixed = {n: np.asarray(given[n]) for n in self.values}
+            key = tuple((n, a.shape, a.dtype.str, a.tobytes()) for n, a in fixed.items())
+            if key in self.programs:
+                return self.programs[key]
+            more = [n for n in self.needs(fixed) if n not in self.values]
+            if not more:
+                break
+            self.values += more
+        if len(self.programs) >= self.LIMIT:
+            self.programs.pop(next(iter(self.programs)))
+        self.programs[key] = self.make(fixed)
+        return self.programs[key]
+
+    def __call__(self, *inputs: Any, threads: int | None = None) -> tuple[Any, ...]:
+        if len(inputs) == 1 and isinstance(inputs[0], Mapping):
+            inputs = by_name(inputs[0], self.input_names)
+        if len(inputs) != len(self.input_names):
+            raise InputError(f"the program takes {len(self.input_names)} inputs, got {len(inputs)}", hint=", ".join(self.input_names))
+        return self.program(*inputs)(*inputs, threads=threads)
+
+
+__all__ = ["Program", "Specializing", "by_name"]
