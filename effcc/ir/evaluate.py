@@ -49,7 +49,7 @@ class Point:
     grids: tuple[Array, ...]
     states: tuple[Lanes, ...] = ()
     old: tuple[Lanes, ...] = ()
-    memo: dict[int, Lanes] = field(default_factory=dict)
+    known: dict[int, Lanes] = field(default_factory=dict)
 
 
 def carrier(dtype: DType) -> np.dtype[Any]:
@@ -100,6 +100,19 @@ class _Evaluator:
             self.stored[0][...] = self.operands[nest.initial]
             self.written[0][...] = True
 
+        self.fixed: dict[int, Lanes] = {}
+        self.varying = self.find_varying()
+        self.order = {id(root): [n for n in walk(root) if id(n) in self.varying] for root in nest.scalars}
+
+    def find_varying(self) -> set[int]:
+        """The scalars that differ from one point of the reduction and scan axes to the next; the others are evaluated once."""
+        varying: set[int] = set()
+        for node in walk(*self.nest.scalars):
+            moves = isinstance(node, (State, Old)) or isinstance(node, Index) and self.nest.kinds[node.axis] != PARALLEL
+            if moves or any(id(c) in varying for c in node.children):
+                varying.add(id(node))
+        return varying
+
     def run(self) -> tuple[Array, ...]:
         parallel, scan, reduction = (self.nest.axes(k) for k in (PARALLEL, SCAN, REDUCTION))
         self.shape = tuple(self.extents[a] for a in parallel)
@@ -109,6 +122,10 @@ class _Evaluator:
             lanes[place] = self.extents[axis]
             fixed[axis] = np.arange(self.extents[axis], dtype=np.int64).reshape(lanes)
         start = Point(tuple(fixed))
+        if math.prod(self.shape):
+            for node in walk(*self.nest.scalars):
+                if id(node) not in self.varying:
+                    self.fixed[id(node)] = self.one(node, start, self.fixed)
         states = tuple(self.lanes(i, start) for i in self.nest.init) if math.prod(self.shape) else ()
         for outer in itertools.product(*(range(self.extents[a]) for a in scan)):
             at = list(fixed)
@@ -153,12 +170,15 @@ class _Evaluator:
             self.written[which][index] = True
 
     def lanes(self, root: Scalar, point: Point) -> Lanes:
-        for node in walk(root):
-            if id(node) not in point.memo:
-                point.memo[id(node)] = self.one(node, point)
-        return point.memo[id(root)]
+        known = point.known
+        if not known:
+            known.update(self.fixed)
+        for node in self.order[id(root)]:
+            if id(node) not in known:
+                known[id(node)] = self.one(node, point, known)
+        return known[id(root)]
 
-    def one(self, node: Scalar, point: Point) -> Lanes:
+    def one(self, node: Scalar, point: Point, known: dict[int, Lanes]) -> Lanes:
         match node:
             case Literal(dtype, value):
                 return Lanes(settle(np.asarray(value), dtype))
@@ -171,9 +191,9 @@ class _Evaluator:
             case Old(_, which):
                 return point.old[which]
             case Read():
-                return self.read(node, [point.memo[id(i)] for i in node.index])
+                return self.read(node, [known[id(i)] for i in node.index])
             case Apply(dtype, fn, args):
-                return _apply(fn, dtype, args[0].dtype, [point.memo[id(a)] for a in args])
+                return _apply(fn, dtype, args[0].dtype, [known[id(a)] for a in args])
         raise TypeError(node)
 
     def read(self, node: Read, index: list[Lanes]) -> Lanes:
