@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from effcc.errors import UnsupportedError
 from effcc.frontends.torch.emitter import Emitter, lowers
 from effcc.ir import Value, i64
 
@@ -102,3 +103,24 @@ def cdist(e: Emitter, a: Value, b: Value, p: float = 2.0, *_: Any) -> Value:
         return e.b.sum(apart, axes=last, keepdims=False)
     summed = e.b.sum(e.b.pow(apart, e.number(p, a.dtype)), axes=last, keepdims=False)
     return e.b.pow(summed, e.number(1 / p, a.dtype))
+
+
+@lowers("_pdist_forward")
+def pdist(e: Emitter, x: Value, p: float = 2.0) -> Value:
+    """Distances between every pair of different rows, in the order of the upper triangle."""
+    import torch
+
+    if not isinstance(x.shape[0], int):
+        raise UnsupportedError("pdist of a dynamic number of rows is not supported")
+    first, second = torch.triu_indices(x.shape[0], x.shape[0], 1)
+    a, b = (e.b.gather(x, e.b.const(i.numpy()), axis=0) for i in (first, second))
+    return e.reshape(cdist(e, e.unsqueeze(a, 1), e.unsqueeze(b, 1), p), e.shape)
+
+
+@lowers("_trilinear")
+def trilinear(
+    e: Emitter, a: Value, b: Value, c: Value, expand1: Any, expand2: Any, expand3: Any, sumdim: Any, unroll_dim: int = 1
+) -> Value:
+    """Σ a·b·c over the axes `sumdim`, each operand first given axes of length 1."""
+    a, b, c = (e.unsqueeze(x, *axes) if axes else x for x, axes in ((a, expand1), (b, expand2), (c, expand3)))
+    return e.b.sum(e.b.mul(e.b.mul(a, b), c), axes=e.axes(list(sumdim), len(e.shape) + len(sumdim)), keepdims=False)

@@ -12,7 +12,7 @@ from effcc.ir import Graph, Tensor, Value, bool_, i64
 
 
 def _subgraph(e: Emitter, module: torch.fx.GraphModule, operands: Any, name: str) -> tuple[Any, list[Value]]:
-    """An importer over the builder of a nested graph, and the nested graph's results (numbers become rank-0 tensors)."""
+    """An importer over the builder of a nested graph, and that graph's results (numbers become rank-0 tensors)."""
     from effcc.frontends.torch.importer import nested
 
     inner, output = nested(e, module, operands, name)  # type: ignore[arg-type]
@@ -47,16 +47,28 @@ def while_loop(e: Emitter, test: Any, body: Any, carried: Any, captured: Any = (
     start = e.b.reshape(inline(e.b, before.b.graph(*first), (*carried, *_values(captured)))[0], shape=())
     inner, updated = _subgraph(e, body, (*carried, *captured), "body")
     again, more = _subgraph(e, test, (*carried, *captured), "test")
-    captures = [v for v in inner.b.inputs[len(carried):]]
+    captures = list(inner.b.inputs[len(carried) :])
     going = inline(inner.b, again.b.graph(*more), (*updated, *captures))[0]
     return _loop(e, e.index(2**63 - 1), start, inner, [inner.reshape(going, ()), *updated], carried, _values(captured))
 
 
-def _loop(e: Emitter, trip: Value, start: Value, inner: Any, results: list[Value], carried: list[Value],
-          captured: list[Value], length: Any = None) -> tuple[Value, ...]:
+def _loop(
+    e: Emitter,
+    trip: Value,
+    start: Value,
+    inner: Any,
+    results: list[Value],
+    carried: list[Value],
+    captured: list[Value],
+    length: Any = None,
+) -> tuple[Value, ...]:
     """Close a body over (i, cond) and emit the loop; `results` are (cond, carried..., scanned...)."""
     body = inner.b.graph(*results)
-    heads = () if body.inputs and body.inputs[0].name == "i" else (Value(Tensor(i64, ()), "i"), Value(Tensor(bool_, ()), "going"))
+    heads = (
+        ()
+        if body.inputs and body.inputs[0].name == "i"
+        else (Value(Tensor(i64, ()), "i"), Value(Tensor(bool_, ()), "going"))
+    )
     body = Graph(body.name, (*heads, *body.inputs), body.nodes, body.results)
     out = e.b.loop(trip, start, *carried, *captured, body=body, num_carried=len(carried), length=length)
     return tuple(out) if isinstance(out, (tuple, list)) else (out,)
@@ -64,7 +76,7 @@ def _loop(e: Emitter, trip: Value, start: Value, inner: Any, results: list[Value
 
 @lowers("higher_order::scan")
 def scan(e: Emitter, combine: Any, init: Any, xs: Any, additional: Any = ()) -> tuple[Value, ...]:
-    """Folds along axis 0: (carry, x[i]) -> (carry, y[i]); the slices are taken inside the body by the loop's counter."""
+    """Folds along axis 0: (carry, x[i]) -> (carry, y[i]); the body takes its slice by the loop's counter."""
     from effcc.frontends.torch.importer import Importer
     from effcc.ir import Builder
 
@@ -78,18 +90,31 @@ def scan(e: Emitter, combine: Any, init: Any, xs: Any, additional: Any = ()) -> 
     rows = [inner.b.gather(x, i, axis=0) for x in whole]
     placeholders = [n for n in combine.graph.nodes if n.op == "placeholder"]
     out = inner.run(dict(zip(placeholders, (*state, *rows, *rest), strict=True)))
-    carried, scanned = list(out[: len(init)]), list(out[len(init):])
-    return _loop(e, e.index(length), e.number(True, bool_), inner, [going, *carried, *scanned], list(init),
-                 [*xs, *_values(additional)], length)
+    carried, scanned = list(out[: len(init)]), list(out[len(init) :])
+    return _loop(
+        e,
+        e.index(length),
+        e.number(True, bool_),
+        inner,
+        [going, *carried, *scanned],
+        list(init),
+        [*xs, *_values(additional)],
+        length,
+    )
 
 
-@lowers("higher_order::invoke_subgraph", "higher_order::wrap_with_set_grad_enabled", "higher_order::wrap_with_autocast", "higher_order::hints_wrapper")
+@lowers(
+    "higher_order::invoke_subgraph",
+    "higher_order::wrap_with_set_grad_enabled",
+    "higher_order::wrap_with_autocast",
+    "higher_order::hints_wrapper",
+)
 def wrapped(e: Emitter, *args: Any, **_: Any) -> Any:
     """Run the wrapped subgraph in place."""
     from effcc.frontends.torch.importer import Importer
 
     at = next(k for k, a in enumerate(args) if isinstance(a, torch.fx.GraphModule))
-    module, operands = args[at], args[at + 1:]
+    module, operands = args[at], args[at + 1 :]
     if "invoke_subgraph" in e.target:
         operands = operands[1:]
     if "hints_wrapper" in e.target:

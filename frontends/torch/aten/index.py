@@ -108,6 +108,8 @@ def index(e: Emitter, x: Value, indices: Any) -> Value:
 
 @lowers("index_put", "_unsafe_index_put", "_index_put_impl")
 def index_put(e: Emitter, x: Value, indices: Any, values: Value, accumulate: bool = False, *_: Any) -> Value:
+    if not x.shape:
+        return e.reshape(index_put(e, e.reshape(x, (1,)), indices, values, accumulate), ())
     values = e.cast(values, x.dtype)
     given = [k for k, i in enumerate(indices) if i is not None]
     if len(given) == 1 and indices[given[0]].dtype == bool_ and product(values.shape) == 1:
@@ -269,3 +271,71 @@ def repeat_interleave(e: Emitter, repeats: Value, *, output_size: Any = None) ->
     ends = e.b.cumsum(e.cast(repeats, i64), axis=0)
     at = e.iota((total, 1), 0)
     return e.cast(e.b.sum(e.cast(e.b.le(e.unsqueeze(ends, 0), at), i64), axes=(1,), keepdims=False), e.dtype)
+
+
+@lowers("index_reduce")
+def index_reduce(
+    e: Emitter, x: Value, dim: int, at: Value, source: Value, reduce: str, *, include_self: bool = True
+) -> Value:
+    axis = e.axis(dim, len(x.shape))
+    at = e.reshape(at, tuple(product(at.shape) if k == axis else 1 for k in range(len(x.shape))))
+    return scatter_reduce(e, x, axis, e.broadcast(at, source.shape), source, reduce, include_self=include_self)
+
+
+@lowers("put")
+def put(e: Emitter, x: Value, at: Value, source: Value, accumulate: bool = False) -> Value:
+    flat, rows = e.reshape(x, (product(x.shape),)), product(at.shape)
+    return e.reshape(index_put(e, flat, [e.reshape(at, (rows,))], e.reshape(source, (rows,)), accumulate), x.shape)
+
+
+@lowers("nonzero_static")
+def nonzero_static(e: Emitter, x: Value, *, size: int, fill_value: int = -1) -> Value:
+    """i64 [size, rank]: the first `size` positions, then the fill value."""
+    rank, count = len(x.shape), product(x.shape)
+    mask = e.reshape(e.tensor(x, bool_), (count,))
+    order = e.b.sub(e.b.cumsum(e.cast(mask, i64), axis=0), e.index(1))
+    slot = e.b.where(e.b.and_(mask, e.b.lt(order, e.index(size))), order, e.index(size))
+    columns = []
+    for axis in range(rank):
+        start = e.full((size + 1,), fill_value, i64)
+        here = e.reshape(e.iota(x.shape, axis), (count,))
+        columns.append(e.slice(e.b.scatter_elements(start, slot, here, axis=0), 0, 0, size))
+    return e.b.concat(*(e.unsqueeze(c, 1) for c in columns), axis=1) if columns else e.full((size, 0), 0, i64)
+
+
+@lowers("_embedding_bag", "_embedding_bag_forward_only")
+def embedding_bag(
+    e: Emitter,
+    weight: Value,
+    indices: Value,
+    offsets: Value,
+    scale_grad_by_freq: bool = False,
+    mode: int = 0,
+    sparse: bool = False,
+    per_sample_weights: Value | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int = -1,
+) -> tuple[Value | None, ...]:
+    """Sum, mean or maximum of each bag's rows, padding left out; bag b is indices[offsets[b] : offsets[b+1]]."""
+    if e.uses(1, 2, 3):
+        raise UnsupportedError("training through embedding_bag is not supported", hint="use embedding and a reduction")
+    bags, width = e.shape
+    count = indices.shape[0]
+    rows = e.b.gather(weight, indices, axis=0)
+    starts = e.slice(e.cast(offsets, i64), 0, 0, bags)
+    at = e.iota((count, 1), 0)
+    bag = e.b.sub(e.b.sum(e.cast(e.b.le(e.unsqueeze(starts, 0), at), i64), axes=(1,), keepdims=False), e.index(1))
+    counted = e.b.ne(e.cast(indices, i64), e.index(int(padding_idx)))
+    if per_sample_weights is not None:
+        rows = e.b.mul(rows, e.unsqueeze(per_sample_weights, 1))
+    neutral = weight.dtype.min if mode == 2 else 0
+    rows = e.b.where(e.unsqueeze(counted, 1), rows, e.number(neutral, weight.dtype))
+    start = e.full((bags, width), neutral, weight.dtype)
+    y = e.b.scatter_nd(start, e.unsqueeze(bag, 1), rows, reduction="max" if mode == 2 else "add")
+    sizes = e.b.scatter_nd(e.full((bags,), 0, i64), e.unsqueeze(bag, 1), e.cast(counted, i64), reduction="add")
+    sizes = e.unsqueeze(sizes, 1)
+    if mode == 1:
+        y = e.b.div(y, e.cast(e.b.max(sizes, e.index(1)), y.dtype))
+    if mode == 2:
+        y = e.b.where(e.b.eq(sizes, e.index(0)), e.number(0, y.dtype), y)
+    return y, None, None, None

@@ -128,10 +128,10 @@ def avg_pool_backward(
         matrices[0] = matrices[0] / divisor_override
     else:
         matrices = [m / c[:, None] for m, c in zip(matrices, counts, strict=True)]
-    return _along_axes(e, grad, matrices, transposed=False)
+    return along_axes(e, grad, matrices, transposed=False)
 
 
-def _along_axes(e: Emitter, x: Value, matrices: Any, transposed: bool) -> Value:
+def along_axes(e: Emitter, x: Value, matrices: Any, transposed: bool) -> Value:
     """Contract each of the last axes of x with a constant matrix [in, out]."""
     n = len(matrices)
     rank = len(x.shape)
@@ -178,7 +178,7 @@ def adaptive_avg_pool(e: Emitter, x: Value, output_size: Any) -> Value:
             count_include_pad=False,
         )
         return _unbatched(e, y, n, x)
-    return _along_axes(e, x, [_adaptive_matrix(s, o) for s, o in zip(sizes, out, strict=True)], transposed=True)
+    return along_axes(e, x, [_adaptive_matrix(s, o) for s, o in zip(sizes, out, strict=True)], transposed=True)
 
 
 def _adaptive_matrix(size: int, out: int) -> Any:
@@ -199,7 +199,7 @@ def adaptive_avg_pool_backward(e: Emitter, grad: Value, x: Value) -> Value:
         return e.broadcast(e.b.div(grad, e.tensor(product(sizes), grad.dtype)), x.shape)
     if not is_static(out) or not is_static(sizes):
         raise UnsupportedError("the gradient of adaptive pooling of dynamic sizes is not supported")
-    return _along_axes(e, grad, [_adaptive_matrix(s, o) for s, o in zip(sizes, out, strict=True)], transposed=False)
+    return along_axes(e, grad, [_adaptive_matrix(s, o) for s, o in zip(sizes, out, strict=True)], transposed=False)
 
 
 @lowers("adaptive_max_pool2d", "adaptive_max_pool3d")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from effcc.errors import UnsupportedError
 from effcc.frontends.torch.emitter import Emitter, lowers
 from effcc.ir import Value, i64
 
@@ -87,3 +88,37 @@ def cumulative_extremum(e: Emitter, x: Value, dim: int) -> tuple[Value, Value]:
     ordered = e.cast(x, i64) if x.dtype.is_bool else x
     values, at = getattr(e.b, e.target.split(".")[1])(ordered, axis=axis)
     return e.cast(values, x.dtype), at
+
+
+@lowers("nanmedian.dim")
+def nanmedian(e: Emitter, x: Value, dim: int = -1, keepdim: bool = False) -> tuple[Value, Value]:
+    """The lower middle of the numbers of each row (sorting puts NaN last); NaN where there is none."""
+    if not x.dtype.is_float:
+        return median(e, x, dim, keepdim)
+    if not x.shape:
+        return _scalar_pair(e, x)
+    axis = e.axis(dim, len(x.shape))
+    values, indices = e.b.sort(x, axis=axis, descending=False, stable=True)
+    numbers = e.b.sum(e.cast(e.b.not_(e.b.isnan(x)), i64), axes=(axis,), keepdims=True)
+    middle = e.b.floordiv(e.b.max(e.b.sub(numbers, e.index(1)), e.index(0)), e.index(2))
+    picked = [e.b.gather_elements(v, middle, axis=axis) for v in (values, indices)]
+    return tuple(picked if keepdim else (e.reshape(v, e.shape) for v in picked))  # type: ignore[return-value]
+
+
+@lowers("nanmedian.default")
+def nanmedian_all(e: Emitter, x: Value) -> Value:
+    from effcc.ir import product
+
+    return e.reshape(nanmedian(e, e.reshape(x, (product(x.shape),)), 0, True)[0], ())
+
+
+@lowers("_unique2", "unique_consecutive", "unique_dim")
+def unique(e: Emitter, x: Value, *args: Any, **kwargs: Any) -> Any:
+    """Sorted distinct elements, where each element went, how often each occurs."""
+    from effcc.ir import product
+
+    if "_unique2" not in e.target:
+        raise UnsupportedError("unique along an axis and unique_consecutive are not supported")
+    flat = e.reshape(x, (product(x.shape),))
+    values, _, inverse, counts = e.b.unique(flat, axis=None, sorted=True, size=e.new_size(x))
+    return values, e.reshape(inverse, x.shape), counts

@@ -347,3 +347,19 @@ def movedim(e: Emitter, x: Value, source: Any, destination: Any) -> Value:
     moved = {e.axis(d, rank): e.axis(s, rank) for s, d in zip(source, destination, strict=True)}
     rest = iter(k for k in range(rank) if k not in moved.values())
     return e.transpose(x, [moved[k] if k in moved else next(rest) for k in range(rank)])
+
+
+@lowers("diagonal_scatter")
+def diagonal_scatter(e: Emitter, x: Value, src: Value, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Value:
+    rank = len(x.shape)
+    a, b = e.axis(dim1, rank), e.axis(dim2, rank)
+    order = [*(k for k in range(rank) if k not in (a, b)), a, b]
+    plane = e.transpose(x, order)
+    rows, cols = plane.shape[-2:]
+    flat = e.reshape(plane, (*plane.shape[:-2], rows * cols))
+    count = src.shape[-1]
+    first = offset if offset >= 0 else cols * -offset
+    at = e.b.add(e.b.mul(e.iota((count,), 0), e.index(cols + 1)), e.index(first))
+    at = e.broadcast(at, src.shape)
+    written = e.b.scatter_elements(flat, at, e.tensor(src), axis=rank - 2)
+    return e.transpose(e.reshape(written, plane.shape), [order.index(k) for k in range(rank)])
