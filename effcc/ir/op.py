@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 REGISTRY: dict[str, type[Op]] = {}
 FAMILY_MODULES = ("constant", "elementwise", "contraction", "window", "reduction", "normalization", "view", "index", "resample",
-                  "sort", "scan", "control", "quantize", "random", "attention", "fused")
+                  "sort", "scan", "control", "quantize", "random", "attention", "sequence", "fused")
 
 
 @dataclass_transform(frozen_default=True)

@@ -83,6 +83,8 @@ def test_resize_is_onnxs(agree, mode, coordinate):
         for antialias, exclude in ((False, False), (False, True), (True, False), (True, True)):
             if mode == "nearest" and (antialias or exclude) or mode == "linear" and exclude:
                 continue
+            if coordinate == "pytorch_half_pixel" and 1 in sizes[2:]:
+                continue  # ONNX's reference implementation has -0.5 there, its specification 0
             got = agree(Resize(sizes, mode, coordinate, antialias=antialias, exclude_outside=exclude), x)
             want = onnx_run("Resize", [x, None, None, np.array(sizes)], mode=mode, coordinate_transformation_mode=coordinate,
                             antialias=int(antialias), exclude_outside=int(exclude))
@@ -137,7 +139,7 @@ def test_grid_sample_refuses():
             op.result_types(tuple(Tensor(f32, t) for t in types))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 99), ratio=st.integers(0, 3), mode=st.sampled_from(["avg", "max"]), aligned=st.booleans())
 def test_roi_align(agree, seed, ratio, mode, aligned):
     rng = np.random.default_rng(seed)
