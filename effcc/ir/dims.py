@@ -97,7 +97,10 @@ class Arithmetic:
     """Arithmetic of a lone symbol, by way of its expression."""
 
     __slots__ = ()
-    expr: Expr
+
+    @property
+    def expr(self) -> Expr:
+        raise NotImplementedError
 
     def __add__(self, other: Dim) -> Dim: return self.expr + other
     def __radd__(self, other: Dim) -> Dim: return self.expr + other
@@ -164,9 +167,9 @@ class Extremum(Atom):
 Dim = Union[int, Expr, Symbol]
 
 
-def _terms(x: Dim) -> Iterable[tuple[tuple[Atom, ...], int]]:
+def _terms(x: Dim) -> tuple[tuple[tuple[Atom, ...], int], ...]:
     if isinstance(x, int):
-        return [((), x)] if x else []
+        return (((), x),) if x else ()
     return x.expr.terms if isinstance(x, Atom) else x.terms
 
 

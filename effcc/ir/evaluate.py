@@ -15,6 +15,7 @@ array([0., 2., 4.], dtype=float32)
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -215,7 +216,7 @@ class _Evaluator:
 
 def _either(*masks: Array | None) -> Array | None:
     known = [m for m in masks if m is not None]
-    return None if not known else known[0] if len(known) == 1 else np.logical_or(known[0], _either(*known[1:]))
+    return functools.reduce(np.logical_or, known) if known else None
 
 
 def _apply(fn: str, dtype: DType, source: DType, args: list[Lanes]) -> Lanes:
