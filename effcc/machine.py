@@ -80,7 +80,8 @@ class Machine:
     """A CPU as code generation sees it. Cache sizes are bytes; L1 and L2 are one core's, L3 is that of all cores."""
 
     architecture: str = "x86_64"
-    mcpu: str = "x86-64"
+    mcpu: str = "generic"
+    """The name it was declared by, for people."""
     features: frozenset[str] = frozenset()
     cores: int = 1
     l1: int = 32 << 10
@@ -96,6 +97,21 @@ class Machine:
     @property
     def vector_registers(self) -> int:
         return 32 if self.vector_bits == 512 or self.architecture == "aarch64" else 16
+
+    @property
+    def llvm_cpu(self) -> str:
+        """LLVM's name for the highest psABI level that the features cover; the sets beyond it are given one by one.
+
+        Not `mcpu`: LLVM would use whatever else it believes such a CPU to have, and an artifact could not say so.
+        """
+        if self.architecture != "x86_64":
+            return "generic"
+        level = "x86-64"
+        for name, needed in _LEVELS.items():
+            if not self.features.issuperset(needed):
+                break
+            level = name
+        return level
 
     def has(self, *features: str) -> bool:
         return self.features.issuperset(features)
@@ -118,7 +134,7 @@ def host() -> Machine:
     caches = _caches()
     return Machine(
         architecture=architecture,
-        mcpu=_mcpu(architecture, features),
+        mcpu="native",
         features=features,
         cores=available_cores(),
         l1=caches.get(1, 32 << 10),
@@ -143,7 +159,7 @@ def available_cores() -> int:
 
 
 def parse(text: str) -> Machine:
-    """A target such as `cpu`, `cpu{threads=2}` or `cpu{mcpu=skylake-avx512,threads=2,l2=2m,features=+avx512vnni}`.
+    """A target such as `cpu`, `cpu{threads=2}` or `cpu{mcpu=skylake-avx512,threads=2,l2=2m,with=avx512vnni+avxvnni}`.
 
     Without `mcpu` it is the host; with one, what that CPU is known to have, whatever this machine is.
 
@@ -168,19 +184,33 @@ def parse(text: str) -> Machine:
             machine = replace(machine, cores=_size(value, text))
         elif key in ("l1", "l2", "l3"):
             machine = replace(machine, **{key: _size(value, text)})
-        elif key == "features":
-            machine = replace(machine, features=_edited(machine.features, value, text))
+        elif key in ("with", "without"):
+            named = _named(value, text)
+            features = machine.features | named if key == "with" else _without(machine.features, named)
+            machine = replace(machine, mcpu="generic", features=features)
         elif key != "mcpu":
-            raise EffccError(f"unknown target option {key!r}", where=text, hint="known: mcpu threads l1 l2 l3 features")
+            known = "mcpu threads l1 l2 l3 with without"
+            raise EffccError(f"unknown target option {key!r}", where=text, hint=f"known are {known}")
     return machine
 
 
-def _edited(features: frozenset[str], edits: str, text: str) -> frozenset[str]:
-    for sign, name in re.findall(r"([+-]?)([^+\s]+?)(?=[+\s]|-(?=avx|sse|amx|fma|neon)|$)", edits):
-        if name not in _KNOWN:
-            raise EffccError(f"unknown CPU feature {name!r}", where=text, hint="known: " + " ".join(sorted(_KNOWN)))
-        features = features - {name} if sign == "-" else features | {name}
+def _named(names: str, text: str) -> frozenset[str]:
+    features = frozenset(names.split("+"))
+    if unknown := features - _KNOWN:
+        raise EffccError(f"unknown CPU feature {min(unknown)!r}", where=text, hint="known: " + " ".join(sorted(_KNOWN)))
     return features
+
+
+def _without(features: frozenset[str], removed: frozenset[str]) -> frozenset[str]:
+    """`features` less the removed ones, and less those that LLVM would bring them back for."""
+    families = {
+        "avx": ("avx", "fma", "f16c"),
+        "avx2": ("avx2", "avx512", "avxvnni"),
+        "avx512f": ("avx512",),
+        "amx-tile": ("amx",),
+    }
+    prefixes = tuple(prefix for name in removed for prefix in families.get(name, ()))
+    return frozenset(name for name in features - removed if not (prefixes and name.startswith(prefixes)))
 
 
 def _size(value: str, text: str) -> int:
@@ -188,18 +218,6 @@ def _size(value: str, text: str) -> int:
     if match is None or int(match[1]) < 1:
         raise EffccError(f"{value!r} is not a positive number", where=text, hint="write 4, 512k or 2m")
     return int(match[1]) << {"": 0, "k": 10, "m": 20}[match[2]]
-
-
-def _mcpu(architecture: str, features: frozenset[str]) -> str:
-    """The name of LLVM for the host: a psABI level on x86 (the sets beyond it are given one by one)."""
-    if architecture != "x86_64":
-        return "generic"
-    level = "x86-64"
-    for name, needed in _LEVELS.items():
-        if not features.issuperset(needed):
-            break
-        level = name
-    return level
 
 
 def _features() -> frozenset[str]:

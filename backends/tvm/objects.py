@@ -107,7 +107,7 @@ def compile_driver(architecture: str, cache: ObjectCache | None = None) -> bytes
 
 def driver_text(architecture: str) -> str:
     """The driver's LLVM IR, complete: with a target, and with the architecture's spin hint."""
-    metadata = str(llvm_target(Machine(architecture, _BASELINE[architecture]))).replace('"', "\\22")
+    metadata = str(llvm_target(Machine(architecture))).replace('"', "\\22")
     return "\n".join(
         (
             f'target triple = "{architecture}-unknown-linux-gnu"',
@@ -126,14 +126,13 @@ def llvm_target(machine: Machine) -> tvm.target.Target:
         {
             "kind": "llvm",
             "mtriple": f"{machine.architecture}-unknown-linux-gnu",
-            "mcpu": machine.mcpu,
+            "mcpu": machine.llvm_cpu,
             "mattr": [f"+{feature}" for feature in features],
             "fast-math-contract": True,
         }
     )
 
 
-_BASELINE = {"x86_64": "x86-64", "aarch64": "generic"}
 _PAUSE = {
     "x86_64": "declare void @llvm.x86.sse2.pause()\n"
     "define internal void @pause() alwaysinline {\n  call void @llvm.x86.sse2.pause()\n  ret void\n}",
@@ -143,7 +142,8 @@ _PAUSE = {
 
 # TVM's own pipeline for CPUs less what serves GPUs, blocks and schedules, which kernels built by the IRBuilder lack,
 # and less the simplifications: LLVM repeats them, they take long on let-bound vector code, and StmtSimplify takes
-# floats for reals: (x + 1e8) - 1e8 becomes x, x != x false.
+# floats for reals: (x + 1e8) - 1e8 becomes x, x != x false. Nor FlattenBuffer, which flat buffers do not need: it adds
+# 0 to vector indices, and then only a simplifier sees that they are consecutive.
 LOWERING = tvm.transform.Sequential(
     [
         tirx.transform.BF16ComputeLegalize(),
@@ -228,7 +228,7 @@ def _key(function: tirx.PrimFunc, machine: Machine) -> str:
         anonymous.script(show_meta=True),
         tvm_ffi.structural_hash(anonymous, map_free_vars=True),
         machine.architecture,
-        machine.mcpu,
+        machine.llvm_cpu,
         " ".join(sorted(machine.features)),
         _versions(),
     )

@@ -26,13 +26,16 @@ def test_the_second_compile_comes_from_the_cache(toys, tmp_path, monkeypatch):
     assert objects.compile_kernels([toys.add("a")], host(), cache=cache) == first
 
 
-@pytest.mark.parametrize("change", [{"mcpu": "x86-64"}, {"features": frozenset(("sse2",))}])
+@pytest.mark.parametrize(
+    "change", [{"architecture": "aarch64", "features": frozenset()}, {"features": frozenset(("sse2",))}]
+)
 def test_the_target_is_part_of_the_key(toys, tmp_path, change):
-    machine = Machine("x86_64", "x86-64-v2", frozenset(("sse2", "ssse3")))
-    other = replace(machine, **change)
+    machine = Machine("x86_64", "mine", frozenset(("sse2", "ssse3")))
+    machines = (machine, replace(machine, **change), replace(machine, mcpu="yours", cores=9))
     cache = ObjectCache(tmp_path)
-    a, b = (objects.compile_kernels([toys.add("a")], m, cache=cache)[0] for m in (machine, other))
+    a, b, c = (objects.compile_kernels([toys.add("a")], m, cache=cache)[0] for m in machines)
     assert a.symbol != b.symbol
+    assert a == c  # neither names nor cores change the code
 
 
 def test_compiling_is_reproducible(toys):
