@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,8 @@ def sources(folder: str) -> list[Path]:
     return sorted(Path(directory, name) for directory, _, files in walk for name in files if name.endswith(".py"))
 
 
-def imported(path: Path) -> Iterator[tuple[str, int]]:
+@functools.cache
+def imported(path: Path) -> list[tuple[str, int]]:
     """Each absolute module name that a file imports anywhere, also inside functions, with its line.
 
     `from effcc import passes` counts as effcc.passes; relative imports are resolved against the file's place.
@@ -33,14 +34,15 @@ def imported(path: Path) -> Iterator[tuple[str, int]]:
     package = path.relative_to(ROOT).with_suffix("").parts[:-1]
     if package and package[0] in ROOMS:
         package = ("effcc", *package)
+    found: list[tuple[str, int]] = []
     for node in ast.walk(ast.parse(path.read_text(), str(path))):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, node.lineno) for alias in node.names)
+            found += [(alias.name, node.lineno) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             anchor = package[: len(package) - node.level + 1] if node.level else ()
             module = ".".join((*anchor, *([node.module] if node.module else [])))
-            yield module, node.lineno
-            yield from ((f"{module}.{alias.name}", node.lineno) for alias in node.names)
+            found += [(module, node.lineno), *((f"{module}.{alias.name}", node.lineno) for alias in node.names)]
+    return found
 
 
 def offences(folder: str, *forbidden: str) -> list[str]:
