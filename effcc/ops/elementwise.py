@@ -14,7 +14,7 @@ from effcc.ir.dims import Dim, bounds, dim_max
 from effcc.ir.lazy import F, torch
 from effcc.ir.op import Op, require, tensor
 from effcc.ir.scalar import Compute, Read, Scalar
-from effcc.ir.types import DType, Tensor, Type, bool_
+from effcc.ir.types import DType, Tensor, Type, bool_, f32
 
 
 def broadcast_dim(a: Dim, b: Dim) -> Dim:
@@ -59,6 +59,8 @@ def broadcast_index(shape: tuple[Dim, ...], result: tuple[Dim, ...], at: tuple[S
 
 
 FLOAT, INTEGER, BOOL = "f", "iu", "b"
+NARROW_FLOATS = {"f8e4m3": 448.0, "f8e5m2": 57344.0, "f8e4m3fnuz": 240.0, "f8e5m2fnuz": 57344.0, "f4": 6.0}
+"""The narrow floating-point dtypes and their greatest finite values (OCP 8-bit Floating Point 1.0; Microscaling 1.0)."""
 
 
 class Elementwise(Op):
@@ -530,6 +532,9 @@ class Cast(Unary):
             return x
         if self.to.is_bool:
             return x.ne(0)
+        if self.saturate and self.to.name in NARROW_FLOATS:
+            top = NARROW_FLOATS[self.to.name]
+            x = s.minimum(s.maximum(x if x.dtype.is_float else s.cast(x, f32), -top), top)
         return s.cast(x, self.to)
 
     def reference(self, x: Any) -> Any:
@@ -541,8 +546,8 @@ class Cast(Unary):
             if self.to.kind == "i":
                 wide = torch.where(wide > self.to.max, wide - (1 << self.to.bits), wide)
             return wide.to(self.to.torch)
-        if self.saturate and self.to.bits == 8 and self.to.is_float:
-            top = torch.finfo(self.to.torch).max
+        if self.saturate and self.to.name in NARROW_FLOATS:
+            top = NARROW_FLOATS[self.to.name]
             return torch.where(x.isnan(), x, x.clamp(-top, top)).to(self.to.torch)
         if self.to.name == "f8e4m3":  # no infinities: beyond the last rounding interval NaN (newer torch saturates by itself)
             wide = x.to(torch.float64)

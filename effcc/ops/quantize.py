@@ -14,9 +14,7 @@ from effcc.ir.lazy import torch
 from effcc.ir.op import Op, require, tensor
 from effcc.ir.scalar import Compute, Read, Scalar
 from effcc.ir.types import DType, Tensor, Type, f32, f64, i8, i32
-
-NARROW_FLOATS = {"f8e4m3": 448.0, "f8e5m2": 57344.0, "f8e4m3fnuz": 240.0, "f8e5m2fnuz": 57344.0, "f4": 6.0}
-"""Floating-point targets and their greatest finite values (OCP 8-bit Floating Point 1.0; Microscaling 1.0)."""
+from effcc.ops.elementwise import NARROW_FLOATS
 
 
 def is_quantized(dtype: DType) -> bool:
