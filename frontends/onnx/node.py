@@ -34,18 +34,9 @@ if TYPE_CHECKING:
 Handler = Callable[..., Any]
 HANDLERS: dict[tuple[str, str], Handler] = {}
 FAMILIES = (
-    "elementwise",
-    "shape",
-    "index",
-    "reduction",
-    "contraction",
-    "window",
-    "normalization",
-    "attention",
-    "quantize",
-    "control",
-    "sequence",
-)
+    "elementwise", "shape", "index", "reduction", "contraction", "window", "normalization", "attention", "quantize",
+    "recurrent", "control", "sequence", "resample", "signal", "random", "training", "features",
+)  # fmt: skip
 
 
 def onnx_op(*names: str, domain: str = "") -> Callable[[Handler], Handler]:

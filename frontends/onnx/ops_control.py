@@ -219,7 +219,7 @@ def _scan(n: OnnxNode, states: list[Value], scanned: list[Value]) -> tuple[Value
         scope.names[name] = b.input(name, state.type)
     last = b.sub(_size_inside(scope, length - 1), i) if any(backwards) else i
     for name, x, axis, backward in zip(names[len(states) :], scanned, axes, backwards, strict=True):
-        scope.names[name] = b.gather(scope._bring(x), last if backward else i, axis=axis)
+        scope.names[name] = b.gather(scope.bring(x), last if backward else i, axis=axis)
     scope.run(body)
     results = [b.const(np.array(True)), *(scope.lookup(o.name, f"output {o.name!r}") for o in body.output)]
     (graph,), captured = n.scope.close([scope], [results])

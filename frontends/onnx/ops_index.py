@@ -163,3 +163,27 @@ def max_unpool(n: OnnxNode, x: Value, index: Value, output_shape: Value | None =
         return y
     wanted = n.dims(output_shape, "the output shape")
     return n.b.pad(y, pads=(*[0] * len(pooled), *(w - p for w, p in zip(wanted, pooled, strict=True))))
+
+
+@onnx_op("NonMaxSuppression")
+def non_max_suppression(
+    n: OnnxNode,
+    boxes: Value,
+    scores: Value,
+    most: Value | None = None,
+    overlap: Value | None = None,
+    least: Value | None = None,
+) -> Value:
+    count = 0 if most is None else n.integer(most, "the number of boxes")
+    iou, threshold = (None if v is None else float(n.array(v, "the threshold").item()) for v in (overlap, least))
+    classes, spatial = scores.shape[1], boxes.shape[1]
+    bound = product((boxes.shape[0], classes, dim_min(max(count, 0), spatial)))
+    return n.b.nms(
+        boxes,
+        scores,
+        size=data_size(n, n.b.add(n.b.amax(scores, axes=(0, 1, 2)), n.b.amax(boxes, axes=(0, 1, 2))), bound),
+        max_output=count,
+        iou_threshold=iou or 0.0,
+        score_threshold=threshold,
+        center_point_box=bool(n.attr("center_point_box", 0)),
+    )

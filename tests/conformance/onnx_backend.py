@@ -125,7 +125,7 @@ def specialised(model: Any, inputs: list[Any]) -> Any:
     constants = {t.name for t in model.graph.initializer}
     names = [i.name for i in model.graph.input if i.name not in constants]
     given = dict(zip(names, inputs, strict=False))
-    shapes: dict[str, Any] = {}
+    shapes: dict[str, Any] = {n: x.shape for n, x in given.items() if isinstance(x, np.ndarray) and 0 in x.shape}
     fixed: dict[str, Any] = {}
     while True:
         try:
