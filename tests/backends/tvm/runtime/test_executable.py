@@ -188,6 +188,45 @@ def test_each_thread_has_its_own_scratch(load, toys):
         np.testing.assert_array_equal(run(x, threads=4)[0], 2 * x)
 
 
+def test_workers_take_their_share(load, toys):
+    """Both threads leave traces in their scratch: at most after a few calls, however busy the machine is."""
+    program = Program(sizes=("N",), inputs=(X,), outputs=(Y,), scratch=(64,),
+                      steps=(Launch("double", ("x", "y"), tiles=TILES),))  # fmt: skip
+    run = load(program, double=toys.scratch("double"))
+    x = np.ones(16 * 100_000, "f4")
+    for _ in range(200):
+        run(x, threads=2)
+        if run._contexts[0]._scratch.view("f4").reshape(2, 16).all():
+            break
+    else:
+        pytest.fail("only one thread ever worked")
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_every_tile_of_every_launch_runs_once(load, toys, threads):
+    """Launches too short for workers to keep up: they come late, leave late, sleep, wake; nothing is lost or run twice."""
+    program = Program(
+        inputs=(Input("x", "f32", (80,), overwritten=True), Input("trips", "i64")),
+        outputs=(Output("y", "f32", (80,), alias="x"),),
+        steps=(
+            LoadSize("T", "trips"),
+            SetSize("i", 0),
+            While(
+                ("less", "i", "T"),
+                (
+                    Launch("one", ("x", "x"), (80,), tiles=5),
+                    Launch("one", ("x", "x"), (80,), tiles=5, work=0),
+                    SetSize("i", ("add", "i", 1)),
+                ),
+            ),
+        ),
+    )
+    run = load(program, one=toys.add("one"))
+    for trips in (20_000, 1, 2, 20_000):
+        (y,) = run(np.zeros(80, "f4"), np.array(trips), threads=threads)
+        np.testing.assert_array_equal(y, np.full(80, 2 * trips, "f4"))
+
+
 def test_sizes_found_at_run_time(load, toys):
     found = Output("y", "f32", ("K",), bound=("N",))
     program = Program(
