@@ -11,7 +11,7 @@ import torch
 from effcc.interp import bind_type, run
 from effcc.ir import Builder, Op, Symbol, Tensor
 from effcc.ir.blob import Blob
-from effcc.ir.evaluate import carrier, evaluate_nest
+from effcc.ir.evaluator import carrier, evaluate_nest
 from effcc.ir.types import DType
 
 TOLERANCE = {"f64": 1e-12, "f32": 2e-5, "f16": 4e-3, "bf16": 3e-2, "f8e4m3": 0.13, "f8e5m2": 0.26}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from effcc.errors import TypeRuleError
 from effcc.ir import DType, Symbol, Tensor, bool_, f32, i32, i64, load_ops
-from effcc.ir.evaluate import evaluate_nest
+from effcc.ir.evaluator import evaluate_nest
 from effcc.ops.elementwise import BOOL, FLOAT, INTEGER, Add, Cast, Clip, Div, Elementwise, Gelu, Identity, Isinf, Mod, Pow, Shl, Shr, Where
 
 ALL = {n: c for n, c in load_ops().items() if issubclass(c, Elementwise)}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from effcc.errors import TypeRuleError
 from effcc.interp import run
 from effcc.ir import Builder, Symbol, Tensor, bool_, f32, i32, i64
-from effcc.ir.evaluate import evaluate_nest
+from effcc.ir.evaluator import evaluate_nest
 from effcc.ops.index import (
     DimValue,
     DynamicSlice,
