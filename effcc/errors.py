@@ -31,5 +31,19 @@ class UnsupportedError(EffccError):
     """Something well formed that effcc cannot compile (yet), named."""
 
 
+class NeedsValue(UnsupportedError):
+    """The graph's structure depends on run-time data: import it again with these inputs' values, or shapes, fixed.
+
+    inputs: those whose values are needed.   shapes: those whose shapes are.
+    inside: whether the data arise inside of a loop, so that no input can settle them (unrolling may).
+    """
+
+    def __init__(self, message: str, *, where: object = None, inputs: tuple[str, ...] = (),
+                 shapes: tuple[str, ...] = (), inside: bool = False):
+        self.inputs, self.shapes, self.inside = inputs, shapes, inside
+        wanted = ", ".join([f"the value of {i!r}" for i in inputs] + [f"the shape of {s!r}" for s in shapes])
+        super().__init__(message, where=where, hint=f"specialise on {wanted}" if wanted else None)
+
+
 class InputError(EffccError):
     """Run-time inputs that do not fit the program's signature."""

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from effcc.errors import InputError, UnsupportedError
-from effcc.frontends.onnx.node import Absent, Items, NeedsValue
-from effcc.frontends.onnx.proto import Source, element_dtype, opsets
+from effcc.errors import InputError, NeedsValue, UnsupportedError
+from effcc.frontends.onnx.node import Absent, Items
+from effcc.frontends.onnx.proto import Source, element_dtype, inputs, opsets
 from effcc.frontends.onnx.scope import GraphBuilder, Item, Scope, finish, refuse_strings
 from effcc.frontends.onnx.values import Contents
 from effcc.ir.dims import Dim, Symbol, as_symbol, substitute
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import onnx
 
 Shape = Sequence[Any]
-"""An overriding shape: a size, a symbol's name, a (lowest, highest) range, a Symbol, or None (as in the model), an axis."""
+"""An overriding shape: an axis is a size, a symbol's name, a (low, high) range, a Symbol, or None (as declared)."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Importer:
         builder = GraphBuilder(_identifier(graph.name) or "main", self.contents)
         scope = Scope(self, builder, opsets(self.source.model))
         _check_opsets(scope.opsets, self.source.name)
-        inputs = self._inputs(scope, graph)
+        ports = self._inputs(scope, graph)
         scope.run(graph)
         outputs: list[Port] = []
         results: list[Value] = []
@@ -93,12 +93,11 @@ class Importer:
             for p in outputs
             for i, v in enumerate(results[j] for j in p.positions)
         }
-        return Imported(finish(builder, results, names), tuple(inputs), tuple(outputs))
+        return Imported(finish(builder, results, names), tuple(ports), tuple(outputs))
 
     # -- inputs --
     def _inputs(self, scope: Scope, graph: onnx.GraphProto) -> list[Port]:
-        constants = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
-        declared = [i for i in graph.input if i.name not in constants]
+        declared = inputs(graph)
         for name in (*self.shapes, *self.fixed):
             if name not in {i.name for i in declared}:
                 raise InputError(
@@ -204,7 +203,7 @@ class Importer:
         return names, any(v not in self.inputs for v in leaves)
 
     def origin(self, symbols: Iterable[Symbol]) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
-        """Where symbols come from: inputs whose values define them, inputs whose shapes do, and whether loops are involved."""
+        """Where symbols come from: inputs whose values define them, those whose shapes do, and whether loops do."""
         values: dict[str, None] = {}
         shapes: dict[str, None] = {}
         inside = False

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from effcc.errors import ParseError, UnsupportedError
+from effcc.errors import NeedsValue, ParseError, UnsupportedError
 from effcc.frontends.onnx.proto import Source, array, element_dtype
 from effcc.ir.dims import Dim, Expr, Symbol, symbols
 from effcc.ir.graph import Value
@@ -56,35 +56,6 @@ def handler(domain: str, name: str) -> Handler | None:
         for family in FAMILIES:
             importlib.import_module(f"effcc.frontends.onnx.ops_{family}")
     return HANDLERS.get((domain, name))
-
-
-class NeedsValue(UnsupportedError):
-    """The graph's structure depends on run-time data: import again with these inputs' values (or shapes) fixed.
-
-    inputs: graph inputs whose values are needed (`fixed`).   shapes: graph inputs whose shapes are (`shapes`).
-    inside: whether the data arise inside of a loop, so that no input can settle them (unrolling may).
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        where: object = None,
-        inputs: tuple[str, ...] = (),
-        shapes: tuple[str, ...] = (),
-        inside: bool = False,
-    ):
-        self.inputs, self.shapes, self.inside = inputs, shapes, inside
-        named = " and ".join(
-            filter(
-                None,
-                (
-                    f"fixed={{{', '.join(f'{i!r}: ...' for i in inputs)}}}" if inputs else "",
-                    f"shapes={{{', '.join(f'{s!r}: ...' for s in shapes)}}}" if shapes else "",
-                ),
-            )
-        )
-        super().__init__(message, where=where, hint=f"specialise: {named}" if named else None)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def einsum(n: OnnxNode, *operands: Value) -> Value:
 
 
 def _equation(n: OnnxNode, operands: tuple[Value, ...]) -> tuple[list[list[str]], list[str]]:
-    """Labels of each operand's axes and of the result's; an ellipsis becomes labels '0', '1', ... counted from its end."""
+    """Labels of each operand's axes and the result's; those of an ellipsis are '0', '1', ... counted from its end."""
     text = n.attr("equation").replace(" ", "")
     left, arrow, right = text.partition("->")
     terms = left.split(",")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from effcc.errors import TypeRuleError
-from effcc.frontends.onnx.node import Items, NeedsValue, OnnxNode, onnx_op
+from effcc.errors import NeedsValue, TypeRuleError
+from effcc.frontends.onnx.node import Items, OnnxNode, onnx_op
 from effcc.frontends.onnx.ops_elementwise import scalar
 from effcc.frontends.onnx.ops_index import data_size, size_value
 from effcc.frontends.onnx.ops_shape import flip, piece

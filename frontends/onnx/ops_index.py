@@ -145,7 +145,7 @@ def cumulate(n: OnnxNode, x: Value, axis: Value) -> Value:
 
 @onnx_op("MaxUnpool")
 def max_unpool(n: OnnxNode, x: Value, index: Value, output_shape: Value | None = None) -> Value:
-    """Indices are flat in the tensor that was pooled; a larger output shape places that tensor in its upper left corner."""
+    """Indices are flat in the tensor that was pooled; a larger output has that tensor in its upper left corner."""
     spatial = len(x.shape) - 2
     kernel = n.attr("kernel_shape")
     strides, pads = n.attr("strides", (1,) * spatial), n.attr("pads", (0,) * (2 * spatial))

@@ -1,4 +1,4 @@
-"""Random numbers: counter-based, from the node's seed, or where it has none, one that follows from its place in the graph."""
+"""Random numbers: counter-based, from the node's seed, or where it has none, from its place in the graph."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ Reduce = Callable[[OnnxNode, Value, tuple[int, ...], bool], Value]
 
 
 def reduced_axes(n: OnnxNode, x: Value, axes: Value | None, since: int) -> tuple[int, ...] | None:
-    """The axes to reduce; all of them where none is given, or None where `noop_with_empty_axes` says to reduce nothing."""
+    """The axes to reduce; all where none is given, or None where `noop_with_empty_axes` says to reduce nothing."""
     given = n.ints(axes, "the axes") if axes is not None else n.attr("axes") if n.version < since else None
     if not given:
         if n.attr("noop_with_empty_axes", 0):
@@ -28,8 +28,8 @@ def reduced_axes(n: OnnxNode, x: Value, axes: Value | None, since: int) -> tuple
 def reduction(
     name: str, since: int = 18, before: Callable[[OnnxNode, Value], Value] | None = None
 ) -> Callable[[Reduce], Reduce]:
-    """Register a reduction whose axes became an input at opset `since`. `before` is what it does to each element, also when
-    it reduces nothing."""
+    """Register a reduction whose axes became an input at opset `since`. `before` is what it does to each element, also
+    when it reduces nothing."""
 
     def register(reduce: Reduce) -> Reduce:
         @onnx_op(name)

@@ -101,7 +101,7 @@ def stft(n: OnnxNode, x: Value, step: Value, window: Value | None = None, length
 def mel_weight_matrix(
     n: OnnxNode, num_mel_bins: Value, dft_length: Value, sample_rate: Value, lower: Value, upper: Value
 ) -> Value:
-    """Triangular filters, equally spaced on the mel scale 2595 log₁₀(1 + f/700); the five scalars are known at import."""
+    """Triangular filters, equally spaced on the mel scale 2595 log₁₀(1 + f/700); the scalars are known at import."""
     bins, length, rate = (n.integer(v, "the filter bank") for v in (num_mel_bins, dft_length, sample_rate))
     low, high = (float(n.array(v, "the filter bank").item()) for v in (lower, upper))
     mel = np.linspace(2595 * np.log10(1 + low / 700), 2595 * np.log10(1 + high / 700), bins + 2, endpoint=False)

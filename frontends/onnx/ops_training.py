@@ -1,4 +1,4 @@
-"""Optimizer steps (ai.onnx.preview.training). Inputs: rate, step count, then groups of tensors, one of each kind a weight."""
+"""Optimizer steps (ai.onnx.preview.training). Inputs: rate, step, then the weights, their gradients and states."""
 
 from __future__ import annotations
 

@@ -82,9 +82,8 @@ def conv_transpose(n: OnnxNode, x: Value, w: Value, bias: Value | None = None) -
 def max_pool(n: OnnxNode, x: Value) -> tuple[Value, ...]:
     kernel = n.attr("kernel_shape")
     strides, pads, dilations = geometry(n, x, kernel)
-    facts = dict(
-        kernel=tuple(kernel), strides=strides, pads=pads, dilations=dilations, ceil_mode=bool(n.attr("ceil_mode", 0))
-    )
+    facts = {"kernel": tuple(kernel), "strides": strides, "pads": pads, "dilations": dilations}
+    facts["ceil_mode"] = bool(n.attr("ceil_mode", 0))
     if not n.wants(1):
         return (n.b.max_pool(x, **facts),)
     y, where = n.b.max_pool_with_indices(x, **facts)
@@ -200,7 +199,10 @@ def col2im(n: OnnxNode, x: Value, image_shape: Value, block_shape: Value) -> Val
 def deform_conv(
     n: OnnxNode, x: Value, w: Value, offset: Value, bias: Value | None = None, mask: Value | None = None
 ) -> Value:
-    """Taps read at offset positions by bilinear interpolation, then a product with the weights (Dai et al. 2017, Zhu et al. 2019)."""
+    """Taps read at offset positions by bilinear interpolation, then a product with the weights.
+
+    (Dai et al. 2017, Zhu et al. 2019)
+    """
     if len(x.shape) != 4:
         n.refuse("other than two spatial axes")
     kernel = w.shape[2:]

@@ -69,6 +69,12 @@ def _checked(source: Source) -> Source:
     return source
 
 
+def inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """The inputs of a graph; before IR version 4 its constants are listed among them, and they are none."""
+    constants = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
+    return [i for i in graph.input if i.name not in constants]
+
+
 def opsets(model: onnx.ModelProto | onnx.FunctionProto) -> dict[str, int]:
     """Domain -> version; the default domain is ''. Models before IR version 3 have none and mean opset 1."""
     versions = {o.domain if o.domain != "ai.onnx" else "": o.version for o in model.opset_import}

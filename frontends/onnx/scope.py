@@ -1,7 +1,7 @@
 """Scopes: what the names of a graph or function body stand for, and how its nodes become ops.
 
-Functions, the model's own and those that ONNX's schemas give, are inlined; nested graphs get a builder of their own, and what
-they use of the enclosing ones becomes captures.
+Functions, the model's own and those that ONNX's schemas give, are inlined; nested graphs get a builder of their own,
+and what they use of the enclosing ones becomes captures.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from effcc.frontends.onnx.importer import Importer
 
 Item = Any
-"""What an ONNX name stands for: a Value, `Items` (a sequence of known length), `Absent` (an empty optional), or None for
-an input that the caller of a function leaves out."""
+"""What an ONNX name stands for: a Value, `Items` (a sequence of known length), `Absent` (an empty optional), or None
+for an input that the caller of a function leaves out."""
 
 _MISSING = object()
 

@@ -2,13 +2,13 @@
 
     python tests/conformance/onnx_backend.py --engine cpu --jobs 2
 
-imports each model, compiles it for the target, runs it on the case's data sets and compares by the suite's own function and
-tolerances. "Unsupported" (effcc refuses by name) never counts as a pass. With `--engine cpu` a result counts only where
-every op ran as generated code, which the program's launch list has to show; `--engine interp` runs the reference
+imports each model, compiles it for the target, runs it on the case's data sets and compares by the suite's own function
+and tolerances. "Unsupported" (effcc refuses by name) never counts as a pass. With `--engine cpu` a result counts only
+where every op ran as generated code, which the program's launch list has to show; `--engine interp` runs the reference
 interpreter instead and so tests the frontend alone.
 
-Cases run in worker processes with a time limit each; outcomes are appended to a JSON-lines file, so that an interrupted run
-goes on where it stopped. `--list` writes every case that does not pass, with its reason.
+Cases run in worker processes with a time limit each; outcomes are appended to a JSON-lines file, so that an interrupted
+run goes on where it stopped. `--list` writes every case that does not pass, with its reason.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ def to_numpy(t: Any, dtype: Any) -> np.ndarray:
 # --- one case ---
 def specialised(model: Any, inputs: list[Any]) -> Any:
     """Import a model; where its structure depends on run-time data, specialise on these inputs, as Program does."""
-    from effcc.frontends.onnx import NeedsValue, imported
+    from effcc.errors import NeedsValue
+    from effcc.frontends.onnx import imported
 
     constants = {t.name for t in model.graph.initializer}
     names = [i.name for i in model.graph.input if i.name not in constants]
