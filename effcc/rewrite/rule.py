@@ -14,8 +14,9 @@ from effcc.ir.location import Loc, merge
 from effcc.rewrite.pattern import Pattern, State, build, depth, match, root_ops
 from effcc.rewrite.workspace import Item, Workspace
 
-EXACT, BOUNDED = "exact", "bounded"
-"""Contracts: bit for bit where floats hold small integers; or within rounding-error bounds (floats reassociated)."""
+EXACT, BOUNDED, REFINES = "exact", "bounded", "refines"
+"""Contracts: bit for bit where floats hold small integers; within rounding-error bounds (floats are reassociated); the
+same where the original gives a number, anything where it gives NaN."""
 
 
 class Match:

@@ -9,11 +9,12 @@ interpreter on drawn inputs, and compares by the declared contract.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from effcc.errors import EffccError
+from effcc.errors import EffccError, TypeRuleError
 from effcc.interp import run
 from effcc.ir.builder import Builder
 from effcc.ir.graph import Graph, Value
@@ -23,6 +24,8 @@ from effcc.pipeline import Context, Pass, RulePass
 from effcc.rewrite import Rule, rewrite
 from effcc.testing.compare import Mismatch, compare, random_inputs
 from effcc.testing.draw import Drawer, NothingDrawn, drawable_ops
+
+SHRINK_SECONDS = 15.0
 
 
 @dataclass
@@ -61,17 +64,37 @@ def check(target: Rule | Pass, examples: int = 100, seed: int = 0, must_fire: bo
     return tally
 
 
+class _Smallest:
+    """The smallest failing graph; shrinking stops after SHRINK_SECONDS."""
+
+    def __init__(self) -> None:
+        self.failure: Mismatch | None = None
+        self.size = (0, 0)
+        self.started = 0.0
+
+    def keep_looking(self, graph: Graph, failure: Mismatch) -> bool:
+        size = (len(graph.nodes), len(str(failure)))
+        if self.failure is None:
+            self.started = time.monotonic()
+        if self.failure is None or size <= self.size:
+            self.failure, self.size = failure, size
+        return time.monotonic() - self.started < SHRINK_SECONDS
+
+
 def _instance(rule: Rule, d: Drawer) -> Graph:
     """A graph on which the rule may fire: the rule's own example, or an instance of its pattern."""
     b = Builder("instance")
-    out = rule.example(d, b)
+    try:
+        out = rule.example(d, b)
+    except TypeRuleError as error:
+        raise NothingDrawn(str(error)) from None
     if out is None:
         return d.instance(rule.compiled)
     return b.graph(*((out,) if isinstance(out, Value) else out))
 
 
 def _contract(p: Pass) -> str:
-    return p.contract if p.contract in ("exact", "bounded") else "bounded"
+    return p.contract if p.contract in ("exact", "bounded", "refines") else "bounded"
 
 
 def _search(draw_graph: Any, change: Any, contract: str, examples: int, seed: int, must_fire: str | None) -> Tally:
@@ -79,6 +102,7 @@ def _search(draw_graph: Any, change: Any, contract: str, examples: int, seed: in
     from hypothesis import strategies as st
 
     tally = Tally()
+    smallest = _Smallest()
 
     @hypothesis.seed(seed)
     @hypothesis.settings(max_examples=examples, deadline=None, database=None, print_blob=False,
@@ -91,9 +115,18 @@ def _search(draw_graph: Any, change: Any, contract: str, examples: int, seed: in
         except NothingDrawn as why:
             tally.undrawn[str(why)] += 1
             return
-        _try(graph, change, contract, drawer, tally)
+        try:
+            _try(graph, change, contract, drawer, tally)
+        except Mismatch as failure:
+            if smallest.keep_looking(graph, failure):
+                raise
 
-    one()
+    try:
+        one()
+    except (Mismatch, hypothesis.errors.Flaky, BaseExceptionGroup):
+        if smallest.failure is None:
+            raise
+        raise smallest.failure from None
     if must_fire and not tally.fired:
         reasons = "; ".join(f"{why} ({count})" for why, count in (tally.refusals + tally.undrawn).most_common(3))
         raise AssertionError(f"rule {must_fire} never fired on {tally.drawn} drawn instances of its pattern, so the "

@@ -161,7 +161,11 @@ class Drawer:
     # -- pattern instances -------------------------------------------------------------------------------------------
     def instance(self, pattern: Pattern) -> Graph:
         """A graph that the pattern matches: its holes become inputs, its attribute holes are drawn."""
-        return _Instance(self, Builder("instance")).graph(pattern)
+        try:
+            return _Instance(self, Builder("instance")).graph(pattern)
+        except NothingDrawn:  # most patterns take floats
+            self.base_dtype, self.base_shape = f32, self.shape(1)
+            return _Instance(self, Builder("instance")).graph(pattern)
 
     # -- graphs ------------------------------------------------------------------------------------------------------
     def random_graph(self, classes: Sequence[type[Op]], size: int) -> Graph:

@@ -1,0 +1,338 @@
+"""Raising attention and rotary embedding.
+
+Attention is found from its last matmul backward: softmax, then whatever scales and masks the scores, then q kᵀ.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from effcc.ir.graph import Value
+from effcc.passes.raise_activations import Bounded
+from effcc.rewrite import REFINES, Item, Rule, Workspace
+
+
+@dataclass
+class Scores:
+    """softmax's operand taken apart: factor * q kᵀ + masks; `bool_masks` are True where a query may attend."""
+
+    product: Item
+    factor: float
+    added: list[Value]
+    kept: list[Value]
+
+
+def take_apart(scores: Value, w: Workspace) -> Scores | str:
+    """Peel numbers and masks off the scores, down to a matmul."""
+    factor, added, kept = 1.0, [], []
+    scaled = False  # a mask below a factor would have to be scaled too
+    while True:
+        item = w.producer(scores)
+        if item is None or len(w.readers(scores)) != 1 or w.is_output(scores):
+            return "the scores are an input, or are read elsewhere too"
+        name = item.op.name
+        if name == "matmul":
+            return Scores(item, factor, added, kept)
+        if name in ("mul", "div"):
+            found = _number(item, w)
+            if found is None:
+                return f"the scores are made by a {name} that is no scaling"
+            scores, number = found
+            factor *= number if name == "mul" else 1 / number
+            scaled = True
+        elif name == "add" and not scaled:
+            found_mask = _mask(item, w)
+            if found_mask is None:
+                return "no operand of the add leads to q kᵀ"
+            scores, mask = found_mask
+            added.append(mask)
+        elif name == "where" and not scaled:
+            cond, a, c = item.operands
+            fill = w.constant(c)
+            if fill is None or fill.array.size != 1 or fill.array.reshape(-1)[0] != -math.inf:
+                return "the mask does not fill with -inf"
+            kept.append(cond)
+            scores = a
+        else:
+            return f"the scores are made by {name}"
+
+
+def _number(item: Item, w: Workspace) -> tuple[Value, float] | None:
+    """(the scores, the number) of a product or quotient."""
+    for k in (1, 0) if item.op.name == "mul" else (1,):
+        blob = w.constant(item.operands[k])
+        if blob is not None and blob.array.size == 1:
+            number = float(blob.array.reshape(-1)[0])
+            if math.isfinite(number) and number != 0 and item.operands[1 - k].type == item.result.type:
+                return item.operands[1 - k], number
+    return None
+
+
+def _mask(item: Item, w: Workspace) -> tuple[Value, Value] | None:
+    """(the scores, the mask) of a sum: the scores are the operand that comes from a matmul."""
+    for k in (0, 1):
+        scores, mask = item.operands[k], item.operands[1 - k]
+        if scores.type == item.result.type and len(w.readers(scores)) == 1 and _leads_to_matmul(scores, w):
+            return scores, mask
+    return None
+
+
+def _leads_to_matmul(v: Value, w: Workspace) -> bool:
+    for _ in range(6):
+        item = w.producer(v)
+        if item is None:
+            return False
+        if item.op.name == "matmul":
+            return True
+        if item.op.name not in ("add", "mul", "div", "where"):
+            return False
+        inner = item.operands[1] if item.op.name == "where" else item.operands[0]
+        if w.constant(inner) is not None:
+            inner = item.operands[1]
+        v = inner
+    return False
+
+
+class Attention(Bounded):
+    """softmax(c * matmul(q, kᵀ) + mask) @ v --> attention(q, k, v, mask) {scale=c}
+
+    A query that may attend to nothing gives zeros, not NaN.
+    """
+
+    contract = REFINES
+
+    def pattern(self, p: Any, scores: Any, v: Any) -> Any:
+        return p.matmul(p.softmax(scores, axis=p.any("axis")), v, transpose_b=p.any("turned"))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        rank = len(m.scores.shape)
+        if m.axis != rank - 1:
+            return "softmax is not over the last axis"
+        return None if rank >= 3 else "the scores have no axis of heads"
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        parts = take_apart(m.scores, m.workspace)
+        if isinstance(parts, str):
+            return parts
+        matmul = parts.product.op
+        q, k = parts.product.operands
+        if matmul.transpose_a:  # type: ignore[attr-defined]
+            q = swap_last_two(b, q)
+        if not matmul.transpose_b:  # type: ignore[attr-defined]
+            k = swap_last_two(b, k)
+        v = swap_last_two(b, m.v) if m.turned else m.v
+        if not len(q.shape) == len(k.shape) == len(v.shape):
+            return "q, k and v differ in rank"
+        if q.shape[:-2] != k.shape[:-2] or q.shape[:-2] != v.shape[:-2]:
+            return "the batch and head axes of q, k and v differ"
+        mask = _joined_mask(b, parts, m.scores)
+        causal = mask is not None and _is_causal(m.workspace, mask)
+        operands = (q, k, v) if mask is None or causal else (q, k, v, mask)
+        return b.attention(*operands, scale=parts.factor, causal=causal)
+
+    def example(self, d: Any, b: Any) -> Any:
+        d.kinds = "f"
+        heads, n, k, size = d.integer(1, 2), d.choose((2, 3)), d.choose((3, 2)), d.choose((2, 4))
+        dtype = d.dtype()
+        q, key, v = (b.input(name, _heads(dtype, heads, *shape))
+                     for name, shape in (("q", (n, size)), ("k", (size, k)), ("v", (k, size))))
+        scores = b.matmul(q, key)
+        if d.boolean():
+            scores = b.mul(scores, b.const(0.5, dtype)) if d.boolean() else b.div(scores, b.const(2.0, dtype))
+        if d.boolean():
+            scores = b.add(scores, b.input("mask", _heads(dtype, 1, n, k)))
+        elif d.boolean():
+            scores = b.add(scores, b.const(_causal_table(n, k, dtype), dtype))
+        return b.matmul(b.softmax(scores, axis=2), v)
+
+
+def _heads(dtype: Any, *shape: int) -> Any:
+    from effcc.ir.types import Tensor
+
+    return Tensor(dtype, shape)
+
+
+def _causal_table(n: int, k: int, dtype: Any) -> Any:
+    import numpy as np
+
+    return np.triu(np.full((n, k), -np.inf), 1).astype(dtype.numpy)
+
+
+def swap_last_two(b: Any, x: Value) -> Value:
+    rank = len(x.shape)
+    return b.transpose(x, perm=(*range(rank - 2), rank - 1, rank - 2))
+
+
+def _joined_mask(b: Any, parts: Scores, scores: Value) -> Value | None:
+    """All masks as one: bool where there is no added one, else float."""
+    mask: Value | None = None
+    for kept in parts.kept:
+        mask = kept if mask is None else b.and_(mask, kept)
+    if mask is not None and parts.added:
+        mask = b.where(mask, b.const(0.0, scores.dtype), b.const(-math.inf, scores.dtype))
+    for added in parts.added:
+        mask = added if mask is None else b.add(mask, added)
+    return mask
+
+
+FORBIDS = -1e4
+"""An added mask of this or less makes a weight of 0 (e⁻¹⁰⁰⁰⁰ underflows in every dtype)."""
+
+
+def _is_causal(w: Workspace, mask: Value) -> bool:
+    """Whether a mask is a constant that lets query i attend to keys 0..i, of as many queries as keys."""
+    import numpy as np
+
+    blob = w.constant(mask)
+    if blob is None or blob.array.ndim < 2 or any(d != 1 for d in blob.array.shape[:-2]):
+        return False
+    table = blob.array.reshape(blob.array.shape[-2:])
+    n, k = table.shape
+    if n != k:
+        return False
+    lower = np.tril(np.ones((n, k), bool))
+    if table.dtype == bool:
+        return bool((table == lower).all())
+    values = table.astype("f8")
+    return bool((values[lower] == 0).all() and (values[~lower] <= FORBIDS).all())
+
+
+class ScaleOfQuery(Bounded):
+    """attention(q * c, k, v) --> attention(q, k, v) {scale = scale * c}"""
+
+    def pattern(self, p: Any, q: Any, k: Any) -> Any:
+        attributes = {n: p.any(n) for n in ("scale", "causal", "softcap")}
+        return p.attention(p.mul(q, p.number("c")), k, p.rest("others"), **attributes)
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        return _scaled(m, m.q)
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        op = m.root.op.replace(scale=m.root.op.factor(m.q.shape[-1]) * m.number("c"))
+        return b.add(op, m.q, m.k, *m.others)
+
+    def example(self, d: Any, b: Any) -> Any:
+        q, k, v = _queries_keys_values(d, b)
+        return b.attention(b.mul(q, b.const(d.choose((0.5, -2.0, 0.0)), q.dtype)), k, v, causal=d.boolean())
+
+
+class ScaleOfKey(Bounded):
+    """attention(q, k * c, v) --> attention(q, k, v) {scale = scale * c}, also where k * c is transposed in between"""
+
+    def pattern(self, p: Any, q: Any, k: Any) -> Any:
+        attributes = {n: p.any(n) for n in ("scale", "causal", "softcap")}
+        product = p.mul(k, p.number("c"))
+        keys = p.either(product, p.transpose(product, perm=p.any("perm")))
+        return p.attention(q, keys, p.rest("others"), **attributes)
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        return _scaled(m, m.k)
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        op = m.root.op.replace(scale=m.root.op.factor(m.q.shape[-1]) * m.number("c"))
+        k = b.transpose(m.k, perm=m.perm) if hasattr(m, "perm") else m.k
+        return b.add(op, m.q, k, *m.others)
+
+    def example(self, d: Any, b: Any) -> Any:
+        q, k, v = _queries_keys_values(d, b)
+        if d.boolean():
+            k = swap_last_two(b, b.mul(swap_last_two(b, k), b.const(0.5, k.dtype)))
+        else:
+            k = b.mul(k, b.const(d.choose((0.5, 2.0)), k.dtype))
+        return b.attention(q, k, v, scale=d.choose((None, 0.25)))
+
+
+def _queries_keys_values(d: Any, b: Any) -> Any:
+    d.kinds = "f"
+    dtype, heads, size = d.dtype(), d.integer(1, 2), d.choose((2, 4))
+    return tuple(b.input(name, _heads(dtype, heads, n, size)) for name, n in (("q", 2), ("k", 3), ("v", 3)))
+
+
+def _scaled(m: Any, x: Value) -> str | None:
+    if m.scale is None and not isinstance(m.root.operands[0].shape[-1], int):
+        return "the head size is symbolic"
+    c = m.number("c")
+    return None if math.isfinite(c) and c != 0 else f"{c} is no scale"
+
+
+class Rotary(Bounded):
+    """x * cos + concat(-x[d/2:], x[:d/2]) * sin --> rotary_embedding(x, cos[:d/2], sin[:d/2])
+
+    where the halves of cos, and of sin, are equal: they come from concat(f, f), or are constants that show it.
+    """
+
+    def pattern(self, p: Any, x: Any, cos: Any, sin: Any) -> Any:
+        low = p.slice(x, starts=p.any("starts1"), stops=p.any("stops1"), steps=p.any("ones1"))
+        high = p.slice(x, starts=p.any("starts2"), stops=p.any("stops2"), steps=p.any("ones2"))
+        turned = p.concat(p.neg(high), low, axis=p.any("axis"))
+        return p.add(p.mul(x, cos), p.mul(turned, sin))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        shape, last = m.x.shape, len(m.x.shape) - 1
+        size = shape[last]
+        if m.axis != last or not isinstance(size, int) or size % 2:
+            return "the halves are not of the last axis"
+        half = size // 2
+        zeros, ones = (0,) * len(shape), (1,) * len(shape)
+        first = (m.starts1, m.stops1) == (zeros, (*shape[:last], half))
+        second = (m.starts2, m.stops2) == ((*zeros[:last], half), shape)
+        if not (first and second) or m.ones1 != ones or m.ones2 != ones:
+            return "the slices are not the two halves"
+        for v, what in ((m.cos, "cos"), (m.sin, "sin")):
+            if v.shape[-1:] != (size,) or not halves_are_equal(v, m.workspace):
+                return f"the halves of {what} may differ"
+        return None if m.cos.type == m.sin.type else "cos and sin differ in type"
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        cos, sin = (_first_half(b, v) for v in (m.cos, m.sin))
+        return b.rotary_embedding(m.x, cos, sin)
+
+    def example(self, d: Any, b: Any) -> Any:
+        d.kinds = "f"
+        dtype, length, half = d.dtype(), d.choose((2, 3)), d.choose((1, 2, 4))
+        x = b.input("x", _heads(dtype, d.integer(1, 2), length, 2 * half))
+        angles = b.input("f", _heads(dtype, length, half))
+        both = b.concat(angles, angles, axis=1)
+        low, high = (b.slice(x, starts=(0, 0, a), stops=(*x.shape[:2], a + half), steps=(1, 1, 1)) for a in (0, half))
+        turned = b.concat(b.neg(high), low, axis=2)
+        return b.add(b.mul(x, b.cos(both)), b.mul(turned, b.sin(both)))
+
+
+def _first_half(b: Any, v: Value) -> Value:
+    stops = (*v.shape[:-1], v.shape[-1] // 2)
+    return b.slice(v, starts=(0,) * len(stops), stops=stops, steps=(1,) * len(stops))
+
+
+def halves_are_equal(v: Value, w: Workspace) -> bool:
+    """Whether v[..., :n/2] and v[..., n/2:] are the same, as far as its producers show."""
+    for _ in range(12):
+        item = w.producer(v)
+        if item is None:
+            return False
+        name, operands, last = item.op.name, item.operands, len(v.shape) - 1
+        if name == "const":
+            array = item.op.blob.array  # type: ignore[attr-defined]
+            half = array.shape[-1] // 2
+            return bool((array[..., :half] == array[..., half:]).all())
+        if name == "concat":
+            return len(operands) == 2 and operands[0] is operands[1] and item.op.axis == last  # type: ignore[attr-defined]
+        keeps_last = bool(operands and operands[0].shape[-1:] == v.shape[-1:])
+        if name in ("mul", "add", "div") and len(operands) == 2:
+            numbers = [o for o in operands if w.constant(o) is not None and w.constant(o).array.size == 1]
+            if len(numbers) != 1:
+                return False
+            v = operands[1] if numbers[0] is operands[0] else operands[0]
+        elif item.op.family == "elementwise" and len(operands) == 1:
+            v = operands[0]
+        elif name in ("reshape", "broadcast_to", "slice") and keeps_last or (
+                name == "gather" and keeps_last and item.op.axis < len(operands[0].shape) - 1) or (  # type: ignore[attr-defined]
+                name == "transpose" and item.op.perm[-1] == last):  # type: ignore[attr-defined]
+            v = operands[0]
+        else:
+            return False
+    return False
+
+
+ATTENTION_RULES: tuple[Rule, ...] = (Attention(), ScaleOfQuery(), ScaleOfKey(), Rotary())

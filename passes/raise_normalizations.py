@@ -1,0 +1,164 @@
+"""Raising softmax, layer norm and RMS norm, with their scale and bias."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from effcc.passes.raise_activations import Bounded
+from effcc.rewrite import Rule
+
+
+def trailing_axis(axes: tuple[int, ...], rank: int) -> int | None:
+    """The first axis, where axes are all from there to the end."""
+    return axes[0] if axes and axes == tuple(range(axes[0], rank)) else None
+
+
+class Rsqrt(Bounded):
+    """1 / sqrt(x) --> rsqrt(x)"""
+
+    def pattern(self, p: Any, x: Any) -> Any:
+        return p.either(p.reciprocal(p.sqrt(x)), p.div(p.number(1.0), p.sqrt(x)))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        return None if m.x.dtype.is_float else "rsqrt is of floats"
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        return b.rsqrt(m.x)
+
+
+def over_deviation(p: Any, x: Any, square: Any) -> Any:
+    """x / sqrt(square + eps) as exporters write it."""
+    shifted = p.add(square, p.number("eps"))
+    deviation = p.either(p.sqrt(shifted), p.pow(shifted, p.number(0.5)))
+    inverse = p.either(p.rsqrt(shifted), p.reciprocal(deviation), p.pow(shifted, p.number(-0.5)))
+    return p.either(p.div(x, deviation), p.mul(x, inverse))
+
+
+def mean_square(p: Any, x: Any) -> Any:
+    square = p.either(p.mul(x, x), p.pow(x, p.number(2.0)))
+    return p.mean(square, axes=p.any("axes"), keepdims=True)
+
+
+def positive(eps: float) -> str | None:
+    return None if 0 < eps < 1 else f"eps = {eps} is not a small positive number"
+
+
+class LayerNorm(Bounded):
+    """d = x - mean(x);  d / sqrt(mean(d²) + eps) --> layer_norm(x)     over trailing axes"""
+
+    def pattern(self, p: Any, x: Any) -> Any:
+        d = p.sub(x, p.mean(x, axes=p.any("axes"), keepdims=True))
+        return over_deviation(p, d, mean_square(p, d))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        if trailing_axis(m.axes, len(m.x.shape)) is None:
+            return f"axes {m.axes} are not the last ones"
+        return positive(m.number("eps"))
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        return b.layer_norm(m.x, axis=m.axes[0], eps=m.number("eps"))
+
+    def example(self, d: Any, b: Any) -> Any:
+        return normalized(d, b, centered=True)
+
+
+class RmsNorm(Bounded):
+    """x / sqrt(mean(x²) + eps) --> rms_norm(x)     over trailing axes"""
+
+    def pattern(self, p: Any, x: Any) -> Any:
+        return over_deviation(p, x, mean_square(p, x))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        if trailing_axis(m.axes, len(m.x.shape)) is None:
+            return f"axes {m.axes} are not the last ones"
+        return positive(m.number("eps"))
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        return b.rms_norm(m.x, axis=m.axes[0], eps=m.number("eps"))
+
+    def example(self, d: Any, b: Any) -> Any:
+        return normalized(d, b, centered=False)
+
+
+def normalized(d: Any, b: Any, centered: bool) -> Any:
+    """One of the spellings, over trailing axes with small eps."""
+    d.kinds = "f"
+    d.base_shape = d.shape(1)
+    x = b.input("x", d.like(None))
+    rank = len(x.shape)
+    axes = tuple(range(d.integer(0, rank - 1), rank)) if d.chance(90) else (0,)
+    if centered:
+        x = b.sub(x, b.mean(x, axes=axes, keepdims=True))
+    square = b.mul(x, x) if d.boolean() else b.pow(x, b.const(2.0, x.dtype))
+    shifted = b.add(b.mean(square, axes=axes, keepdims=True), b.const(d.choose((1e-3, 1e-5, 2.0)), x.dtype))
+    kind = d.integer(0, 3)
+    if kind == 0:
+        return b.mul(x, b.rsqrt(shifted))
+    root = b.sqrt(shifted) if kind < 3 else b.pow(shifted, b.const(0.5, x.dtype))
+    return b.mul(b.reciprocal(root), x) if kind == 1 else b.div(x, root)
+
+
+def parameter(b: Any, v: Any, x: Any, axis: int) -> Any | None:
+    """A value that may serve as scale or bias over x's axes from `axis` on: leading axes of size 1 dropped."""
+    shape = v.shape
+    while len(shape) > len(x.shape) - axis and shape and shape[0] == 1:
+        shape = shape[1:]
+    tail = x.shape[axis:]
+    if shape != tail[len(tail) - len(shape):] or not shape:
+        return None
+    return v if shape == v.shape else b.reshape(v, shape=shape)
+
+
+class ScaleOfNorm(Bounded):
+    """layer_norm(x) * g --> layer_norm(x, g);  rms_norm(x) * g --> rms_norm(x, g)"""
+
+    def pattern(self, p: Any, x: Any, g: Any) -> Any:
+        attributes = {"axis": p.any("axis"), "eps": p.any("eps")}
+        return p.mul(p.either(p.layer_norm(x, **attributes), p.rms_norm(x, **attributes)).bind("norm"), g)
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        scale = parameter(b, m.g, m.x, m.axis)
+        if scale is None:
+            return f"{m.g.type} is no scale of {m.x.type} from axis {m.axis} on"
+        return b.add(m.workspace.producer(m.norm).op, m.x, scale)
+
+
+class BiasOfNorm(Bounded):
+    """layer_norm(x, g) + c --> layer_norm(x, g, c)"""
+
+    def pattern(self, p: Any, x: Any, g: Any, c: Any) -> Any:
+        return p.add(p.layer_norm(x, g, axis=p.any("axis"), eps=p.any("eps")), c)
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        bias = parameter(b, m.c, m.x, m.axis)
+        if bias is None:
+            return f"{m.c.type} is no bias of {m.x.type} from axis {m.axis} on"
+        return b.layer_norm(m.x, m.g, bias, axis=m.axis, eps=m.eps)
+
+
+class Softmax(Bounded):
+    """e = exp(x - max(x));  e / sum(e) --> softmax(x)"""
+
+    def pattern(self, p: Any, x: Any) -> Any:
+        only = p.any("axes", where=lambda axes: len(axes) == 1)
+        e = p.exp(p.sub(x, p.amax(x, axes=only, keepdims=True)))
+        total = p.sum(e, axes=only, keepdims=True)
+        return p.either(p.div(e, total), p.mul(e, p.reciprocal(total)))
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        return b.softmax(m.x, axis=m.axes[0])
+
+
+class LogSoftmax(Bounded):
+    """log(softmax(x)) --> log_softmax(x)"""
+
+    def pattern(self, p: Any, x: Any) -> Any:
+        return p.log(p.softmax(x, axis=p.any("axis")))
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        return b.log_softmax(m.x, axis=m.axis)
+
+
+NORMALIZATION_RULES: tuple[Rule, ...] = (
+    Rsqrt(), LayerNorm(), RmsNorm(), ScaleOfNorm(), BiasOfNorm(), Softmax(), LogSoftmax(),
+)
