@@ -307,13 +307,11 @@ class MaxPoolWithIndices(Pool):
 
     def reference(self, x: Any) -> tuple[Any, Any]:
         windows, inside = self.unfold(x, DType.of(x.dtype).min)
-        if x.is_floating_point():
-            windows = torch.where(inside | windows.isnan(), windows, -torch.inf)
-        n = x.dim() - 2
         plane = torch.arange(int(product(x.shape[2:]))).reshape(1, 1, *x.shape[2:])
         where, _ = self.unfold(plane, -1)
-        best = torch.where(inside, windows.to(torch.float64), -torch.inf).argmax(-1, keepdim=True)
-        return windows.gather(-1, best)[..., 0], where.expand(windows.shape).gather(-1, best)[..., 0] if n else best
+        greatest = (windows == windows.amax(-1, keepdim=True)) | (windows != windows)  # or NaN
+        best = (greatest & inside).to(torch.uint8).argmax(-1, keepdim=True)
+        return windows.gather(-1, best)[..., 0], where.expand(windows.shape).gather(-1, best)[..., 0]
 
     def compute(self, x: Tensor) -> Compute:
         at, inside, positions = self.taps(x)
