@@ -15,6 +15,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from effcc.backends.tvm.place import Buffer, Place
+from effcc.backends.tvm.templates import emission
 from effcc.ir import scalar as s
 from effcc.ir.dims import Dim, Expr, Extremum, FloorDiv, Mod, Symbol, as_symbol, symbols
 from effcc.ir.types import DType, f32
@@ -88,7 +89,7 @@ def bind(x: Tir) -> Tir:
     if isinstance(x, (tvm.prim.Broadcast, tvm.prim.Ramp)) and isinstance(getattr(x, "value", getattr(x, "base", None)), (
             tvm.tirx.Var, tvm.prim.IntImm, tvm.prim.FloatImm)):
         return x
-    return T.bind(x)
+    return emission.bind(x)
 
 
 class KernelBuilder:

@@ -98,10 +98,21 @@ def maximum(a: Index, b: Index) -> Index:
 
 
 def bind(value: Expr) -> Expr:
-    """`value`, computed once here: a variable of the current scope (literals and variables stay as they are)."""
+    """`value`, computed once here.
+
+    An integer becomes a variable. A float or a vector goes through a small buffer, which LLVM turns into a register
+    again: TVM's analyzer, which passes and the code generator feed with all variables, substitutes them into each other,
+    in time exponential in the depth of shared subexpressions (20 s for one pow).
+    """
     if isinstance(value, (int, float, tvm.tirx.Var, tvm.tirx.IntImm, tvm.tirx.FloatImm)):
         return value
-    return T.bind(value)
+    dtype, _, lanes = dtype_of(value).partition("x")
+    if dtype == "bool" or (not lanes and "int" in dtype):
+        return T.bind(value)
+    buffer = T.alloc_buffer((int(lanes or 1),), dtype)
+    place = at(T.int32(0), int(lanes or 1))
+    T.buffer_store(buffer, value, [place])
+    return buffer[place]
 
 
 def unravel(flat: Index, extents: Sequence[Index]) -> tuple[Expr, ...]:

@@ -132,7 +132,7 @@ def test_half_precision_accumulates_in_float32(dtype: str) -> None:
 @pytest.mark.parametrize("prologue", [False, True])
 @pytest.mark.parametrize("panels", ["staged", "direct", "packed"])
 def test_symbolic_extents(panels: str, prologue: bool) -> None:
-    """One kernel for all M, N, K (for all M when B is packed), with a prologue relu(2a) and + bias[n] in the epilogue."""
+    """One kernel for all M, N, K (all M when B is packed): prologue relu(2a), + bias[n] in the epilogue."""
     fixed_n, fixed_k = 45, 30
     specs = []
 
