@@ -183,7 +183,7 @@ class Program:
 class Header(IntEnum):
     """The table's first slots, as runtime/driver.ll knows them."""
 
-    code, arguments, scratch, scratch_stride, threads, serial_below, failed, reserved = range(8)
+    code, arguments, scratch, scratch_stride, threads, serial_below, failed, profile = range(8)
 
 
 class Opcode(IntEnum):

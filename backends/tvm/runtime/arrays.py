@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -36,7 +37,8 @@ class Numpy:
 
     @staticmethod
     def dtype(array: Any) -> str:
-        return _NAMES.get(array.dtype.name, array.dtype.name)
+        kind = array.dtype
+        return _NAMES.get(kind.name, kind.name) if kind.isnative else kind.str
 
     @staticmethod
     def address(array: Any) -> int:
@@ -44,13 +46,19 @@ class Numpy:
         return array.ctypes.data if array.flags.c_contiguous else 0
 
     @staticmethod
+    def writable(array: Any) -> bool:
+        return array.flags.writeable
+
+    @staticmethod
     def copy_to(array: Any, memory: memoryview) -> None:
         """Copies all elements in row-major order to the memory's beginning."""
-        np.frombuffer(memory, array.dtype, array.size).reshape(array.shape)[...] = array
+        if array.size:
+            np.frombuffer(memory, array.dtype, array.size).reshape(array.shape)[...] = array
 
     @staticmethod
     def copy_from(array: Any, memory: memoryview) -> None:
-        array[...] = np.frombuffer(memory, array.dtype, array.size).reshape(array.shape)
+        if array.size:
+            array[...] = np.frombuffer(memory, array.dtype, array.size).reshape(array.shape)
 
     @staticmethod
     def empty(shape: Sequence[int], dtype: str) -> tuple[Any, int]:
@@ -85,10 +93,13 @@ class Torch:
         return tensor.data_ptr()
 
     @staticmethod
+    def writable(tensor: Any) -> bool:
+        return not (tensor.requires_grad and sys.modules["torch"].is_grad_enabled())
+
+    @staticmethod
     def copy_to(tensor: Any, memory: memoryview) -> None:
         torch = sys.modules["torch"]
-        size = tensor.numel() * tensor.element_size()
-        if size:
+        if tensor.numel():
             torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel()).view(tensor.shape).copy_(tensor.detach())
 
     @staticmethod
@@ -134,6 +145,7 @@ def adopt(array: Any) -> tuple[Any, Kind]:
     return np.asarray(array), Numpy
 
 
+@cache
 def numpy_dtype(name: str) -> np.dtype[Any]:
     if name in _ML_DTYPES:
         import ml_dtypes

@@ -37,6 +37,7 @@ declare i32 @pthread_cond_init(ptr, ptr)
 declare i32 @pthread_cond_wait(ptr, ptr)
 declare i32 @pthread_cond_signal(ptr)
 declare i32 @sched_yield()
+declare i32 @clock_gettime(i32, ptr)
 declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)
 declare i64 @llvm.smin.i64(i64, i64)
 declare i64 @llvm.smax.i64(i64, i64)
@@ -293,7 +294,17 @@ define internal i64 @floordiv(i64 %a, i64 %b) alwaysinline {
   ret i64 %floor
 }
 
-; Runs the program of a table. Returns 0, or the code of the kernel that failed, its place in the header's `failed`.
+define internal i64 @now(ptr %clock) {           ; nanoseconds of the monotonic clock
+  %failed = call i32 @clock_gettime(i32 1, ptr %clock)
+  %seconds = load i64, ptr %clock
+  %rest.at = getelementptr i64, ptr %clock, i64 1
+  %rest = load i64, ptr %rest.at
+  %whole = mul i64 %seconds, 1000000000
+  %sum = add i64 %whole, %rest
+  ret i64 %sum
+}
+
+; Runs the program of a table. With a `profile` in its header, adds each launch's nanoseconds to the word at its place. Returns 0, or the code of the kernel that failed, its place in the header's `failed`.
 define i32 @effcc_run(ptr %table) {
 entry:
   %code.slot = getelementptr i64, ptr %table, i64 0
@@ -309,6 +320,10 @@ entry:
   %threshold.slot = getelementptr i64, ptr %table, i64 5
   %threshold = load i64, ptr %threshold.slot
   %failed.slot = getelementptr i64, ptr %table, i64 6
+  %profile.slot = getelementptr i64, ptr %table, i64 7
+  %profile = load ptr, ptr %profile.slot
+  %profiled = icmp ne ptr %profile, null
+  %clock = alloca [2 x i64]
   %many = icmp sgt i64 %asked, 1
   br i1 %many, label %take, label %begin
 take:
@@ -373,6 +388,12 @@ gathered:
   %i.next = add i64 %i, 1
   br label %gather
 decide:
+  br i1 %profiled, label %start, label %choose
+start:
+  %before.now = call i64 @now(ptr %clock)
+  br label %choose
+choose:
+  %before = phi i64 [ 0, %decide ], [ %before.now, %start ]
   %several = icmp sgt i64 %tiles, 1
   %worth = icmp sge i64 %work, %threshold
   %threaded = icmp sgt i64 %count, 1
@@ -389,7 +410,17 @@ alone:
 returned:
   %result = phi i32 [ %code.spread, %spread ], [ %code.alone, %alone ]
   %bad = icmp ne i32 %result, 0
-  br i1 %bad, label %failure, label %launched
+  br i1 %bad, label %failure, label %succeeded
+succeeded:
+  br i1 %profiled, label %account, label %launched
+account:
+  %after = call i64 @now(ptr %clock)
+  %took = sub i64 %after, %before
+  %account.at = getelementptr i64, ptr %profile, i64 %pc
+  %spent = load i64, ptr %account.at
+  %total = add i64 %spent, %took
+  store i64 %total, ptr %account.at
+  br label %launched
 launched:
   br label %step
 

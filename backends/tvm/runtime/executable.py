@@ -9,7 +9,8 @@ calls, so arenas stay warm.  What depends only on the shapes is worked out once 
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -57,6 +58,7 @@ class _Context:
         self.table = memoryview(self._table)
         self.binding: Binding | None = None
         self.threads = 0
+        self._profile = 0
         self._layout, self._kernels, self._constants = layout, kernels, constants
         self._arena = self._scratch = aligned_memory(0)
         self._staging: dict[int, np.ndarray] = {}
@@ -76,6 +78,7 @@ class _Context:
         table[Header.scratch_stride] = binding.scratch
         table[Header.threads] = threads
         table[Header.serial_below] = SERIAL_BELOW
+        table[Header.profile] = self._profile
         for at, symbol in layout.kernels:
             table[at] = self._kernels[symbol]
         for at, key in layout.constants:
@@ -86,6 +89,10 @@ class _Context:
             table[list(layout.temporaries)] = _address(self._arena) + binding.starts
         self._whole[:] = table
         self.binding, self.threads = binding, threads
+
+    def profile(self, address: int) -> None:
+        """Lets the driver add each launch's nanoseconds to the words there, from the next call on; 0: no longer."""
+        self._profile, self.binding = address, None
 
     def reset(self) -> None:
         """Undoes what running changed in the table."""
@@ -132,7 +139,8 @@ class Executable:
             if key not in self._constants:
                 raise EffccError(f"constant {key!r} of the program is not there", hint="recompile the model")
         self._contexts: deque[_Context] = deque()
-        self._bindings: OrderedDict[Any, Binding] = OrderedDict()
+        self._bindings: dict[Any, Binding] = {}
+        self._lock = threading.Lock()
         self._sizes = tuple(Size(size) if isinstance(size, str) else size for size in program.sizes)
         self._resets = self.layout.rebinds
         inputs = {spec.name: i for i, spec in enumerate(program.inputs)}
@@ -187,6 +195,8 @@ class Executable:
                 result_kind = Torch
             array, spec = arrays[i], self.program.inputs[i]
             address = kind.address(array)
+            if spec.overwritten and not kind.writable(array):
+                raise InputError("the program writes into it, but it must not change", where=f"input {spec.name!r}")
             if address == 0 or address % spec.alignment:
                 address = context.stage(i, array, kind, binding.input_bytes[i])
                 if spec.overwritten:
@@ -211,6 +221,22 @@ class Executable:
                     outputs[i] = result_kind.cut(outputs[i], tuple(evaluate(d, sizes) for d in spec.shape))
         return tuple(outputs)
 
+    def profile(self, *inputs: Any, threads: int | None = None, repeat: int = 10) -> list[tuple[str, float]]:
+        """Seconds of each launch, by its label, in the program's order: the mean of `repeat` calls after a first one.
+
+        A launch in a loop counts with all its rounds. Not for use beside other calls: their launches count too.
+        """
+        times = np.zeros(self.layout.code.size, np.int64)
+        self(*inputs, threads=threads)
+        context = self._contexts[-1]
+        context.profile(_address(times))
+        try:
+            for _ in range(repeat):
+                self(*inputs, threads=threads)
+        finally:
+            context.profile(0)
+        return [(label, 1e-9 * times[place] / repeat) for place, label in self.layout.labels.items()]
+
     def _failure(self, code: int, place: int) -> EffccError:
         label = self.layout.labels.get(place)
         if label is None:
@@ -218,9 +244,11 @@ class Executable:
         return EffccError(f"a kernel stopped with code {code}: an index or a size is out of range", where=label)
 
     def _remember(self, signature: Any, sizes: Mapping[str, int]) -> Binding:
-        binding = self._bindings[signature] = self.bind(sizes)
-        while len(self._bindings) > BINDINGS:
-            self._bindings.pop(next(iter(self._bindings)), None)
+        binding = self.bind(sizes)
+        with self._lock:
+            self._bindings[signature] = binding
+            if len(self._bindings) > BINDINGS:
+                self._bindings.pop(next(iter(self._bindings)))
         return binding
 
     def bind(self, sizes: Mapping[str, int]) -> Binding:

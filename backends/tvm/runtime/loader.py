@@ -48,7 +48,7 @@ def driver(object_file: bytes) -> Driver:
     """The driver of this object file; loading it again gives the same one, with the same pool of threads."""
     with _lock:
         module = _load([object_file])
-        _pinned.append(module)
+        _pin(module)
         table = ctypes.cast(module.get_function("effcc_driver")(), ctypes.POINTER(ctypes.c_void_p))
     loaded = Driver(
         run=ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(table[0]),
@@ -59,9 +59,6 @@ def driver(object_file: bytes) -> Driver:
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=loaded.after_fork)
     return loaded
-
-
-_pinned: list[Any] = []
 
 
 def _load(objects: Sequence[bytes]) -> Any:
@@ -82,8 +79,13 @@ def _session() -> tuple[Any, Any]:
     from tvm_ffi_orcjit import _ffi_api
 
     session = tvm_ffi_orcjit.ExecutionSession(orc_rt=None)
-    _pinned.append(session)
+    _pin(session)
     return session, _ffi_api.SessionLoadModule
+
+
+def _pin(value: Any) -> None:
+    """Keeps a value for ever: the interpreter drops all others when it ends, and worker threads still stand in the code."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
 
 
 class _Absent(MetaPathFinder):

@@ -9,6 +9,7 @@ import pytest
 from effcc.backends.tvm.entry import (
     Constant,
     Copy,
+    Header,
     If,
     Input,
     Launch,
@@ -135,6 +136,72 @@ def test_inputs_that_do_not_fit_are_refused_by_name(plus_three, load, toys):
         run(np.zeros((9, 10), "f4"))
 
 
+def test_foreign_byte_order_is_refused(plus_three):
+    with pytest.raises(InputError, match=r"expected f32\[N\], got >f4\[3\]"):
+        plus_three(np.zeros(3, ">f4"))
+
+
+def test_arrays_that_must_not_change_are_not_overwritten(load, toys):
+    torch = pytest.importorskip("torch")
+    program = Program(
+        sizes=("N",), inputs=(Input("x", "f32", ("N",), overwritten=True),),
+        outputs=(Output("y", "f32", ("N",), alias="x"),), steps=(launch("one", "x", "x"),),
+    )  # fmt: skip
+    run = load(program, one=toys.add("one"))
+    fixed = np.zeros(4, "f4")
+    fixed.flags.writeable = False
+    for x in (fixed, torch.zeros(4, requires_grad=True)):
+        with pytest.raises(InputError, match="input 'x': the program writes into it"):
+            run(x)
+    with torch.no_grad():
+        assert run(torch.zeros(4, requires_grad=True))[0].sum() == 4
+
+
+def test_profile(load, toys):
+    loop = While(("less", "i", 50), (launch("two", "x", "y"), SetSize("i", ("add", "i", 1))))
+    program = Program(sizes=("N",), inputs=(X,), outputs=(Y,), steps=(
+        SetSize("i", 0), launch("one", "x", "y", label="once"), loop))  # fmt: skip
+    run = load(program, one=toys.add("one"), two=toys.add("two"))
+    (once, first), (_, rounds) = run.profile(np.zeros(100_000, "f4"))
+    assert once == "once" and 0 < first < rounds
+    run(np.zeros(8, "f4"))
+    assert run._contexts[-1].table[Header.profile] == 0
+
+
+def test_empty_arrays(plus_three):
+    torch = pytest.importorskip("torch")
+    for x in (
+        np.zeros(0, "f4"),
+        np.zeros(9, "f4")[9:],
+        np.zeros((4, 0), "f4")[1],
+        torch.zeros(0),
+        torch.zeros(4, 0)[1],
+    ):
+        assert tuple(plus_three(x)[0].shape) == (0,)
+
+
+def test_an_interpreter_that_ends_at_once_ends_well(toys, tmp_path):
+    """Workers may still be spinning in the driver when everything is torn down."""
+    (kernel,) = objects.compile_kernels([toys.add("one")], host())
+    (tmp_path / "0.o").write_bytes(kernel.object)
+    (tmp_path / "driver.o").write_bytes(objects.compile_driver("x86_64"))
+    program = f"""
+import sys
+from pathlib import Path
+import numpy as np
+from effcc.backends.tvm.entry import *
+from effcc.backends.tvm.runtime import Executable
+program = Program(inputs=(Input("x", "f32", (160,)),), outputs=(Output("y", "f32", (160,)),),
+                  steps=(Launch({kernel.symbol!r}, ("x", "y"), (160,), tiles=10),))
+images = [Path(sys.argv[1], name).read_bytes() for name in ("0.o", "driver.o")]
+run = Executable(program, images[:1], images[1], threads=8)
+run._driver.set_spin(1 << 40)
+run(np.zeros(160, "f4"))
+"""
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=60)
+
+
 def test_constants_are_used_where_they_lie(load, toys):
     program = Program(sizes=("N",), inputs=(Input("N", "size"),), outputs=(Y,), constants=(Constant("c", "weights"),),
                       steps=(launch("one", "c", "y"),))  # fmt: skip
@@ -204,7 +271,7 @@ def test_workers_take_their_share(load, toys):
 
 @pytest.mark.parametrize("threads", [2, 3, 8])
 def test_every_tile_of_every_launch_runs_once(load, toys, threads):
-    """Launches too short for workers to keep up: they come late, leave late, sleep, wake; nothing is lost or run twice."""
+    """Launches too short for workers to keep up: they come late, leave late, sleep, wake; no tile is lost or doubled."""
     program = Program(
         inputs=(Input("x", "f32", (80,), overwritten=True), Input("trips", "i64")),
         outputs=(Output("y", "f32", (80,), alias="x"),),
