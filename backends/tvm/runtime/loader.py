@@ -84,7 +84,7 @@ def _session() -> tuple[Any, Any]:
 
 
 def _pin(value: Any) -> None:
-    """Keeps a value for ever: the interpreter drops all others when it ends, and worker threads still stand in the code."""
+    """Keeps a value for ever: the interpreter drops all others when it ends, but workers still stand in the code."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
 
 

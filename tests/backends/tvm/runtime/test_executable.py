@@ -271,7 +271,7 @@ def test_workers_take_their_share(load, toys):
 
 @pytest.mark.parametrize("threads", [2, 3, 8])
 def test_every_tile_of_every_launch_runs_once(load, toys, threads):
-    """Launches too short for workers to keep up: they come late, leave late, sleep, wake; no tile is lost or doubled."""
+    """Launches too short for workers to keep up: they come late, leave late, sleep, wake; no tile is lost."""
     program = Program(
         inputs=(Input("x", "f32", (80,), overwritten=True), Input("trips", "i64")),
         outputs=(Output("y", "f32", (80,), alias="x"),),
