@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from effcc.errors import EffccError, InputError, UnsupportedError
+from effcc.errors import EffccError, InputError, NeedsValue, UnsupportedError
 from effcc.ir.graph import Graph
 from effcc.pipeline import Context, Instrument, Pass, PassManager, Time, Verify, parse_pass, parse_pipeline
-from effcc.program import Program, Specializing
+from effcc.program import Program
+from effcc.specialize import Specializing, Unit
 
 
 class Backend(Protocol):
@@ -61,7 +62,7 @@ def compile(  # noqa: A001
     check: bool = False,
     progress: Callable[[str], None] | None = None,
     instruments: tuple[Instrument, ...] = (),
-) -> Program:
+) -> Program | Specializing:
     """Compile a model for a target.
 
     model: a path (.onnx, .effir), an onnx ModelProto, an nn.Module (with example `inputs`), an ExportedProgram, or a Graph.
@@ -89,15 +90,28 @@ def compile(  # noqa: A001
                                hint="give a path to a .onnx or .effir file, an onnx ModelProto, an nn.Module with inputs=, or a Graph")
     tell("import")
 
-    def importer(fixed: Mapping[str, Any] | None) -> Graph:
-        return frontend.load(model, inputs=inputs, shapes=shapes, fixed=fixed)
+    def make(fixed: Mapping[str, Any], seen: Mapping[str, Any]) -> Unit:
+        wanted = {**(shapes or {}), **seen} or None
+        if not hasattr(frontend, "imported"):
+            return Unit(
+                compile_graph(frontend.load(model, inputs=inputs, shapes=wanted, fixed=fixed or None), **options)
+            )
+        source = frontend.imported(model, shapes=wanted, fixed=fixed or None)
+        flat = all(port.kind == "tensor" for port in (*source.inputs, *source.outputs))
+        program = compile_graph(source.graph, **options)
+        return Unit(program) if flat else Unit(program, source.inputs, source.outputs)
 
-    needed = getattr(frontend, "value_inputs", None)
-    names = needed(model, shapes=shapes) if needed is not None else ()
-    if names:
-        return Specializing(lambda fixed: compile_graph(importer(fixed), **options),
-                            names, lambda fixed: needed(model, shapes=shapes, fixed=fixed), frontend.signature(model))
-    return compile_graph(importer(None), **options)
+    try:
+        unit = make({}, {})
+    except NeedsValue as needs:
+        if not hasattr(frontend, "signature"):
+            raise
+        return Specializing(make, frontend.signature(model), needs.inputs, needs.shapes)
+    if unit.inputs is None:
+        return unit.program
+    whole = Specializing(make, frontend.signature(model))
+    whole.units[(), ()] = unit
+    return whole
 
 
 def compile_graph(

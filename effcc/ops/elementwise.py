@@ -14,7 +14,7 @@ from effcc.ir.dims import Dim, bounds, dim_max
 from effcc.ir.lazy import F, torch
 from effcc.ir.op import Op, require, tensor
 from effcc.ir.scalar import Compute, Read, Scalar
-from effcc.ir.types import DType, Tensor, Type, bool_, f32
+from effcc.ir.types import DType, Tensor, Type, bool_, f32, u8
 
 
 def broadcast_dim(a: Dim, b: Dim) -> Dim:
@@ -555,6 +555,34 @@ class Cast(Unary):
         return x.to(self.to.torch)
 
 
+class Bitcast(Unary):
+    """The same bits as another dtype of the same width"""
+
+    name = "bitcast"
+    kinds = FLOAT + INTEGER + BOOL
+    to: DType
+
+    def infer(self, x: Type) -> Tensor:
+        bits = tensor(x).dtype.bits
+        require(bits == self.to.bits and bits >= 8, f"{tensor(x).dtype} and {self.to} differ in width, or are packed")
+        return super().infer(x)
+
+    def result_dtype(self, dtype: DType) -> DType:
+        return self.to
+
+    def scalar(self, x: Scalar) -> Scalar:
+        if x.dtype.is_bool:
+            x = s.cast(x, u8)
+        if self.to.is_bool:
+            return s.bitcast(x, u8).ne(0)
+        return x if x.dtype == self.to else s.bitcast(x, self.to)
+
+    def reference(self, x: Any) -> Any:
+        signed = getattr(torch, f"int{self.to.bits}")
+        bits = x.view(signed) if x.is_floating_point() else x.to(signed)  # integers may ride in a wider carrier
+        return bits != 0 if self.to.is_bool else bits.view(self.to.torch)
+
+
 # -- binary --------------------------------------------------------------------------------------------------------------
 class Binary(Elementwise):
     operands = ("a", "b")
@@ -585,7 +613,9 @@ class Div(Binary):
     def reference(self, a: Any, b: Any) -> Any:
         if a.is_floating_point():
             return a / b
-        return torch.div(a, torch.where(b == 0, 1, b), rounding_mode="trunc")
+        flips = b == -1  # the least integer / -1 wraps; dividing would trap
+        safe = torch.where((b == 0) | flips, 1, b)
+        return torch.where(flips, -a, torch.div(a, safe, rounding_mode="trunc"))
 
 
 class Floordiv(Binary):
