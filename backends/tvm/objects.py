@@ -26,7 +26,7 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 
-from effcc.errors import EffccError
+from effcc.errors import EffccError, UnsupportedError
 from effcc.machine import Machine, available_cores
 
 from .cache import ObjectCache, default_cache
@@ -66,15 +66,16 @@ def compile_kernels(
             else:
                 objects[symbol] = stored
 
+    key_of = dict(zip(symbols, keys, strict=True))
+
     def build(symbol: str) -> bytes:
-        return compile_kernel(missing[symbol], symbol, machine)
+        made = compile_kernel(missing[symbol], symbol, machine)
+        cache.put(key_of[symbol], made)
+        return made
 
     with ThreadPoolExecutor(max(1, min(threads or available_cores(), len(missing)))) as pool:
         for symbol, object_file in zip(missing, pool.map(build, missing), strict=True):
             objects[symbol] = object_file
-    for key, symbol in dict(zip(keys, symbols, strict=True)).items():
-        if symbol in missing:
-            cache.put(key, objects[symbol])
     return [Kernel(symbol, objects[symbol]) for symbol in symbols]
 
 
@@ -107,6 +108,9 @@ def compile_driver(architecture: str, cache: ObjectCache | None = None) -> bytes
 
 def driver_text(architecture: str) -> str:
     """The driver's LLVM IR, complete: with a target, and with the architecture's spin hint."""
+    if architecture not in _PAUSE:
+        hint = f"compile for {' or '.join(_PAUSE)}"
+        raise UnsupportedError(f"there is no code for {architecture} processors", hint=hint)
     metadata = str(llvm_target(Machine(architecture))).replace('"', "\\22")
     return "\n".join(
         (

@@ -43,6 +43,22 @@ def test_compiling_is_reproducible(toys):
     assert first == second
 
 
+def test_what_compiled_before_a_failure_is_kept(toys, tmp_path):
+    import tvm
+
+    cache = ObjectCache(tmp_path)
+    good = toys.add("good")
+    bad = tvm.tirx.PrimFunc(list(good.params)[:-1], good.body, good.ret_type, attrs=good.attrs)
+    with pytest.raises(EffccError):
+        objects.compile_kernels([good, bad], host(), cache=cache, threads=1)
+    assert cache.state().entries == 1
+
+
+def test_unknown_processors_are_refused():
+    with pytest.raises(EffccError, match="no code for riscv64 processors; compile for x86_64 or aarch64"):
+        objects.compile_driver("riscv64")
+
+
 def test_a_kernel_with_another_signature_is_named(toys):
     import tvm
 
