@@ -5,3 +5,9 @@ when the target is asked for. A backend offers what `effcc.driver.Backend` lists
 """
 
 BACKENDS = {"cpu": "effcc.backends.tvm.backend:CpuBackend"}
+
+LOADERS = {"cpu": "effcc.backends.tvm.saved:load"}
+"""Artifact's backend -> the function from an Artifact (and a number of threads) to callable code."""
+
+CACHE = "effcc.backends.tvm.cache"
+"""The module of the cache of compiled kernels: `default_cache()` and `parse_size(text)`."""

@@ -17,24 +17,28 @@ any shared library, load only what you trust.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import mmap
 import os
 import re
 import struct
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from .errors import EffccError, ParseError
+from .errors import EffccError, ParseError, UnsupportedError
+from .files import beside
+from .ir.blob import Blob
+from .ir.graph import Graph
+from .ir.types import DType, Tensor
 from .machine import Machine, host
+from .program import LoadedProgram, Program
 
 FORMAT = 1
 ALIGNMENT = 64
@@ -102,7 +106,7 @@ def write(
         "entries": {name: _entry(blob) for name, blob in sorted(blobs.items())},
         "constants": {},
     }
-    with _beside(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with beside(path, "the artifact") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, blob in sorted(blobs.items()):
             archive.writestr(zipfile.ZipInfo(name), blob)
         _write_constants(archive, constants, manifest["constants"])
@@ -150,33 +154,71 @@ def verify(path: str | os.PathLike[str], machine: Machine | None = None) -> Arti
     return artifact
 
 
-# -- writing -----------------------------------------------------------------------------------------------------------
+# -- programs ----------------------------------------------------------------------------------------------------------
+
+GRAPH, REPORT = "graph.effir", "report.json"
 
 
-@contextmanager
-def _beside(path: Path) -> Iterator[BinaryIO]:
-    """A file that becomes `path` when all is written, and vanishes when not."""
-    temporary = None
+def save(program: Program, path: str | os.PathLike[str]) -> None:
+    """Writes a program: its code and weights, its graph as text, and what `effcc.report` knows of it, less the times."""
+    from .report import facts
+
+    if not isinstance(program, Program):
+        message = "a model whose shapes depend on the contents of its inputs is many programs"
+        raise UnsupportedError(message, hint="fix its shapes, and save that")
+    parts = program.code.parts()
+    report = facts(program)
+    timeless = {**report, "seconds": {}, "passes": [{**p, "seconds": 0} for p in report["passes"]]}
+    texts = {GRAPH: str(program.graph).encode(), REPORT: json.dumps(timeless, separators=(",", ":")).encode()}
+    options = {"passes": [p["pass"] for p in report["passes"]]}
+    write(path, **{**parts, "blobs": {**parts["blobs"], **texts}}, options=options)
+
+
+def load(path: str | os.PathLike[str], threads: int | None = None) -> LoadedProgram:
+    """A saved program, ready to be called, without the compiler. `threads`: the default of its calls; all cores if None.
+
+    It runs the native code in the file: load only what you trust. Raises EffccError where `read` does.
+    """
+    artifact = read(path)
+    loaders = importlib.import_module("effcc.backends").LOADERS
+    if artifact.backend not in loaders:
+        known = f"known: {', '.join(loaders)}"
+        raise UnsupportedError(f"made by backend {artifact.backend!r}", where=path, hint=known)
+    module, _, function = loaders[artifact.backend].partition(":")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".writing-", delete=False) as file:
-            temporary = file.name
-            yield file  # type: ignore[misc]
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-        temporary = None
-    except OSError as error:
-        raise EffccError(f"cannot write the artifact: {error.strerror}", where=path) from error
-    finally:
-        if temporary is not None:
-            os.unlink(temporary)
+        report = json.loads(artifact.blobs[REPORT])
+        text = artifact.blobs[GRAPH].decode()
+        code = getattr(importlib.import_module(module), function)(artifact, threads)
+        return LoadedProgram(code, report, text, str(path))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ParseError(f"{REPORT} or {GRAPH} is malformed ({error})", where=path, hint=_RECOMPILE) from error
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+class AbsentBlob(Blob):
+    """A weight known by its hash alone: an artifact holds weights as its code wants them, not as the graph has them."""
+
+    def __init__(self, type_: Tensor, sha256: str, where: str):
+        self.type, self.where, self.owner = type_, where, None
+        self.__dict__["sha256"] = sha256
+
+    @property
+    def array(self) -> Any:  # type: ignore[override]
+        message = "the artifact does not hold the weights of its graph"
+        raise EffccError(message, where=self.where, hint="use the model that it was compiled from")
+
+
+def parse_saved(text: str, where: str) -> Graph:
+    """The graph of an artifact, its weights absent."""
+    from .text import parse
+
+    blobs = {}
+    for dtype, shape, digest in re.findall(r': (\w+)\[([\d,]*)\] = const blob\("sha256:(\w+)"\)', text):
+        type_ = Tensor(DType.parse(dtype), tuple(map(int, shape.split(","))) if shape else ())
+        blobs[digest] = AbsentBlob(type_, digest, where)
+    return parse(text, blobs)
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
 
 
 def _write_constants(archive: zipfile.ZipFile, constants: Mapping[str, np.ndarray], listed: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,21 @@ class Program:
     Inputs are NumPy arrays or torch tensors; outputs are of the same kind.
     """
 
-    def __init__(self, source: Any, graph: Any, code: Any, target: str, ctx: Any = None, times: Any = None,
-                 seconds: Mapping[str, float] | None = None):
+    def __init__(
+        self,
+        source: Any,
+        graph: Any,
+        code: Any,
+        target: str,
+        ctx: Any = None,
+        times: Any = None,
+        seconds: Mapping[str, float] | None = None,
+    ):
         self.source, self.graph, self.code, self.target = source, graph, code, target
         self.context, self.times, self.seconds = ctx, times, dict(seconds or {})
         self.input_names = tuple(v.name or f"input{k}" for k, v in enumerate(graph.inputs))
         self.output_names = tuple(v.name or f"output{k}" for k, v in enumerate(source.results))
+        self.saved_facts: dict[str, Any] | None = None
 
     def __call__(self, *inputs: Any, threads: int | None = None) -> tuple[Any, ...]:
         """Run once. Raises InputError where an input does not fit."""
@@ -46,12 +56,43 @@ class Program:
         save(self, path)
 
 
+class LoadedProgram(Program):
+    """A program from an artifact. Its graph is read from the artifact's text when asked for, and lacks the weights."""
+
+    def __init__(self, code: Any, facts: dict[str, Any], graph_text: str, path: str):
+        self.code, self.saved_facts, self.graph_text, self.path = code, facts, graph_text, path
+        self.target, self.context, self.times, self.seconds = facts["target"], None, None, {}
+        self.input_names = tuple(x["name"] for x in facts["inputs"])
+        self.output_names = tuple(x["name"] for x in facts["outputs"])
+
+    @property
+    def launches(self) -> Sequence[Any]:
+        return self.saved_facts["kernels"]
+
+    @cached_property
+    def graph(self) -> Any:  # type: ignore[override]
+        from effcc.artifact import parse_saved
+
+        return parse_saved(self.graph_text, self.path)
+
+    def save(self, path: str | Path) -> None:
+        raise InputError("a loaded program is saved already", where=self.path, hint="copy the file")
+
+
 def by_name(given: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
     """The values of a dict in the order of names; each must be there, and no other."""
     missing = [n for n in names if n not in given]
     unknown = [n for n in given if n not in names]
     if missing or unknown:
-        what = "; ".join(filter(None, [f"missing {', '.join(missing)}" if missing else "", f"unknown {', '.join(unknown)}" if unknown else ""]))
+        what = "; ".join(
+            filter(
+                None,
+                [
+                    f"missing {', '.join(missing)}" if missing else "",
+                    f"unknown {', '.join(unknown)}" if unknown else "",
+                ],
+            )
+        )
         raise InputError(f"inputs: {what}", hint=f"the program takes {', '.join(names)}")
     return tuple(given[n] for n in names)
 
@@ -64,8 +105,13 @@ class Specializing:
 
     LIMIT = 64
 
-    def __init__(self, make: Callable[[Mapping[str, Any]], Program], first: Sequence[str],
-                 needs: Callable[[Mapping[str, Any]], Sequence[str]], input_names: Sequence[str]):
+    def __init__(
+        self,
+        make: Callable[[Mapping[str, Any]], Program],
+        first: Sequence[str],
+        needs: Callable[[Mapping[str, Any]], Sequence[str]],
+        input_names: Sequence[str],
+    ):
         self.make, self.needs, self.input_names = make, needs, tuple(input_names)
         self.values: list[str] = list(first)
         self.programs: dict[Any, Program] = {}
@@ -93,8 +139,10 @@ class Specializing:
         if len(inputs) == 1 and isinstance(inputs[0], Mapping):
             inputs = by_name(inputs[0], self.input_names)
         if len(inputs) != len(self.input_names):
-            raise InputError(f"the program takes {len(self.input_names)} inputs, got {len(inputs)}", hint=", ".join(self.input_names))
+            raise InputError(
+                f"the program takes {len(self.input_names)} inputs, got {len(inputs)}", hint=", ".join(self.input_names)
+            )
         return self.program(*inputs)(*inputs, threads=threads)
 
 
-__all__ = ["Program", "Specializing", "by_name"]
+__all__ = ["LoadedProgram", "Program", "Specializing", "by_name"]

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
+from effcc.backends.tvm import entry, memory
 from effcc.ir import Graph
 from effcc.machine import Machine, parse
 from effcc.pipeline import Context
+from effcc.report import at
+
+if TYPE_CHECKING:
+    from effcc.backends.tvm.build import Built
 
 
 class CpuBackend:
@@ -30,28 +36,98 @@ class CpuBackend:
         from effcc.backends.tvm.lower import lower
 
         built = build(lower(graph, self.machine), self.machine)
-        return CpuCode(built, threads)
+        return CpuCode(built, self.machine, threads)
 
 
 class CpuCode:
-    """Compiled code in memory: callable with arrays, and all that an artifact needs."""
+    """Compiled code in memory: callable with arrays, and all that an artifact and a report need."""
 
-    def __init__(self, built: Any, threads: int | None = None):
+    def __init__(self, built: Built, machine: Machine, threads: int | None = None):
         from effcc.backends.tvm.runtime.executable import Executable
 
-        self.built = built
+        self.built, self.machine = built, machine
         self.executable = Executable(built.program, built.objects, built.driver, built.constants, threads=threads)
 
     def __call__(self, *inputs: Any, threads: int | None = None) -> tuple[Any, ...]:
         return self.executable(*inputs, threads=threads)
+
+    def profile(self, *inputs: Any, threads: int | None = None, repeat: int = 10) -> list[tuple[str, float]]:
+        """Label and mean seconds of each launch, in the program's order."""
+        return self.executable.profile(*inputs, threads=threads, repeat=repeat)
 
     @property
     def launches(self) -> list[Any]:
         """Every kernel launch of the program, in order; those inside branches and loops once."""
         return self.built.launches
 
-    @property
-    def memory(self) -> Any:
-        """Peak bytes of temporaries and the lower bound."""
-        return self.built.memory
+    def parts(self) -> dict[str, Any]:
+        """What effcc.artifact.write takes."""
+        from effcc.backends.tvm.saved import parts
 
+        built = self.built
+        objects = dict(zip(built.symbols, built.objects, strict=True))
+        return {
+            "backend": "cpu",
+            "machine": self.machine,
+            "versions": _versions(),
+            **parts(built.program, objects, built.driver, built.constants),
+        }
+
+    def kernels(self, sizes: Mapping[str, int]) -> list[dict[str, Any]]:
+        """Each launch, in order: where it came from, its kernel, and its work for these sizes."""
+        encoded = [step for step in entry_steps(self.built.program.steps) if isinstance(step, entry.Launch)]
+        return [
+            {
+                "label": launch.label,
+                "at": str(launch.loc),
+                "template": launch.kernel.template,
+                "symbol": step.kernel,
+                "tiles": at(launch.tiles, sizes),
+                "flops": at(launch.flops, sizes),
+                "bytes": at(launch.nbytes, sizes),
+            }
+            for launch, step in zip(self.built.launches, encoded, strict=True)
+        ]
+
+    def memory(self, sizes: Mapping[str, int]) -> dict[str, Any]:
+        """Bytes of temporaries at the peak, the least there could be, and where each lies; bytes of constants."""
+        program = self.built.program
+        used = memory.usage(program, sizes)
+        ranges = memory.live_ranges(program)
+        offsets, _ = memory.place(program.temporaries, sizes)
+        buffers = [
+            {
+                "name": t.name,
+                "offset": offset,
+                "bytes": memory.rounded(entry.evaluate(t.size, sizes)),
+                "first": ranges[t.name][0],
+                "last": ranges[t.name][1],
+            }
+            for t, offset in zip(program.temporaries, offsets, strict=True)
+        ]
+        return {
+            "peak": used.peak,
+            "lower_bound": used.lower_bound,
+            "unshared": used.unshared,
+            "buffers": buffers,
+            "constants": sum(array.nbytes for array in self.built.constants.values()),
+        }
+
+
+def entry_steps(steps: Iterable[entry.Step]) -> Iterator[entry.Step]:
+    """Every step, those of branches and loops after the one that holds them."""
+    for step in steps:
+        yield step
+        match step:
+            case entry.If(_, then, orelse):
+                yield from entry_steps((*then, *orelse))
+            case entry.While(_, body):
+                yield from entry_steps(body)
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    from effcc import __version__
+
+    return {"effcc": __version__, **{name: version(name) for name in ("apache-tvm", "apache-tvm-ffi")}}

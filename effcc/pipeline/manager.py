@@ -57,6 +57,8 @@ class PassTime:
     seconds: float
     ops_before: int
     ops_after: int
+    rewrites: int
+    """How many rewrites the log held when the pass was done."""
 
 
 @dataclass
@@ -66,7 +68,7 @@ class Time(Instrument):
     entries: list[PassTime] = field(default_factory=list)
 
     def after(self, p: Pass, old: Graph, new: Graph, seconds: float, ctx: Context) -> None:
-        self.entries.append(PassTime(str(p), seconds, len(old.nodes), len(new.nodes)))
+        self.entries.append(PassTime(str(p), seconds, len(old.nodes), len(new.nodes), len(ctx.log)))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,76 @@
+"""effcc explain: why a rule did, or did not, fire at a place."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from effcc.cli.options import Json, Model, Pipeline, Shapes, Target, parse_shapes
+
+
+def explain(
+    model: Model,
+    rule: Annotated[
+        str | None, typer.Option(help="Only rules (or passes) with this in their name.", show_default=False)
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="LOC", help="Only places with this in their name.", show_default=False)
+    ] = None,
+    passes: Pipeline = None,
+    target: Target = "cpu",
+    shape: Shapes = None,
+    as_json: Json = False,
+) -> None:
+    """Run the passes and tell which rules fired where, and which were refused, and why."""
+    from effcc.cli.models import graph_of
+    from effcc.cli.show import console, print_json, progress, table
+    from effcc.driver import backend_of, pipeline_of
+    from effcc.pipeline import Context, PassManager
+
+    with progress(quiet=as_json) as tell:
+        tell("importing")
+        graph = graph_of(model, parse_shapes(shape))
+        backend = backend_of(target)
+        pipeline = pipeline_of(backend, passes, {})
+        context = Context(machine=backend.machine, progress=tell)
+        PassManager().run(graph, pipeline, context)
+
+    def wanted(entry) -> bool:
+        named = rule is None or rule in entry.rule or rule in entry.pass_name
+        return named and (at is None or at in str(entry.loc))
+
+    fired = [r for r in context.log if wanted(r)]
+    refused = [r for r in context.refusals if wanted(r)]
+    if as_json:
+        print_json({
+            "fired": [{"number": r.number, "pass": r.pass_name, "rule": r.rule, "at": str(r.loc)} for r in fired],
+            "refused": [{"pass": r.pass_name, "rule": r.rule, "at": str(r.loc), "reason": r.reason} for r in refused],
+        })  # fmt: skip
+        return
+    if fired:
+        rows = [(r.number, r.pass_name, r.rule, r.loc) for r in fired]
+        console().print(table(f"fired {len(rows)} times", ("number", "pass", "rule", "at"), rows, right=("number",)))
+    if refused:
+        rows = [(r.pass_name, r.rule, r.loc, r.reason) for r in refused]
+        console().print(table(f"refused {len(rows)} times", ("pass", "rule", "at", "because"), rows))
+    if not fired and not refused:
+        print(nothing(rule, at, pipeline, graph))
+
+
+def nothing(rule: str | None, at: str | None, pipeline: list, graph) -> str:
+    """Why there is nothing to tell."""
+    import difflib
+
+    names = {r.name for p in pipeline for r in getattr(p, "rules", ())} | {p.name for p in pipeline}
+    if rule is not None and not any(rule in name for name in names):
+        near = difflib.get_close_matches(rule, names, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"no rule or pass of this pipeline has {rule!r} in its name (passes may log other names){hint}"
+    places = {str(node.loc) for node in graph.walk() if str(node.loc)}
+    if at is not None and not any(at in place for place in places):
+        near = difflib.get_close_matches(at, places, 1, cutoff=0.3)
+        return f"no op of the model is at {at!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+    what = f"rule {rule!r}" if rule else "no rule"
+    where = f" at {at!r}" if at else ""
+    return f"{what} met nothing like its pattern{where}: it neither fired nor was refused"

@@ -1,0 +1,61 @@
+"""effcc inspect: what a program consists of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from effcc.cli.options import Json, Pipeline, Runnable, Shapes, Sizes, Target, parse_shapes
+
+
+def inspect(
+    model: Runnable,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one self-contained page.", show_default=False)
+    ] = None,
+    graph: Annotated[bool, typer.Option("--graph", help="Print the compiled graph as text.")] = False,
+    log: Annotated[bool, typer.Option("--log", help="Print every rewrite and refusal.")] = False,
+    size: Sizes = None,
+    target: Target = "cpu",
+    shape: Shapes = None,
+    passes: Pipeline = None,
+    as_json: Json = False,
+) -> None:
+    """Show graph, pass log, kernels, memory plan, flops and bytes of a model, compiled or to be compiled."""
+    from effcc.cli.models import parse_sizes, program_of
+    from effcc.cli.show import console, print_json, progress, table
+    from effcc.files import beside
+    from effcc.inspect import page
+    from effcc.report import count, facts, render
+    from effcc.report import size as bytes_
+
+    with progress(quiet=as_json) as tell:
+        program = program_of(model, parse_shapes(shape), None, tell, target=target, passes=passes)
+        found = facts(program, parse_sizes(size))
+        if html is not None:
+            tell("writing the page")
+            text = page(program, found)
+            with beside(html) as file:
+                file.write(text.encode())
+    if as_json:
+        print_json(found)
+        return
+    if graph:
+        print(program.graph)
+        return
+    print(render(found))
+    rows = [
+        (k["label"], k["template"], k["tiles"], f"{count(k['flops'])}flop", bytes_(k["bytes"]), k["at"])
+        for k in found["kernels"]
+    ]
+    numbers = ("tiles", "work", "data")
+    console().print(table("launches", ("ops", "template", *numbers, "from"), rows, right=numbers))
+    if log:
+        rows = [(r["number"], r["pass"], r["rule"], r["at"]) for r in found["log"]]
+        console().print(table("rewrites", ("number", "pass", "rule", "at"), rows, right=("number",)))
+        rows = [(r["pass"], r["rule"], r["at"], r["reason"]) for r in found["refusals"]]
+        console().print(table("refusals", ("pass", "rule", "at", "because"), rows))
+    if html is not None:
+        print(f"page written to {html}")

@@ -1,0 +1,175 @@
+"""From a path on the command line to a graph, a program, and arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from effcc.errors import EffccError, InputError, ParseError, UnsupportedError
+from effcc.files import beside
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from effcc.ir.graph import Graph
+    from effcc.program import Program
+
+KINDS = (".onnx", ".effir", ".effcc")
+
+
+def check_path(model: Path) -> None:
+    """Refuse what is no file of a kind that effcc reads."""
+    if not model.is_file():
+        what = "is a folder" if model.is_dir() else "there is no such file"
+        raise ParseError(what, where=model, hint="give the path of a .onnx, .effir or .effcc file")
+    if model.suffix not in KINDS:
+        raise UnsupportedError(
+            "not a model that effcc knows by its name", where=model, hint=f"effcc reads {', '.join(KINDS)}"
+        )
+
+
+def graph_of(model: Path, shapes: Mapping[str, Any] | None = None) -> Graph:
+    """The graph of a model, as imported (of an artifact: as compiled)."""
+    check_path(model)
+    if model.suffix == ".effcc":
+        from effcc.artifact import load
+
+        return load(model).graph
+    frontend = import_module("effcc.frontends").find(str(model))
+    return frontend.load(str(model), shapes=shapes)
+
+
+def program_of(
+    model: Path, shapes: Mapping[str, Any] | None, threads: int | None, tell: Callable[[str], None], **options: Any
+) -> Program:
+    """A program: an artifact is loaded, anything else compiled."""
+    check_path(model)
+    if model.suffix == ".effcc":
+        given = [name for name, value in {"shapes": shapes, **options}.items() if value not in (None, "cpu", False)]
+        if given:
+            raise InputError(
+                f"an artifact is compiled already: {', '.join(given)} cannot change it",
+                where=model,
+                hint="give the model that it was compiled from",
+            )
+        from effcc.artifact import load
+
+        tell("loading")
+        return load(model, threads)
+    from effcc.driver import compile
+    from effcc.program import Program
+
+    tell("compiling")
+    program = compile(str(model), shapes=shapes, threads=threads, progress=tell, **options)
+    if not isinstance(program, Program):
+        raise UnsupportedError(
+            "its shapes depend on the contents of inputs, so it is not one program",
+            where=model,
+            hint="call effcc.compile in Python, which specialises on them",
+        )
+    return program
+
+
+def parse_sizes(texts: Sequence[str] | None) -> dict[str, int]:
+    """{symbol: value} of --size options.
+
+    >>> parse_sizes(["N=8,L=128"])
+    {'N': 8, 'L': 128}
+    """
+    sizes = {}
+    for text in texts or ():
+        for part in text.split(","):
+            name, equals, value = part.partition("=")
+            if not equals or not value.isdigit():
+                raise InputError(f"cannot read {part!r}", where=f"--size {text}", hint="write NAME=8")
+            sizes[name] = int(value)
+    return sizes
+
+
+def read_inputs(files: Sequence[str], names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Arrays by input name from .npz files and name=FILE.npy (or FILE.npy alone where there is one input)."""
+    import numpy as np
+
+    arrays: dict[str, np.ndarray] = {}
+    for text in files:
+        name, equals, file = text.rpartition("=")
+        path = Path(file)
+        try:
+            loaded = np.load(path, allow_pickle=False)
+            found = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else None
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror or error}", where=path) from error
+        except Exception as error:  # numpy raises ValueError, EOFError, BadZipFile, KeyError for what is no array
+            raise InputError(
+                "is no .npy or .npz file of plain arrays", where=path, hint="save it with numpy.savez"
+            ) from error
+        if found is None:
+            if not equals and len(names) != 1:
+                raise InputError(
+                    "which input is it?", where=path, hint=f"write NAME={file}; inputs: {', '.join(names)}"
+                )
+            arrays[name if equals else names[0]] = loaded
+        else:
+            arrays.update({key: value for key, value in found.items() if not equals or key == name})
+    return arrays
+
+
+def random_inputs(graph: Graph, names: Sequence[str], sizes: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
+    """Arrays that fit a graph: normal floats, integers that are 0 or 1 (valid as masks and as indices), random bools.
+
+    Sizes that are not given are the least that their symbols allow, but at least 1.
+    """
+    import numpy as np
+
+    from effcc.ir.types import Tensor
+    from effcc.report import at, smallest
+
+    generator = np.random.default_rng(seed)
+    known = {s.name for s in graph.symbols}
+    if unknown := set(sizes) - known:
+        raise InputError(
+            f"the model has no size {min(unknown)!r}",
+            where="--size",
+            hint=f"it has {', '.join(sorted(known)) or 'no sizes that vary'}",
+        )
+    bound = {**smallest(graph), **sizes}
+    arrays = {}
+    for value, name in zip(graph.inputs, names, strict=True):
+        if not isinstance(value.type, Tensor):
+            raise UnsupportedError(
+                f"random inputs of type {value.type}", where=f"input {name!r}", hint="call it from Python"
+            )
+        shape, dtype = tuple(at(d, bound) for d in value.shape), value.dtype
+        if dtype.is_float:
+            array = generator.standard_normal(shape).astype(dtype.numpy)
+        else:
+            array = generator.integers(0, 2, shape).astype(dtype.numpy)
+        arrays[name] = np.asarray(array)
+    return arrays
+
+
+def inputs_of(
+    program: Program,
+    files: Sequence[str] | None,
+    sizes: Sequence[str] | None,
+    seed: int,
+    graph: Graph | None = None,
+) -> dict[str, Any]:
+    """The inputs that the command line gives: from files, or random."""
+    if files:
+        if sizes:
+            raise InputError("sizes are those of the given inputs", where="--size", hint="leave it out")
+        return read_inputs(files, program.input_names)
+    return random_inputs(graph or program.graph, program.input_names, parse_sizes(sizes), seed)
+
+
+def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """An .npz file, written whole or not at all."""
+    import numpy as np
+
+    if path.suffix != ".npz":
+        raise EffccError("outputs are saved as .npz", where=path, hint="name it so")
+    with beside(path) as file:
+        np.savez(file, **arrays)

@@ -1,0 +1,114 @@
+"""Options that several commands share, and how their texts are read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from effcc.errors import InputError
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model (.onnx, or IR text .effir).", show_default=False)]
+Runnable = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A compiled .effcc, or a model to compile first.", show_default=False)
+]
+Target = Annotated[str, typer.Option(help="What to compile for, as cpu or cpu{mcpu=skylake-avx512,threads=2}.")]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shape",
+        metavar="NAME=SIZES",
+        show_default=False,
+        help="An input's shape: x=1x3x224x224, or with sizes that vary: x=Nx3x224x224,N=1..64. Repeatable.",
+    ),
+]
+Pipeline = Annotated[
+    str | None,
+    typer.Option(
+        "--passes",
+        metavar="PIPELINE",
+        help="Passes instead of the target's own: fold,simplify,fuse:max-ops=8.",
+        show_default=False,
+    ),
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads of a run; all cores of the process by default.", show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
+Seed = Annotated[int, typer.Option(help="Of the random inputs.")]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        "-i",
+        metavar="FILE",
+        show_default=False,
+        help="Inputs: an .npz with an array for each name, or name=FILE.npy. Repeatable.",
+    ),
+]
+
+
+Sizes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--size", metavar="NAME=N", show_default=False, help="A varying size of the random inputs: N=8. Repeatable."
+    ),
+]
+
+
+def category_option(help: str) -> Any:
+    return typer.Option(metavar="PASS", help=help, show_default=False)
+
+
+Quantize = Annotated[str | None, category_option("A quantizing pass to insert, such as static-int8.")]
+Sparsify = Annotated[str | None, category_option("A sparsifying pass to insert.")]
+ReduceTokens = Annotated[str | None, category_option("A token-reducing pass to insert, such as tome:r=13.")]
+Prune = Annotated[str | None, category_option("A pruning pass to insert.")]
+
+_RANGE = re.compile(r"([A-Za-z_]\w*)=(\d+)\.\.(\d*)")
+_SIZE = re.compile(r"\d+|[A-Za-z_]\w*|\?")
+
+
+def parse_shapes(texts: list[str] | None) -> dict[str, tuple[Any, ...]] | None:
+    """{input: sizes} of --shape options; a size is an integer, a Symbol, or None ("?": as the model says).
+
+    >>> parse_shapes(["x=Nx3x8,N=1..64", "mask=N"])
+    {'x': (N, 3, 8), 'mask': (N,)}
+    >>> parse_shapes(["scalar="])
+    {'scalar': ()}
+    """
+    if not texts:
+        return None
+    from effcc.ir.dims import Symbol
+
+    sizes: dict[str, list[str]] = {}
+    ranges: dict[str, tuple[int, int | None]] = {}
+    for text in texts:
+        for part in text.split(","):
+            if found := _RANGE.fullmatch(part.strip()):
+                low, high = int(found[2]), int(found[3]) if found[3] else None
+                if high is not None and high < low:
+                    raise InputError(f"the range {part.strip()} is empty", where=f"--shape {text}")
+                ranges[found[1]] = low, high
+                continue
+            name, equals, value = part.strip().rpartition("=")
+            listed = value.split("x") if value else []
+            if not equals or not name or not all(_SIZE.fullmatch(size) for size in listed):
+                raise InputError(
+                    f"cannot read {part.strip()!r}",
+                    where=f"--shape {text}",
+                    hint="write NAME=1x3x224x224 or NAME=Nx3x224x224,N=1..64",
+                )
+            sizes[name] = listed
+    used = {size for listed in sizes.values() for size in listed}
+    if unused := set(ranges) - used:
+        raise InputError(f"no size is called {min(unused)}", where="--shape", hint="name it in a shape: x=Nx8,N=1..64")
+
+    def size(text: str) -> Any:
+        if text == "?":
+            return None
+        return int(text) if text.isdigit() else Symbol(text, *ranges.get(text, (1, None)))
+
+    return {name: tuple(map(size, listed)) for name, listed in sizes.items()}

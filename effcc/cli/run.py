@@ -1,0 +1,80 @@
+"""effcc run: one run of a program on inputs from files, or on random ones."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from effcc.cli.options import Inputs, Json, Pipeline, Runnable, Seed, Shapes, Sizes, Target, Threads, parse_shapes
+
+
+def run(
+    model: Runnable,
+    inputs: Inputs = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.npz", help="Save the outputs.", show_default=False)
+    ] = None,
+    random: Annotated[bool, typer.Option("--random", help="Run on random inputs.")] = False,
+    size: Sizes = None,
+    seed: Seed = 0,
+    target: Target = "cpu",
+    shape: Shapes = None,
+    passes: Pipeline = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Run a model once and print, or save, what it answers."""
+    from effcc.cli.models import inputs_of, program_of, save_arrays
+    from effcc.cli.show import console, print_json, progress, table
+    from effcc.errors import InputError
+
+    if bool(inputs) == random:
+        raise InputError("where do the inputs come from?", hint="give --input FILE.npz, or --random")
+    with progress(quiet=as_json) as tell:
+        program = program_of(model, parse_shapes(shape), threads, tell, target=target, passes=passes)
+        given = inputs_of(program, inputs, size, seed)
+        tell("running")
+        start = time.perf_counter()
+        results = program(given)
+        seconds = time.perf_counter() - start
+    named = dict(zip(program.output_names, results, strict=True))
+    if output is not None:
+        save_arrays(output, named)
+    if as_json:
+        print_json({"seconds": seconds, "outputs": {name: _facts(array) for name, array in named.items()}})
+        return
+    rows = [
+        (name, f"{x['dtype']}{x['shape']}", *(_number(x[k]) for k in ("min", "mean", "max")), x["values"])
+        for name, x in ((name, _facts(array)) for name, array in named.items())
+    ]
+    console().print(
+        table(
+            f"outputs, {1e3 * seconds:.2f} ms",
+            ("name", "type", "min", "mean", "max", "first values"),
+            rows,
+            right=("min", "mean", "max"),
+        )
+    )
+    if output is not None:
+        print(f"saved to {output}")
+
+
+def _facts(array: object) -> dict[str, object]:
+    import numpy as np
+
+    a = np.asarray(array)
+    wide = a.astype("f8") if a.size else np.zeros(0)
+    numbers = {k: float(getattr(wide, k)()) if a.size else None for k in ("min", "mean", "max")}
+    return {
+        "dtype": str(a.dtype),
+        "shape": list(a.shape),
+        **numbers,
+        "values": " ".join(f"{x:.5g}" for x in wide.reshape(-1)[:6]),
+    }
+
+
+def _number(x: object) -> str:
+    return "" if x is None else f"{x:.5g}"

@@ -1,0 +1,99 @@
+"""One self-contained HTML page about a program: its graphs, passes, kernels and memory.
+
+The page is `page.html` with the facts put in as JSON. It loads nothing, so it works offline and can be mailed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from effcc.ir.graph import Graph, Value
+    from effcc.program import Program
+
+TEMPLATE = Path(__file__).parent / "page.html"
+PLACE = "/*facts*/null"
+
+
+def page(program: Program, found: Mapping[str, Any]) -> str:
+    """The page, as text. `found` is what effcc.report.facts knows of the program."""
+    from effcc import __version__
+
+    graphs = {"compiled": draw(program.graph, found["sizes"])}
+    if program.saved_facts is None:
+        graphs["imported"] = draw(program.source, found["sizes"])
+    facts = json.dumps({**found, "effcc": __version__, "graphs": graphs}, separators=(",", ":"))
+    template = TEMPLATE.read_text(encoding="utf-8")
+    assert template.count(PLACE) == 1
+    return template.replace(PLACE, facts.replace("</", "<\\/").replace("<!--", "<\\!--"))
+
+
+def draw(graph: Graph, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """A graph for the page: nodes with the numbers of those that they read. Constants are told by their readers.
+
+    A node's `path` is the module path of its location, by which the page folds.
+    """
+    from effcc.report import at
+
+    nodes: list[dict[str, Any]] = []
+    maker: dict[Value, int] = {}
+    constants: dict[Value, str] = {}
+
+    def add(kind: str, label: str, loc: str, reads: list[int], **more: Any) -> int:
+        nodes.append({"kind": kind, "label": label, "path": path_of(loc), "at": loc, "reads": reads, **more})
+        return len(nodes) - 1
+
+    for value in graph.inputs:
+        maker[value] = add("input", value.name or "input", "", [], results=[str(value.type)])
+    for node in graph.nodes:
+        results = [str(v.type) for v in node.results]
+        if node.op.name == "const":
+            constants[node.result] = results[0]
+            continue
+        body = node.op.attrs.get("body") if node.op.name == "fused" else None
+        inner = [n.op.name for n in body.nodes if n.op.name != "const"] if body is not None else []
+        reads = list(dict.fromkeys(maker[v] for v in node.operands if v in maker))
+        number = add(
+            node.op.family,
+            " + ".join(inner) if inner else node.op.name,
+            str(node.loc),
+            reads,
+            results=results,
+            constants=[constants[v] for v in node.operands if v in constants],
+            text=_body(body) if body is not None else _attributes(node.op),
+            flops=at(node.op.flops(*node.types), sizes),
+        )
+        maker.update(dict.fromkeys(node.results, number))
+    for k, value in enumerate(graph.results):
+        if value in maker:
+            add("output", value.name or f"output{k}", "", [maker[value]], results=[str(value.type)])
+    return {"name": graph.name, "nodes": nodes}
+
+
+def path_of(loc: str) -> list[str]:
+    """The modules that a location lies in.
+
+    >>> path_of("vit.onnx:/blocks.0/attn/MatMul")
+    ['blocks.0', 'attn']
+    >>> path_of("encoder.3.attn")
+    ['encoder', '3']
+    """
+    first = loc.split(" + ")[0]
+    name = first.rpartition(":")[2] if ":" in first else first
+    while name.endswith(")") and "(" in name:  # pass(loc)
+        name = name[name.index("(") + 1 : -1]
+    parts = name.strip("/").split("/") if "/" in name else name.split(".")
+    return [part for part in parts[:-1] if part]
+
+
+def _attributes(op: Any) -> str:
+    return "\n".join(f"{name} = {value}" for name, value in op.attrs.items())
+
+
+def _body(body: Graph) -> str:
+    from effcc.text import print_graph
+
+    return print_graph(body, locations=False)
