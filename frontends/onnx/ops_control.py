@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from effcc.errors import NeedsValue, TypeRuleError
+from effcc.errors import EffccError, NeedsValue, TypeRuleError
 from effcc.frontends.onnx.node import Items, OnnxNode, onnx_op
 from effcc.frontends.onnx.ops_elementwise import scalar
 from effcc.frontends.onnx.ops_index import data_size, size_value
@@ -40,7 +40,12 @@ def if_(n: OnnxNode, cond: Value) -> Any:
     for name in ("then", "else"):
         graph = n.attr(f"{name}_branch")
         scope = n.scope.nested(name)
-        scope.run(graph)
+        try:
+            scope.run(graph)
+        except NeedsValue:
+            raise
+        except EffccError:  # a branch that these shapes never take need not fit them
+            n.need(cond, f"the {name} branch does not fit the inputs' types, and the condition")
         scopes.append(scope)
         results.append([scope.lookup(o.name, f"output {o.name!r}") for o in graph.output])
     if not all(isinstance(v, Value) for r in results for v in r) or not _joinable(results):

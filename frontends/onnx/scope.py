@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from effcc.errors import ParseError, UnsupportedError
+from effcc.errors import EffccError, ParseError, UnsupportedError
 from effcc.frontends.onnx.node import Absent, Items, OnnxNode, handler
 from effcc.frontends.onnx.proto import Source, array, element_code, element_dtype, opsets
 from effcc.frontends.onnx.values import Contents
@@ -176,7 +176,16 @@ class Scope:
             _check_call(schema, proto, loc)
         if handle is not None:
             node = OnnxNode(proto, self, schema.since_version if schema else self.opsets[domain], loc)
-            outputs = handle(node, *inputs)
+            try:
+                outputs = handle(node, *inputs)
+            except EffccError:
+                raise
+            except Exception as e:
+                raise ParseError(
+                    f"{proto.op_type} cannot take these inputs ({type(e).__name__}: {e})",
+                    where=loc,
+                    hint="check the model with onnx.checker; if it is well formed, this is a bug in effcc",
+                ) from e
             if outputs is not NotImplemented:
                 return outputs if isinstance(outputs, tuple) else (outputs,)
         body = _schema_function(schema, self.opsets[domain], proto, inputs)
