@@ -234,8 +234,8 @@ def _carry(op: Op, x: Any, type_: Type) -> Any:
         return [_carry(op, e, type_.element) for e in x]
     if not isinstance(type_, Tensor) or type_.dtype.name not in CARRIERS or x is None:
         return x
-    if op.family in MOVING and op.graphs():
-        return x  # nested graphs carry by themselves
+    if op.family in MOVING and op.graphs() or op.name == "bitcast":
+        return x  # nested graphs carry by themselves; bits are not to be converted
     if type_.dtype.name == "u64":
         x = x.view(torch.int64)
         if not _modular(op) and bool((x < 0).any()):

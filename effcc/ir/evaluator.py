@@ -1,9 +1,9 @@
 """Evaluates loop nests on NumPy arrays, point by point: slow, and obviously right.
 
 It is the check of an op's `compute` against its `reference`, and of what passes do to loop nests. Parallel axes are
-evaluated at once over index grids, reduction and scan axes one point at a time, in order. What generated code must not do
-is an error here too: reading an operand out of range, two parallel points storing to one place, leaving a result unwritten,
-storing what has no value (an integer divided by zero, a float cast to an integer that cannot hold it).
+evaluated at once over index grids, reduction and scan axes one point at a time, in order. What generated code must not
+do is an error here too: reading an operand out of range, two parallel points storing to one place, leaving a result
+unwritten, storing what has no value (an integer divided by zero, a float cast to an integer that cannot hold it).
 
 >>> import numpy as np
 >>> from effcc.ir import Tensor, f32
@@ -24,8 +24,9 @@ from typing import Any
 
 import numpy as np
 
+from effcc.ir import scalar as s
 from effcc.ir.dims import Symbol, evaluate
-from effcc.ir.scalar import PARALLEL, REDUCTION, SCAN, Apply, Compute, Index, Literal, Old, Read, Scalar, Size, State, walk
+from effcc.ir.scalar import PARALLEL, REDUCTION, SCAN, Apply, Compute, Index, Old, Read, Scalar, State, walk
 from effcc.ir.types import DType, Tensor
 
 Array = Any
@@ -84,7 +85,9 @@ def evaluate_nest(
 
 
 class _Evaluator:
-    def __init__(self, nest: Compute, operands: Sequence[Array], results: Sequence[Tensor], bindings: Mapping[Symbol, int]):
+    def __init__(
+        self, nest: Compute, operands: Sequence[Array], results: Sequence[Tensor], bindings: Mapping[Symbol, int]
+    ):
         self.nest, self.bindings = nest, bindings
         self.operands = [np.asarray(a) for a in operands]
         self.extents = tuple(evaluate(e, bindings) for e in nest.extents)
@@ -106,7 +109,8 @@ class _Evaluator:
         self.order = {id(root): [n for n in walk(root) if id(n) in self.varying] for root in nest.scalars}
 
     def find_varying(self) -> set[int]:
-        """The scalars that differ from one point of the reduction and scan axes to the next; the others are evaluated once."""
+        """The scalars that differ from one point of the reduction and scan axes to the next; the others are evaluated
+        once."""
         varying: set[int] = set()
         for node in walk(*self.nest.scalars):
             moves = isinstance(node, (State, Old)) or isinstance(node, Index) and self.nest.kinds[node.axis] != PARALLEL
@@ -155,10 +159,12 @@ class _Evaluator:
             if len(place) != target.ndim:
                 raise NestError(f"result {which} of rank {target.ndim} is stored at {len(place)} indices")
             for i, n in zip(place, target.shape):
-                if i.invalid is not None and i.invalid.any() or (np.asarray(i.value) < 0).any() or (np.asarray(i.value) >= n).any():
+                at = np.asarray(i.value)
+                if (i.invalid is not None and i.invalid.any()) or (at < 0).any() or (at >= n).any():
                     raise NestError(f"result {which} of shape {target.shape} is stored out of range")
             index = tuple(np.broadcast_to(i.value, self.shape) for i in place)
-            flat = np.ravel_multi_index(index, target.shape).reshape(-1) if index else np.zeros(math.prod(self.shape), np.int64)
+            every = math.prod(self.shape)
+            flat = np.ravel_multi_index(index, target.shape).reshape(-1) if index else np.zeros(every, np.int64)
             if len(np.unique(flat)) != len(flat):
                 raise NestError(f"parallel points store to the same element of result {which}")
             places.append(index)
@@ -166,7 +172,9 @@ class _Evaluator:
         values = [self.lanes(r, point) for r in self.nest.results]
         for which, (index, lanes) in enumerate(zip(places, values)):
             if lanes.invalid is not None and lanes.invalid.any():
-                raise NestError(f"result {which} stores values that are undefined (a read of an empty operand, a division by 0, ...)")
+                raise NestError(
+                    f"result {which} stores undefined values (of a read of an empty operand, a division by 0, ...)"
+                )
             self.stored[which][index] = lanes.value
             self.written[which][index] = True
 
@@ -181,9 +189,9 @@ class _Evaluator:
 
     def one(self, node: Scalar, point: Point, known: dict[int, Lanes]) -> Lanes:
         match node:
-            case Literal(dtype, value):
+            case s.Literal(dtype, value):
                 return Lanes(settle(np.asarray(value), dtype))
-            case Size(_, dim):
+            case s.Size(_, dim):
                 return Lanes(np.int64(evaluate(dim, self.bindings)))
             case Index(_, axis):
                 return Lanes(point.grids[axis])
@@ -238,7 +246,7 @@ def _apply(fn: str, dtype: DType, source: DType, args: list[Lanes]) -> Lanes:
     if fn == "cast":
         if source.is_float and dtype.is_integer:
             whole = np.trunc(values[0].astype("f8"))
-            fits = (whole >= float(dtype.min)) & (whole <= (float(dtype.max) if dtype.bits < 53 else np.nextafter(2.0 ** (dtype.bits - (dtype.kind == "i")), 0)))
+            fits = (whole >= float(dtype.min)) & (whole < 2.0 ** (dtype.bits - (dtype.kind == "i")))
             return Lanes(settle(np.where(fits, whole, 0), dtype), _either(invalid, ~fits))
         return Lanes(settle(values[0], dtype), invalid)
     if fn == "bitcast":
@@ -258,14 +266,16 @@ def _divide(a: Array, b: Array) -> Array:
     return quotient + (((a % b) != 0) & ((a < 0) != (b < 0))).astype(quotient.dtype)
 
 
+_OTHER_NAMES = """
+    sub:subtract mul:multiply floordiv:floor_divide neg:negative min:minimum max:maximum pow:power asin:arcsin
+    acos:arccos atan:arctan asinh:arcsinh acosh:arccosh atanh:arctanh atan2:arctan2 round:rint eq:equal
+    ne:not_equal lt:less le:less_equal gt:greater ge:greater_equal and:bitwise_and or:bitwise_or xor:bitwise_xor
+    shl:left_shift shr:right_shift
+"""
 FUNCTIONS: dict[str, Any] = {
-    "add": np.add, "mul": np.multiply, "sub": np.subtract, "div": _divide, "floordiv": np.floor_divide, "mod": np.mod,
-    "fmod": np.fmod, "neg": np.negative, "abs": np.abs, "min": np.minimum, "max": np.maximum, "pow": np.power,
-    "exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "sqrt": np.sqrt, "rsqrt": lambda x: 1 / np.sqrt(x),
-    "sin": np.sin, "cos": np.cos, "tan": np.tan, "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan,
-    "sinh": np.sinh, "cosh": np.cosh, "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh, "tanh": np.tanh,
-    "erf": np.vectorize(math.erf, otypes="d"), "atan2": np.arctan2, "floor": np.floor, "ceil": np.ceil, "round": np.rint,
-    "trunc": np.trunc, "isnan": np.isnan, "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal,
-    "gt": np.greater, "ge": np.greater_equal, "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor,
-    "not": lambda x: ~x, "shl": np.left_shift, "shr": np.right_shift,
+    "div": _divide, "rsqrt": lambda x: 1 / np.sqrt(x), "erf": np.vectorize(math.erf, otypes="d"), "not": lambda x: ~x,
+    **{name: getattr(np, name) for name in
+       "add mod fmod abs exp expm1 log log1p sqrt sin cos tan sinh cosh tanh floor ceil trunc isnan".split()},
+    **{ours: getattr(np, theirs) for ours, theirs in (pair.split(":") for pair in _OTHER_NAMES.split())},
 }
+"""The scalar functions of `effcc.ir.scalar` in NumPy; those that `_apply` treats apart are missing."""

@@ -19,10 +19,11 @@ from effcc.ops.normalization import convert, wide, widen
 class Attention(Op):
     """softmax(q kᵀ · scale + mask) v for each head. (Vaswani et al. 2017; torch's scaled_dot_product_attention)
 
-    q [B.., H, Lq, D], k [B.., Hkv, Lk, D], v [B.., Hkv, Lk, Dv] -> [B.., H, Lq, Dv]; H is a multiple of Hkv: query heads
-    h · H/Hkv ... share a key head (grouped queries). The mask broadcasts to [B.., H, Lq, Lk]: bool (true: attend) or float, added.
-    `scale` None: 1/√D. `causal`: query i attends to keys 0..i. `softcap` c: scores become c · tanh(score / c) before the mask.
-    A query that may attend to nothing gives zeros. f16 and bf16 compute in f32 and round once.
+    q [B.., H, Lq, D], k [B.., Hkv, Lk, D], v [B.., Hkv, Lk, Dv] -> [B.., H, Lq, Dv]; H is a multiple of Hkv: query
+    heads h · H/Hkv ... share a key head (grouped queries). The mask broadcasts to [B.., H, Lq, Lk]: bool (true: attend)
+    or float, added. `scale` None: 1/√D. `causal`: query i attends to keys 0..i. `softcap` c: scores become c ·
+    tanh(score / c) before the mask. A query that may attend to nothing gives zeros. f16 and bf16 compute in f32 and
+    round once.
     """
 
     name = "attention"
@@ -34,7 +35,11 @@ class Attention(Op):
 
     def infer(self, q: Type, k: Type, v: Type, mask: Type | None = None) -> Tensor:
         tq, tk, tv = tensor(q, "q"), tensor(k, "k"), tensor(v, "v")
-        require(tq.dtype.is_float and tq.dtype == tk.dtype == tv.dtype, f"q, k, v are {tq.dtype}, {tk.dtype}, {tv.dtype}", "insert a cast")
+        require(
+            tq.dtype.is_float and tq.dtype == tk.dtype == tv.dtype,
+            f"q, k, v are {tq.dtype}, {tk.dtype}, {tv.dtype}",
+            "insert a cast",
+        )
         require(tq.rank >= 3 and tq.rank == tk.rank == tv.rank, "q, k and v need axes [B.., H, L, D]", "reshape them")
         for d, e, what in [
             *((a, b, "batch axes") for a, b in zip(tq.shape[:-3], tk.shape[:-3])),
@@ -44,8 +49,14 @@ class Attention(Op):
         ]:
             require(not isinstance(d, int) or not isinstance(e, int) or d == e, f"{what} differ: {d} and {e}")
         heads, shared = tq.shape[-3], tk.shape[-3]
-        require(heads == shared or isinstance(heads, int) and isinstance(shared, int) and shared > 0 and heads % shared == 0,
-                f"{heads} query heads are no multiple of {shared} key heads")
+        require(
+            heads == shared
+            or isinstance(heads, int)
+            and isinstance(shared, int)
+            and shared > 0
+            and heads % shared == 0,
+            f"{heads} query heads are no multiple of {shared} key heads",
+        )
         require(self.scale is not None or isinstance(tq.shape[-1], int), "the head size is symbolic", "give the scale")
         if mask is not None:
             m = tensor(mask, "mask")
@@ -93,13 +104,17 @@ class Attention(Op):
             scores = b.mul(cap, b.tanh(b.div(scores, cap)))
         never = b.full_like(scores, -math.inf)
         if mask is not None:
-            scores = b.where(mask, scores, never) if mask.dtype == bool_ else b.add(scores, convert(b, mask, scores.dtype))
+            scores = (
+                b.where(mask, scores, never) if mask.dtype == bool_ else b.add(scores, convert(b, mask, scores.dtype))
+            )
         if self.causal:
             row = b.iota(shape=(length, 1), axis=0, dtype=i64)
             column = b.iota(shape=(1, keys), axis=1, dtype=i64)
             scores = b.where(b.ge(row, column), scores, never)
         top = b.amax(scores, axes=(len(q.shape) - 1,), keepdims=True)
-        top = b.where(b.eq(top, never), b.full_like(top, 0.0), top)  # a row that is masked all over: e^-inf = 0, not NaN
+        top = b.where(
+            b.eq(top, never), b.full_like(top, 0.0), top
+        )  # a row that is masked all over: e^-inf = 0, not NaN
         e = b.exp(b.sub(scores, top))
         total = b.sum(e, axes=(len(q.shape) - 1,), keepdims=True)
         weights = b.div(e, b.where(b.eq(total, b.full_like(total, 0.0)), b.full_like(total, 1.0), total))
@@ -118,8 +133,8 @@ class Attention(Op):
 class RotaryEmbedding(Op):
     """Rotates pairs of the last axis by position angles. (Su et al. 2021; ONNX RotaryEmbedding)
 
-    x [..., L, D]; cos and sin [..., R/2] broadcast to x's other axes; the first R ≤ D elements rotate, the rest pass. Pair i is
-    (x[i], x[i + R/2]), or (x[2i], x[2i + 1]) where `interleaved`:
+    x [..., L, D]; cos and sin [..., R/2] broadcast to x's other axes; the first R ≤ D elements rotate, the rest pass.
+    Pair i is (x[i], x[i + R/2]), or (x[2i], x[2i + 1]) where `interleaved`:
         (a, b) -> (a cos - b sin, b cos + a sin)
     """
 
@@ -130,13 +145,17 @@ class RotaryEmbedding(Op):
 
     def infer(self, x: Type, cos: Type, sin: Type) -> Tensor:
         t, c, n = tensor(x), tensor(cos, "cos"), tensor(sin, "sin")
-        require(t.dtype.is_float and c.dtype.is_float and n.dtype.is_float, "rotary embedding takes floats", "insert a cast")
+        require(
+            t.dtype.is_float and c.dtype.is_float and n.dtype.is_float, "rotary embedding takes floats", "insert a cast"
+        )
         require(t.rank >= 1 and c.rank >= 1, "x, cos and sin need at least one axis")
         require(c == n, f"cos is {c}, sin is {n}")
         size, half = t.shape[-1], c.shape[-1]
-        require(not (isinstance(size, int) and isinstance(half, int)) or 2 * half <= size,
-                f"{half} angles rotate {2 * half if isinstance(half, int) else half} elements, the last axis has {size}",
-                "give one angle for each pair: half of the head size")
+        require(
+            not (isinstance(size, int) and isinstance(half, int)) or 2 * half <= size,
+            f"{half} angles rotate {2 * half if isinstance(half, int) else half} elements, the last axis has {size}",
+            "give one angle for each pair: half of the head size",
+        )
         require(c.rank <= t.rank, f"cos {c} has more axes than x")
         joined = broadcast_shapes(c.shape[:-1], t.shape[:-1])
         require(not any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(joined, t.shape[:-1])),

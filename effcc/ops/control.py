@@ -1,7 +1,7 @@
 """Control flow: graphs as attributes, isolated from above: every capture is an explicit operand.
 
-A type *admits* another where they are equal, or where it has a symbol of its own in place of a size: so the branches of an `if`
-may differ in sizes, and what a loop carries may grow. Such symbols are defined by the op.
+A type *admits* another where they are equal, or where it has a symbol of its own in place of a size: so the branches of
+an `if` may differ in sizes, and what a loop carries may grow. Such symbols are defined by the op.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ PREDICATE, COUNT = Tensor(bool_, ()), Tensor(i64, ())
 
 
 def admits(target: Type, source: Type, own: set[Symbol], bound: dict[Symbol, Dim]) -> bool:
-    """Whether a value of type `source` may stand for `target`, whose symbols `own` take the source's sizes (kept in `bound`)."""
+    """Whether a value of type `source` may stand for `target`, whose symbols `own` take the source's sizes (kept in
+    `bound`)."""
     match target, source:
         case Tensor(dtype, shape), Tensor(other, sizes) if dtype == other and len(shape) == len(sizes):
             for wanted, size in zip(shape, sizes):
@@ -47,7 +48,8 @@ def all_symbols(types: tuple[Type, ...]) -> set[Symbol]:
 
 
 def sizes_inside(graph: Graph) -> dict[Symbol, Dim | None]:
-    """The symbols that a graph's ops define, each with an upper bound in terms of what stands outside (None: unknown)."""
+    """The symbols that a graph's ops define, each with an upper bound in terms of what stands outside (None:
+    unknown)."""
     table: dict[Symbol, Dim | None] = {}
     for node in graph.nodes:
         for symbol, most in node.op.defines(*node.types).items():
@@ -69,8 +71,8 @@ class Control(Op):
 
 
 class If(Control):
-    """The results of `then` where cond, else of `orelse`, for the captures. Where the branches' types differ in sizes, `types`
-    declares the results' types, with a symbol for each size that differs. (ONNX If)"""
+    """The results of `then` where cond, else of `orelse`, for the captures. Where the branches' types differ in sizes,
+    `types` declares the results' types, with a symbol for each size that differs. (ONNX If)"""
     name = "if"
     operands = ("cond", "*captures")
     then: Graph
@@ -88,7 +90,9 @@ class If(Control):
             return then
         for branch, what in ((then, "then"), (orelse, "orelse")):
             bound: dict[Symbol, Dim] = {}
-            fits = len(branch) == len(self.types) and all(admits(t, r, self.own(captures), bound) for t, r in zip(self.types, branch))
+            fits = len(branch) == len(self.types) and all(
+                admits(t, r, self.own(captures), bound) for t, r in zip(self.types, branch)
+            )
             require(fits, f"{what} gives {shown(branch)}, which the declared {shown(self.types)} does not admit")
         return self.types
 
@@ -123,10 +127,10 @@ class Loop(Control):
 
         body(i i64[], cond bool[], carried..., captures...) -> (cond, carried..., scanned...)
 
-    `cond` says whether to begin, the body's first result whether to go on (a while loop has the greatest i64 as trip count).
-    Results: the carried values in the end, then each scanned value of every iteration, stacked along a new axis 0 of size
-    `length`: an int where the loop is known to run so often, or a symbol that the op defines. The body's inputs declare the types
-    of what is carried: symbols of their own stand for sizes that change.
+    `cond` says whether to begin, the body's first result whether to go on (a while loop has the greatest i64 as trip
+    count). Results: the carried values in the end, then each scanned value of every iteration, stacked along a new axis
+    0 of size `length`: an int where the loop is known to run so often, or a symbol that the op defines. The body's
+    inputs declare the types of what is carried: symbols of their own stand for sizes that change.
     """
     name = "loop"
     operands = ("trip", "cond", "*operands")
@@ -136,20 +140,33 @@ class Loop(Control):
 
     def infer(self, trip: Type, cond: Type, *operands: Type) -> tuple[Type, ...]:
         n, body = self.num_carried, self.body
-        require(trip == COUNT and cond == PREDICATE, f"the trip count is {trip}, not i64[], or the condition {cond}, not bool[]")
+        require(
+            trip == COUNT and cond == PREDICATE,
+            f"the trip count is {trip}, not i64[], or the condition {cond}, not bool[]",
+        )
         require(0 <= n <= len(operands), f"{n} of {len(operands)} operands are carried")
         inputs, results = types_of(body.inputs), types_of(body.results)
-        require(inputs[:2] == (COUNT, PREDICATE) and inputs[2 + n:] == operands[n:] and len(inputs) == 2 + len(operands),
-                f"the body takes {shown(inputs)}, not (i64[], bool[], carried..., captures...)")
-        require(len(results) > n and results[0] == PREDICATE, f"the body gives {shown(results)}, not (bool[], carried..., scanned...)")
+        require(
+            inputs[:2] == (COUNT, PREDICATE) and inputs[2 + n :] == operands[n:] and len(inputs) == 2 + len(operands),
+            f"the body takes {shown(inputs)}, not (i64[], bool[], carried..., captures...)",
+        )
+        require(
+            len(results) > n and results[0] == PREDICATE,
+            f"the body gives {shown(results)}, not (bool[], carried..., scanned...)",
+        )
         own = self.own(*operands)
         for sources, what in ((operands[:n], "starts as"), (results[1: 1 + n], "becomes")):
             bound: dict[Symbol, Dim] = {}
             for k, (target, source) in enumerate(zip(inputs[2: 2 + n], sources)):
-                require(admits(target, source, own, bound), f"carried value {k} is {target} in the body and {what} {source}",
-                        "give the body's input a symbol for a size that changes")
+                require(
+                    admits(target, source, own, bound),
+                    f"carried value {k} is {target} in the body and {what} {source}",
+                    "give the body's input a symbol for a size that changes",
+                )
         scanned = results[1 + n:]
-        require(not scanned or self.length is not None, "there are scanned values, but no length", "give an int or a symbol")
+        require(
+            not scanned or self.length is not None, "there are scanned values, but no length", "give an int or a symbol"
+        )
         return (*inputs[2: 2 + n], *(self.stacked(t, own) for t in scanned))
 
     def stacked(self, type_: Type, own: set[Symbol]) -> Tensor:

@@ -579,7 +579,7 @@ class Bitcast(Unary):
 
     def reference(self, x: Any) -> Any:
         signed = getattr(torch, f"int{self.to.bits}")
-        bits = x.view(signed) if x.is_floating_point() else x.to(signed)  # integers may ride in a wider carrier
+        bits = x.to(signed) if x.dtype == torch.bool else x.view(signed)
         return bits != 0 if self.to.is_bool else bits.view(self.to.torch)
 
 

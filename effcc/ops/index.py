@@ -1,7 +1,8 @@
 """Indexing: gathers, scatters and coordinates: which element is read or written depends on data or on positions.
 
-Index operands are i64 or i32. A negative index counts from the end; an index outside [-n, n) is undefined in value, but never
-reads or writes outside of the tensor. Scatters run in the updates' row-major order: of equal indices the last one wins.
+Index operands are i64 or i32. A negative index counts from the end; an index outside [-n, n) is undefined in value, but
+never reads or writes outside of the tensor. Scatters run in the updates' row-major order: of equal indices the last one
+wins.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from effcc.ir.lazy import torch
 from effcc.ir.op import Op, require, tensor
 from effcc.ir.scalar import PARALLEL, REDUCTION, SCAN, Compute, Old, Read, Scalar, State
 from effcc.ir.types import DType, Tensor, Type, i32, i64
+
 REDUCTIONS = ("none", "add", "mul", "min", "max")
 
 
@@ -56,10 +58,10 @@ def loop_indices(rank: int, first: int = 0) -> tuple[Scalar, ...]:
     return tuple(s.index(first + k) for k in range(rank))
 
 
-# -- gathers -------------------------------------------------------------------------------------------------------------
+# -- gathers -----------------------------------------------------------------------------------------------------------
 class Gather(Indexing):
-    """Slices of x: result[a..., i..., b...] = x[a..., idx[i...], b...], `idx` in place of axis `axis`. An embedding look-up is a
-    gather on axis 0. (ONNX Gather, numpy.take)"""
+    """Slices of x: result[a..., i..., b...] = x[a..., idx[i...], b...], `idx` in place of axis `axis`. An embedding
+    look-up is a gather on axis 0. (ONNX Gather, numpy.take)"""
     name = "gather"
     operands = ("x", "idx")
     axis: int = 0
@@ -82,8 +84,8 @@ class Gather(Indexing):
 
 
 class GatherElements(Indexing):
-    """result[..., i, ...] = x[..., idx[..., i, ...], ...]: an index for each element; `idx` is no larger than x on the other axes.
-    (ONNX GatherElements, torch.gather)"""
+    """result[..., i, ...] = x[..., idx[..., i, ...], ...]: an index for each element; `idx` is no larger than x on the
+    other axes. (ONNX GatherElements, torch.gather)"""
     name = "gather_elements"
     operands = ("x", "idx")
     axis: int = 0
@@ -108,8 +110,8 @@ class GatherElements(Indexing):
 
 
 class GatherNd(Indexing):
-    """Slices at index tuples: result[b..., i..., t...] = x[b..., idx[b..., i..., 0], ..., idx[b..., i..., k-1], t...] with
-    `batch_dims` leading axes b in common. (ONNX GatherND)"""
+    """Slices at index tuples: result[b..., i..., t...] = x[b..., idx[b..., i..., 0], ..., idx[b..., i..., k-1], t...]
+    with `batch_dims` leading axes b in common. (ONNX GatherND)"""
     name = "gather_nd"
     operands = ("x", "idx")
     batch_dims: int = 0
@@ -139,13 +141,17 @@ class GatherNd(Indexing):
 
 def tuple_length(idx: Tensor) -> int:
     """The length of the index tuples on the last axis, which has to be known."""
-    require(idx.rank >= 1 and isinstance(idx.shape[-1], int), "the index needs a last axis of known size: the length of its tuples")
+    require(
+        idx.rank >= 1 and isinstance(idx.shape[-1], int),
+        "the index needs a last axis of known size: the length of its tuples",
+    )
     return idx.shape[-1]  # type: ignore[return-value]
 
 
-# -- scatters ------------------------------------------------------------------------------------------------------------
+# -- scatters ----------------------------------------------------------------------------------------------------------
 class Scatter(Indexing):
-    """A copy of x with some elements replaced by updates, or combined with them (`reduction`: none, add, mul, min, max)."""
+    """A copy of x with some elements replaced by updates, or combined with them (`reduction`: none, add, mul, min,
+    max)."""
 
     operands = ("x", "idx", "updates")
 
@@ -163,9 +169,13 @@ class Scatter(Indexing):
         """Along one axis, in torch; `idx` is in range."""
         how: str = self.reduction  # type: ignore[attr-defined]
         if how != "none":
-            return x.scatter_reduce(axis, idx, updates, {"add": "sum", "mul": "prod", "min": "amin", "max": "amax"}[how])
+            return x.scatter_reduce(
+                axis, idx, updates, {"add": "sum", "mul": "prod", "min": "amin", "max": "amax"}[how]
+            )
         region = tuple(slice(0, d if k == axis else n) for k, (d, n) in enumerate(zip(x.shape, idx.shape)))
-        position = torch.arange(idx.shape[axis]).reshape([-1 if k == axis else 1 for k in range(x.dim())]).expand_as(idx)
+        position = (
+            torch.arange(idx.shape[axis]).reshape([-1 if k == axis else 1 for k in range(x.dim())]).expand_as(idx)
+        )
         last = torch.full(x[region].shape, -1).scatter_reduce(axis, idx, position, "amax")  # of equal indices
         out = x.clone()
         if idx.numel():
@@ -185,7 +195,10 @@ class ScatterElements(Scatter):
         require(t.rank == i.rank, f"the index has rank {i.rank}, the data {t.rank}")
         require_axis(self.axis, t)
         self.check(t, u)
-        require(i.rank == u.rank and all(map(may_equal, i.shape, u.shape)), f"the updates {u} have another shape than the index {i}")
+        require(
+            i.rank == u.rank and all(map(may_equal, i.shape, u.shape)),
+            f"the updates {u} have another shape than the index {i}",
+        )
         for k, (d, n) in enumerate(zip(i.shape, t.shape, strict=True)):
             require(k == self.axis or not (isinstance(d, int) and isinstance(n, int)) or d <= n,
                     f"the index has {d} elements on axis {k}, the data {n}")
@@ -214,7 +227,10 @@ class ScatterNd(Scatter):
         self.check(t, u)
         require(k <= t.rank, f"index tuples of {k} are longer than the rank {t.rank}")
         shape = (*i.shape[:-1], *t.shape[k:])
-        require(u.rank == len(shape) and all(map(may_equal, u.shape, shape)), f"the updates {u} should have shape {list(shape)}")
+        require(
+            u.rank == len(shape) and all(map(may_equal, u.shape, shape)),
+            f"the updates {u} should have shape {list(shape)}",
+        )
         return t
 
     def reference(self, x: Any, idx: Any, updates: Any) -> Any:
@@ -235,8 +251,8 @@ class ScatterNd(Scatter):
 
 
 class UpdateSlice(Indexing):
-    """x with the block at `starts` (one i64[] for each axis) replaced: result[starts + i] = updates[i]. Starts are clamped so that
-    the block fits. The memory planner writes it in place where x is not needed any more: the KV cache.
+    """x with the block at `starts` (one i64[] for each axis) replaced: result[starts + i] = updates[i]. Starts are
+    clamped so that the block fits. The memory planner writes it in place where x is not needed any more: the KV cache.
     (XLA DynamicUpdateSlice)"""
     name = "update_slice"
     operands = ("x", "updates", "*starts")
@@ -262,8 +278,8 @@ class UpdateSlice(Indexing):
 
 
 class DynamicSlice(Indexing):
-    """The block of x of `sizes` at `starts` (one i64[] for each axis): result[i] = x[starts + i]. Starts are clamped so that the
-    block fits. (XLA DynamicSlice)"""
+    """The block of x of `sizes` at `starts` (one i64[] for each axis): result[i] = x[starts + i]. Starts are clamped so
+    that the block fits. (XLA DynamicSlice)"""
     name = "dynamic_slice"
     operands = ("x", "*starts")
     undefined = ""
@@ -289,7 +305,10 @@ def require_block(x: Tensor, sizes: tuple[Dim, ...], starts: tuple[Type, ...]) -
     for start in starts:
         require(index_tensor(start, "a start").rank == 0, "a start is not of rank 0")
     for k, (n, d) in enumerate(zip(sizes, x.shape, strict=True)):
-        require(not (isinstance(n, int) and isinstance(d, int)) or n <= d, f"a block of {n} is larger than axis {k} of size {d}")
+        require(
+            not (isinstance(n, int) and isinstance(d, int)) or n <= d,
+            f"a block of {n} is larger than axis {k} of size {d}",
+        )
 
 
 def block_start(start: Scalar, size: Dim, length: Dim) -> Scalar:
@@ -301,7 +320,7 @@ def block(x: Any, sizes: tuple[Any, ...], starts: tuple[Any, ...]) -> tuple[slic
     return tuple(slice(a, a + n) for a, n in zip(firsts, sizes))
 
 
-# -- coordinates ---------------------------------------------------------------------------------------------------------
+# -- coordinates -------------------------------------------------------------------------------------------------------
 class Iota(Indexing):
     """Each element is its own index on `axis`, in the dtype: result[..., i, ...] = i. (XLA Iota)"""
     name = "iota"
@@ -344,8 +363,8 @@ class DimValue(Indexing):
 
 
 class Trilu(Indexing):
-    """The upper or lower triangle of the last two axes, zeros elsewhere: result[..., i, j] = x[..., i, j] where j - i ≥ k (upper)
-    or ≤ k (lower), k = 0 unless given. (ONNX Trilu, torch.triu and tril)"""
+    """The upper or lower triangle of the last two axes, zeros elsewhere: result[..., i, j] = x[..., i, j] where j - i ≥
+    k (upper) or ≤ k (lower), k = 0 unless given. (ONNX Trilu, torch.triu and tril)"""
     name = "trilu"
     operands = ("x", "k?")
     undefined = ""
@@ -375,21 +394,28 @@ class Roll(Indexing):
     shifts: tuple[Dim, ...]
 
     def infer(self, x: Type) -> Tensor:
-        require(len(self.shifts) == tensor(x).rank, f"roll needs {tensor(x).rank} shifts, got {len(self.shifts)}", "0 for axes that stay")
+        require(
+            len(self.shifts) == tensor(x).rank,
+            f"roll needs {tensor(x).rank} shifts, got {len(self.shifts)}",
+            "0 for axes that stay",
+        )
         return tensor(x)
 
     def reference(self, x: Any) -> Any:
         return torch.roll(x, self.shifts, tuple(range(x.dim()))) if x.dim() else x.clone()
 
     def compute(self, x: Tensor) -> Compute:
-        at = tuple(i if n == 0 else (i - s.size(n)) % s.size(d) for i, n, d in zip(loop_indices(x.rank), self.shifts, x.shape, strict=True))
+        at = tuple(
+            i if n == 0 else (i - s.size(n)) % s.size(d)
+            for i, n, d in zip(loop_indices(x.rank), self.shifts, x.shape, strict=True)
+        )
         return Compute(x.shape, (Read(x.dtype, 0, at),))
 
 
 class SearchSorted(Indexing):
-    """Where each value belongs in a sorted last axis: the first position whose boundary is not less than it (with `right`: is
-    greater). `boundaries` is one vector, or one for each row of `values`. Bucketize is searchsorted in one vector; NaN comes
-    last. (torch.searchsorted)"""
+    """Where each value belongs in a sorted last axis: the first position whose boundary is not less than it (with
+    `right`: is greater). `boundaries` is one vector, or one for each row of `values`. Bucketize is searchsorted in one
+    vector; NaN comes last. (torch.searchsorted)"""
     name = "searchsorted"
     operands = ("boundaries", "values")
     undefined = "boundaries that are not sorted"
@@ -397,7 +423,11 @@ class SearchSorted(Indexing):
 
     def infer(self, boundaries: Type, values: Type) -> Tensor:
         t, v = tensor(boundaries), tensor(values)
-        require(t.dtype == v.dtype and not t.dtype.is_bool, f"boundaries of {t.dtype} and values of {v.dtype}", "insert a cast")
+        require(
+            t.dtype == v.dtype and not t.dtype.is_bool,
+            f"boundaries of {t.dtype} and values of {v.dtype}",
+            "insert a cast",
+        )
         require(t.rank >= 1, "the boundaries need an axis")
         require(t.rank == 1 or (t.rank == v.rank and all(map(may_equal, t.shape[:-1], v.shape[:-1]))),
                 "the leading axes of boundaries and values differ")
@@ -423,12 +453,15 @@ class SearchSorted(Indexing):
         before = ~(boundary > value if self.right else boundary >= value)
         open_ = low < high
         step = (s.select(open_ & before, middle + 1, low), s.select(open_ & ~before, middle, high))
-        return Compute((*values.shape, halvings), (low,), PARALLEL * values.rank + REDUCTION, (s.size(0), s.size(n)), step)
+        return Compute(
+            (*values.shape, halvings), (low,), PARALLEL * values.rank + REDUCTION, (s.size(0), s.size(n)), step
+        )
 
 
-# -- sizes that depend on data -------------------------------------------------------------------------------------------
+# -- sizes that depend on data -----------------------------------------------------------------------------------------
 class Nonzero(Indexing):
-    """The indices of the elements that are not zero, in row-major order: i64[rank, size]. (ONNX NonZero, torch.nonzero().T)"""
+    """The indices of the elements that are not zero, in row-major order: i64[rank, size]. (ONNX NonZero,
+    torch.nonzero().T)"""
     name = "nonzero"
     undefined = ""
     routine = True
@@ -457,8 +490,11 @@ class Compress(Indexing):
         t, k = tensor(x), tensor(keep)
         require_axis(self.axis, t)
         require(k.dtype.is_bool and k.rank == 1, f"the mask is {k}, not bool of rank 1")
-        require(not (isinstance(k.shape[0], int) and isinstance(t.shape[self.axis], int)) or k.shape[0] <= t.shape[self.axis],
-                f"the mask {k} is longer than axis {self.axis} of {t}")
+        require(
+            not (isinstance(k.shape[0], int) and isinstance(t.shape[self.axis], int))
+            or k.shape[0] <= t.shape[self.axis],
+            f"the mask {k} is longer than axis {self.axis} of {t}",
+        )
         return t.with_shape((*t.shape[: self.axis], self.size, *t.shape[self.axis + 1:]))
 
     def defines(self, x: Tensor, keep: Tensor) -> dict[Symbol, Dim]:

@@ -1,7 +1,7 @@
 """Softmax and normalizations: composites of reductions and elementwise ops.
 
-Statistics of f16 and bf16 are computed in f32 and the result is rounded once. Backends compile the `decompose`d form, fused
-into one kernel; passes see the whole.
+Statistics of f16 and bf16 are computed in f32 and the result is rounded once. Backends compile the `decompose`d form,
+fused into one kernel; passes see the whole.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def check_parameter(t: Type | None, shape: tuple[Dim, ...], what: str) -> None:
     p = tensor(t, what)
     require(p.dtype.is_float, f"the {what} is {p.dtype}, not a float")
     joined = broadcast_shapes(p.shape, shape)
-    fits = p.rank <= len(shape) and all(a == b or not isinstance(a, int) or not isinstance(b, int) for a, b in zip(joined, shape))
+    fits = p.rank <= len(shape) and all(
+        a == b or not isinstance(a, int) or not isinstance(b, int) for a, b in zip(joined, shape)
+    )
     require(fits, f"the {what} {p} does not broadcast to {list(shape)}")
 
 
@@ -112,7 +114,8 @@ def standardized(x: Any, axes: tuple[int, ...], eps: float) -> Any:
 
 
 class LayerNorm(Normalization):
-    """(x - mean) / √(variance + eps) · scale + bias over the axes from `axis` on. (Ba et al. 2016; ONNX LayerNormalization)"""
+    """(x - mean) / √(variance + eps) · scale + bias over the axes from `axis` on. (Ba et al. 2016; ONNX
+    LayerNormalization)"""
     name = "layer_norm"
     operands = ("x", "scale?", "bias?")
     axis: int
@@ -170,12 +173,15 @@ def check_channels(t: Type | None, channels: Dim, what: str) -> None:
     p = tensor(t, what)
     require(p.dtype.is_float, f"the {what} is {p.dtype}, not a float")
     known = p.rank == 1 and isinstance(p.shape[0], int) and isinstance(channels, int)
-    require(p.rank == 1 and (not known or p.shape[0] == channels), f"the {what} is {p}, not one number for each of {channels} channels")
+    require(
+        p.rank == 1 and (not known or p.shape[0] == channels),
+        f"the {what} is {p}, not one number for each of {channels} channels",
+    )
 
 
 class GroupNorm(Normalization):
-    """Standardizes each of `groups` groups of channels of x [N, C, ...], then scale and bias a channel. With groups = C this is
-    instance normalization. (Wu & He 2018; ONNX GroupNormalization from opset 21)"""
+    """Standardizes each of `groups` groups of channels of x [N, C, ...], then scale and bias a channel. With groups = C
+    this is instance normalization. (Wu & He 2018; ONNX GroupNormalization from opset 21)"""
     name = "group_norm"
     operands = ("x", "scale?", "bias?")
     groups: int
@@ -207,7 +213,8 @@ class GroupNorm(Normalization):
 
 
 class BatchNorm(Normalization):
-    """(x - mean) / √(variance + eps) · scale + bias with given statistics a channel (axis 1). (Ioffe & Szegedy 2015, inference)"""
+    """(x - mean) / √(variance + eps) · scale + bias with given statistics a channel (axis 1). (Ioffe & Szegedy 2015,
+    inference)"""
     name = "batch_norm"
     operands = ("x", "scale", "bias", "mean", "var")
     eps: float = 1e-5

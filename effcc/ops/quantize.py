@@ -1,7 +1,8 @@
-"""Affine quantization: real numbers as scaled integers (or narrow floats) and back. (Jacob et al. 2018, section 2.1; ONNX)
+"""Affine quantization: real numbers as scaled integers (or narrow floats) and back. (Jacob et al. 2018, section 2.1;
+ONNX)
 
-Scale and zero point are one number (rank 0), a vector along `axis`, or blocks: tensors of x's rank whose size on `axis` is
-⌈size / block_size⌉, each for `block_size` neighbours.
+Scale and zero point are one number (rank 0), a vector along `axis`, or blocks: tensors of x's rank whose size on `axis`
+is ⌈size / block_size⌉, each for `block_size` neighbours.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ class Quantization(Op):
             fits = scale.rank == len(wanted) and all(
                 a == b or not (isinstance(a, int) and isinstance(b, int)) for a, b in zip(scale.shape, wanted))
             require(fits, f"the scale has shape {list(scale.shape)}, not {list(wanted)} (or [])")
-        require(zero_point is None or zero_point.shape == scale.shape, f"the zero point {zero_point} has another shape than the scale {scale}")
+        require(
+            zero_point is None or zero_point.shape == scale.shape,
+            f"the zero point {zero_point} has another shape than the scale {scale}",
+        )
 
     def parameter_index(self, x: Tensor, parameter: Tensor) -> tuple[Scalar, ...]:
         """Where the parameter of the element at the loop indices is."""
@@ -60,8 +64,8 @@ class Quantization(Op):
 
 class QuantizeLinear(Quantization):
     """saturate(round(x / scale) + zero_point), halves to even, in the integer range of `dtype`; for f8 and f4 targets
-    x / scale rounded to the dtype, beyond its greatest finite value saturated (or, without `saturate`, as the format has it:
-    infinite or NaN). Computed in f32, in f64 for f64. (ONNX QuantizeLinear)"""
+    x / scale rounded to the dtype, beyond its greatest finite value saturated (or, without `saturate`, as the format
+    has it: infinite or NaN). Computed in f32, in f64 for f64. (ONNX QuantizeLinear)"""
     name = "quantize_linear"
     undefined = "NaN quantized to an integer"
     axis: int = 1
@@ -87,7 +91,9 @@ class QuantizeLinear(Quantization):
         q = q if shift is None else q + shift
         if self.saturate or self.dtype.name == "f4":
             q = q.clamp(-NARROW_FLOATS[self.dtype.name], NARROW_FLOATS[self.dtype.name])
-        elif self.dtype.name == "f8e4m3":  # without infinities: beyond the last rounding interval NaN, where torch saturates
+        elif (
+            self.dtype.name == "f8e4m3"
+        ):  # without infinities: beyond the last rounding interval NaN, where torch saturates
             q = torch.where(q.abs() > 464, torch.nan, q)
         return q.to(self.dtype.torch)
 
@@ -115,7 +121,11 @@ class DequantizeLinear(Quantization):
     dtype: DType | None = None
 
     def infer(self, x: Type, scale: Type, zero_point: Type | None = None) -> Tensor:
-        t, c, zp = tensor(x), tensor(scale, "the scale"), None if zero_point is None else tensor(zero_point, "the zero point")
+        t, c, zp = (
+            tensor(x),
+            tensor(scale, "the scale"),
+            None if zero_point is None else tensor(zero_point, "the zero point"),
+        )
         require(is_quantized(t.dtype) or t.dtype == i32, f"dequantize_linear does not take {t.dtype}")
         self.check_parameters(t, c, zp)
         require(zp is None or zp.dtype == t.dtype, f"the zero point is {zp}, x is {t.dtype}")

@@ -1,9 +1,9 @@
 """Random numbers from a counter: Philox 4x32-10. (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3")
 
-Every op takes (seed, offset), two i64[]. The element at row-major position p is a function of the key `seed` and the counter
-`offset` + p alone, so a draw of n numbers is followed by one with an offset greater by n, and it does not matter which thread or
-tile computes an element. The random bits, and so uniform numbers, integers and bernoulli trials, agree bit for bit between the
-compiled code and the reference; normal numbers agree up to the rounding of log and cos.
+Every op takes (seed, offset), two i64[]. The element at row-major position p is a function of the key `seed` and the
+counter `offset` + p alone, so a draw of n numbers is followed by one with an offset greater by n, and it does not
+matter which thread or tile computes an element. The random bits, and so uniform numbers, integers and bernoulli trials,
+agree bit for bit between the compiled code and the reference; normal numbers agree up to the rounding of log and cos.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def random_integer(high: Scalar, low: Scalar, bits: int) -> Scalar:
     """The top `bits` of two words, as a signed integer."""
     if bits <= 32:
         return s.cast(s.fn("shr")(high, s.const(u64, 32 - bits)), i32)
-    return s.cast(s.fn("or")(s.fn("shl")(high, s.const(u64, bits - 32)), s.fn("shr")(low, s.const(u64, 64 - bits))), i64)
+    return s.cast(
+        s.fn("or")(s.fn("shl")(high, s.const(u64, bits - 32)), s.fn("shr")(low, s.const(u64, 64 - bits))), i64
+    )
 
 
 def random_integer_torch(high: Any, low: Any, bits: int) -> Any:
@@ -171,7 +173,9 @@ class RandomInt(Random):
         return s.cast(random_integer(words[0], words[1], 63) % (self.high - self.low) + self.low, self.dtype)
 
     def draw_torch(self, words: tuple[Any, ...]) -> Any:
-        return (random_integer_torch(words[0], words[1], 63).remainder(self.high - self.low) + self.low).to(self.dtype.torch)
+        return (random_integer_torch(words[0], words[1], 63).remainder(self.high - self.low) + self.low).to(
+            self.dtype.torch
+        )
 
 
 class Bernoulli(Random):

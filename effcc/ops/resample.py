@@ -43,20 +43,29 @@ def cubic_weight_torch(distance: Any, a: float) -> Any:
     return torch.where(d <= 1, near, torch.where(d < 2, far, 0.0))
 
 
-COORDINATES = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric", "half_pixel_symmetric", "tf_crop_and_resize")
+COORDINATES = (
+    "half_pixel",
+    "pytorch_half_pixel",
+    "align_corners",
+    "asymmetric",
+    "half_pixel_symmetric",
+    "tf_crop_and_resize",
+)
 NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 
 
 class Resize(Resampling):
-    """Resampling to `sizes` (one for each axis; axes that keep their size pass), by the `nearest` element, or a `linear` or
-    `cubic` (kernel parameter `cubic_a`) combination of neighbours in each resized axis. (ONNX Resize 19; torch's interpolate)
+    """Resampling to `sizes` (one for each axis; axes that keep their size pass), by the `nearest` element, or a
+    `linear` or `cubic` (kernel parameter `cubic_a`) combination of neighbours in each resized axis. (ONNX Resize 19;
+    torch's interpolate)
 
-    coordinate: where result i of m lies among n elements: half_pixel (i + ½) n/m - ½ (pytorch_half_pixel: 0 where m = 1),
-        align_corners i (n-1)/(m-1), asymmetric i n/m, half_pixel_symmetric, tf_crop_and_resize (`roi`: starts, then ends, relative;
-        beyond the elements `extrapolation`). These are exact rational numbers; with `scales` (m/n as the model has it, one for each
-        axis) f32 arithmetic replaces n/m by 1/scale.
-    nearest_mode: how `nearest` rounds.    exclude_outside: leave out neighbours beyond the edge instead of repeating the edge.
-    antialias: where it shrinks, stretch the kernel by n/m, as Pillow does.
+    coordinate: where result i of m lies among n elements: half_pixel (i + ½) n/m - ½ (pytorch_half_pixel: 0 where m =
+    1),
+        align_corners i (n-1)/(m-1), asymmetric i n/m, half_pixel_symmetric, tf_crop_and_resize (`roi`: starts, then
+        ends, relative; beyond the elements `extrapolation`). These are exact rational numbers; with `scales` (m/n as
+        the model has it, one for each axis) f32 arithmetic replaces n/m by 1/scale.
+    nearest_mode: how `nearest` rounds.    exclude_outside: leave out neighbours beyond the edge instead of repeating
+    the edge. antialias: where it shrinks, stretch the kernel by n/m, as Pillow does.
     """
 
     name = "resize"
@@ -74,12 +83,23 @@ class Resize(Resampling):
     def infer(self, x: Type) -> Tensor:
         t = tensor(x)
         require(len(self.sizes) == t.rank, f"resize needs {t.rank} sizes, got {len(self.sizes)}")
-        for value, known, what in ((self.mode, ("nearest", "linear", "cubic"), "mode"), (self.coordinate, COORDINATES, "coordinate"),
-                                   (self.nearest_mode, NEAREST, "nearest_mode")):
+        for value, known, what in (
+            (self.mode, ("nearest", "linear", "cubic"), "mode"),
+            (self.coordinate, COORDINATES, "coordinate"),
+            (self.nearest_mode, NEAREST, "nearest_mode"),
+        ):
             require(value in known, f"unknown {what} {value!r}", "one of " + ", ".join(known))
-        require(t.dtype.is_float or self.mode == "nearest", f"{self.mode} resize does not take {t.dtype}", "insert a cast")
-        require(self.scales is None or len(self.scales) == t.rank and min(self.scales, default=1.0) > 0, f"the scales {self.scales} do not fit {t}")
-        require(self.coordinate != "tf_crop_and_resize" or len(self.roi) == 2 * t.rank, f"the region {self.roi} does not fit {t}")
+        require(
+            t.dtype.is_float or self.mode == "nearest", f"{self.mode} resize does not take {t.dtype}", "insert a cast"
+        )
+        require(
+            self.scales is None or len(self.scales) == t.rank and min(self.scales, default=1.0) > 0,
+            f"the scales {self.scales} do not fit {t}",
+        )
+        require(
+            self.coordinate != "tf_crop_and_resize" or len(self.roi) == 2 * t.rank,
+            f"the region {self.roi} does not fit {t}",
+        )
         for k in self.resized(t):
             require(t.shape[k] != 0 or 0 in self.sizes, f"axis {k} is empty: there is nothing to resize")
         return t.with_shape(self.sizes)
@@ -231,8 +251,13 @@ class Resize(Resampling):
         assert weight is not None
         zero = s.const(acc, 0)
         step = (State(acc, 0) + s.cast(Read(x.dtype, 0, tuple(at)), acc) * weight, State(acc, 1) + weight)
-        return Compute(tuple(extents), (s.cast(State(acc, 0) / State(acc, 1), x.dtype),), PARALLEL * x.rank + REDUCTION * len(axes),
-                       (zero, zero), step)
+        return Compute(
+            tuple(extents),
+            (s.cast(State(acc, 0) / State(acc, 1), x.dtype),),
+            PARALLEL * x.rank + REDUCTION * len(axes),
+            (zero, zero),
+            step,
+        )
 
     # -- the meaning, one axis after another ---------------------------------------------------------
     def reference(self, x: Any) -> Any:
@@ -245,7 +270,12 @@ class Resize(Resampling):
                 c = whole + fraction
                 outside = outside | ((c < 0) | (c > n - 1)).reshape(lanes)
             if self.mode == "nearest":
-                half = {"floor": 0, "ceil": fraction > 0, "round_prefer_floor": fraction > 0.5, "round_prefer_ceil": fraction >= 0.5}
+                half = {
+                    "floor": 0,
+                    "ceil": fraction > 0,
+                    "round_prefer_floor": fraction > 0.5,
+                    "round_prefer_ceil": fraction >= 0.5,
+                }
                 y = y.index_select(k, (whole + half[self.nearest_mode]).clamp(0, n - 1))
                 continue
             out = torch.zeros([self.sizes[a] if a == k else d for a, d in enumerate(y.shape)], dtype=y.dtype)  # type: ignore[misc]
@@ -263,7 +293,9 @@ class Resize(Resampling):
         found = []
         for j in range(-reach, reach + 2):
             distance = (j - fraction).abs() / stretch
-            weight = (1 - distance).clamp(min=0) if self.mode == "linear" else cubic_weight_torch(distance, self.cubic_a)
+            weight = (
+                (1 - distance).clamp(min=0) if self.mode == "linear" else cubic_weight_torch(distance, self.cubic_a)
+            )
             if self.exclude_outside:
                 weight = torch.where((whole + j >= 0) & (whole + j < n), weight, 0.0)
             found.append((whole + j, weight))
@@ -287,7 +319,11 @@ class Resize(Resampling):
         i = i.float()
         if self.coordinate == "tf_crop_and_resize":
             start, end = (torch.tensor(self.roi[k]) for k in (axis, len(self.sizes) + axis))
-            c = start * (n - 1) + i * (end - start) * (n - 1) / (m - 1) if m > 1 else (0.5 * (start + end) * (n - 1)).reshape(m)
+            c = (
+                start * (n - 1) + i * (end - start) * (n - 1) / (m - 1)
+                if m > 1
+                else (0.5 * (start + end) * (n - 1)).reshape(m)
+            )
         else:
             scale = torch.tensor(self.scales[axis], dtype=torch.float32)  # type: ignore[index]
             c = i / scale if self.coordinate == "asymmetric" else (i + 0.5) / scale - 0.5
@@ -300,9 +336,9 @@ class Resize(Resampling):
 
 
 class GridSample(Resampling):
-    """The values of x [N, C, spatial...] at the positions `grid` [N, out..., 2 or 3], whose last axis is (x, y[, z]) in [-1, 1]: from
-    edge to edge of the image, or with `align_corners` from the first element to the last. `padding`: zeros, border or reflection
-    beyond them. (torch's grid_sample; ONNX GridSample; Jaderberg et al. 2015)"""
+    """The values of x [N, C, spatial...] at the positions `grid` [N, out..., 2 or 3], whose last axis is (x, y[, z]) in
+    [-1, 1]: from edge to edge of the image, or with `align_corners` from the first element to the last. `padding`:
+    zeros, border or reflection beyond them. (torch's grid_sample; ONNX GridSample; Jaderberg et al. 2015)"""
     name = "grid_sample"
     operands = ("x", "grid")
     undefined = "NaN in the grid"
@@ -312,9 +348,15 @@ class GridSample(Resampling):
 
     def infer(self, x: Type, grid: Type) -> Tensor:
         t, g = tensor(x), tensor(grid)
-        require(t.dtype.is_float and g.dtype.is_float, f"grid_sample does not take {t.dtype} and {g.dtype}", "insert a cast")
+        require(
+            t.dtype.is_float and g.dtype.is_float, f"grid_sample does not take {t.dtype} and {g.dtype}", "insert a cast"
+        )
         require(self.mode in ("linear", "nearest", "cubic"), f"unknown mode {self.mode!r}", "linear, nearest or cubic")
-        require(self.padding in ("zeros", "border", "reflection"), f"unknown padding {self.padding!r}", "zeros, border or reflection")
+        require(
+            self.padding in ("zeros", "border", "reflection"),
+            f"unknown padding {self.padding!r}",
+            "zeros, border or reflection",
+        )
         require(t.rank in (4, 5) and g.rank == t.rank and g.shape[-1] == t.rank - 2,
                 f"x {t} and grid {g} should have shapes [N, C, spatial...] and [N, out..., number of spatial axes]")
         require(self.mode != "cubic" or t.rank == 4, "cubic sampling has two spatial axes")
@@ -358,7 +400,10 @@ class GridSample(Resampling):
         if self.mode == "linear":
             return [self.tap(first, 1.0 - f, n), self.tap(first + 1.0, f, n)]
         distances = [1.0 + f, f, 1.0 - f, 2.0 - f]
-        return [self.tap(self.padded(first + float(j - 1), size), cubic_weight(d, -0.75), n) for j, d in enumerate(distances)]
+        return [
+            self.tap(self.padded(first + float(j - 1), size), cubic_weight(d, -0.75), n)
+            for j, d in enumerate(distances)
+        ]
 
     def padded(self, c: Scalar, size: Scalar) -> Scalar:
         """A coordinate brought back among the elements, as the padding says."""
@@ -381,11 +426,13 @@ class GridSample(Resampling):
 
 
 class RoiAlign(Resampling):
-    """Pools regions of interest of x [N, C, H, W] to `output_size`: each bin is the mean (or maximum) of linear interpolations at a
-    regular grid of points, `sampling_ratio` a side (0: ⌈bin size⌉). (He et al. 2017, Mask R-CNN; ONNX and torchvision RoiAlign)
+    """Pools regions of interest of x [N, C, H, W] to `output_size`: each bin is the mean (or maximum) of linear
+    interpolations at a regular grid of points, `sampling_ratio` a side (0: ⌈bin size⌉). (He et al. 2017, Mask R-CNN;
+    ONNX and torchvision RoiAlign)
 
-    rois [R, 4] are (x1, y1, x2, y2) times 1/`spatial_scale` in image `batch_indices` [R]. `aligned`: pixel centers lie at halves.
-    Points farther than one element outside count as 0. `max` takes, as ONNX has it, the greatest weighted corner.
+    rois [R, 4] are (x1, y1, x2, y2) times 1/`spatial_scale` in image `batch_indices` [R]. `aligned`: pixel centers lie
+    at halves. Points farther than one element outside count as 0. `max` takes, as ONNX has it, the greatest weighted
+    corner.
     """
 
     name = "roi_align"
@@ -399,7 +446,11 @@ class RoiAlign(Resampling):
 
     def infer(self, x: Type, rois: Type, batch_indices: Type) -> Tensor:
         t, r, b = tensor(x), tensor(rois), index_tensor(batch_indices, "the batch index")
-        require(t.dtype.is_float and r.dtype == t.dtype, f"roi_align does not take {t.dtype} and rois of {r.dtype}", "insert a cast")
+        require(
+            t.dtype.is_float and r.dtype == t.dtype,
+            f"roi_align does not take {t.dtype} and rois of {r.dtype}",
+            "insert a cast",
+        )
         require(t.rank == 4 and 0 not in t.shape[2:], f"x is {t}, not [N, C, H, W] with elements")
         require(r.rank == 2 and r.shape[1] == 4 and b.rank == 1 and may_equal(r.shape[0], b.shape[0]),
                 f"rois {r} and batch indices {b} should have shapes [R, 4] and [R]")
@@ -428,7 +479,8 @@ class RoiAlign(Resampling):
         return out.to(x.dtype)
 
     def samples(self, start: Any, end: Any, bins: int, n: int) -> tuple[Any, Any, Any]:
-        """Of the points of one axis: corner indices and weights [bins, points, 2], and whether they lie within reach."""
+        """Of the points of one axis: corner indices and weights [bins, points, 2], and whether they lie within
+        reach."""
         length = end - start
         length = length if self.aligned else length.clamp(min=1)
         points = self.sampling_ratio or max(int(torch.ceil(length / bins)), 0)
@@ -446,8 +498,10 @@ class RoiAlign(Resampling):
         image = wrap_index(Read(batch_indices.dtype, 2, (r,)), x.shape[0])
         taps, inside, counts = [], [], []
         for k, (bins, n) in enumerate(zip(self.output_size, x.shape[2:])):  # height from y, width from x
-            start, end = (s.cast(Read(rois.dtype, 1, (r, s.size(c))), acc) * self.spatial_scale - (0.5 if self.aligned else 0.0)
-                          for c in (1 - k, 3 - k))
+            start, end = (
+                s.cast(Read(rois.dtype, 1, (r, s.size(c))), acc) * self.spatial_scale - (0.5 if self.aligned else 0.0)
+                for c in (1 - k, 3 - k)
+            )
             length = end - start
             length = length if self.aligned else s.maximum(length, 1.0)
             origin = start + s.cast(s.index(2 + k), acc) * (length / float(bins))
@@ -456,7 +510,7 @@ class RoiAlign(Resampling):
                 count: Scalar = s.size(self.sampling_ratio)
                 spacing = length / float(bins) / float(self.sampling_ratio)
                 reduced.append(self.sampling_ratio)
-            else:  # points lie less than 1 and (but a lone one) more than ½ apart: those within reach of the image are few
+            else:  # points lie less than 1 and (but a lone one) more than ½ apart: few are within reach of the image
                 points = s.ceil(length / float(bins))
                 spacing = length / float(bins) / s.maximum(points, 1.0)
                 first = s.minimum(s.maximum(s.floor((-1.0 - origin) / s.maximum(spacing, 0.5) - 0.5), 0.0), points)
@@ -472,7 +526,9 @@ class RoiAlign(Resampling):
             i, f = s.cast(low, i64), c - low
             taps.append([(clamp_index(i, n), 1.0 - f), (clamp_index(i + 1, n), f)])
         within = inside[0] & inside[1]
-        corners = [s.cast(Read(x.dtype, 0, (image, channel, i, j)), acc) * (v * w) for i, v in taps[0] for j, w in taps[1]]
+        corners = [
+            s.cast(Read(x.dtype, 0, (image, channel, i, j)), acc) * (v * w) for i, v in taps[0] for j, w in taps[1]
+        ]
         total, seen = State(acc, 0), State(i64, 1)
         every = s.maximum(counts[0] * counts[1], 1)
         if self.mode == "avg":
@@ -489,8 +545,8 @@ class RoiAlign(Resampling):
 
 
 class MaxUnpool(Resampling):
-    """The partial inverse of max pooling: zeros of spatial `sizes`, with x [N, C, spatial...] at the flat spatial `indices` that
-    max_pool_with_indices gave; of equal indices the last wins. (torch's max_unpool)"""
+    """The partial inverse of max pooling: zeros of spatial `sizes`, with x [N, C, spatial...] at the flat spatial
+    `indices` that max_pool_with_indices gave; of equal indices the last wins. (torch's max_unpool)"""
     name = "max_unpool"
     operands = ("x", "indices")
     undefined = "indices outside of the result"
@@ -498,8 +554,13 @@ class MaxUnpool(Resampling):
 
     def infer(self, x: Type, indices: Type) -> Tensor:
         t, i = tensor(x), index_tensor(indices)
-        require(t.rank >= 3 and len(self.sizes) == t.rank - 2, f"x {t} does not have {len(self.sizes)} spatial axes after [N, C]")
-        require(i.rank == t.rank and all(map(may_equal, i.shape, t.shape)), f"the indices {i} have another shape than {t}")
+        require(
+            t.rank >= 3 and len(self.sizes) == t.rank - 2,
+            f"x {t} does not have {len(self.sizes)} spatial axes after [N, C]",
+        )
+        require(
+            i.rank == t.rank and all(map(may_equal, i.shape, t.shape)), f"the indices {i} have another shape than {t}"
+        )
         return t.with_shape((*t.shape[:2], *self.sizes))
 
     def reference(self, x: Any, indices: Any) -> Any:

@@ -80,7 +80,8 @@ class Cumprod(Scan):
 
 
 class RunningExtremum(Scan):
-    """The extreme element so far and its index along `axis` (of equal ones the latest); NaN is extreme. (torch.cummax)"""
+    """The extreme element so far and its index along `axis` (of equal ones the latest); NaN is extreme.
+    (torch.cummax)"""
 
     kinds = "fiub"
     num_results = 2

@@ -1,7 +1,7 @@
 """Sequences and optionals of values: lists whose length, and values whose presence, is known at run time.
 
-They are for the interpreter and for passes that resolve them: a backend compiles graphs from which they have gone. A negative
-position counts from the end.
+They are for the interpreter and for passes that resolve them: a backend compiles graphs from which they have gone. A
+negative position counts from the end.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def position(type_: Type) -> None:
 
 
 class SequenceConstruct(SequenceOp):
-    """The list of the operands, all of one type; of none, the empty list of `element`s. (ONNX SequenceConstruct, SequenceEmpty)"""
+    """The list of the operands, all of one type; of none, the empty list of `element`s. (ONNX SequenceConstruct,
+    SequenceEmpty)"""
     name = "sequence_construct"
     operands = ("*xs",)
     element: Type | None = None
@@ -107,8 +108,8 @@ class SequenceLength(SequenceOp):
 
 
 class SequenceConcat(SequenceOp):
-    """The elements joined along an axis, or, with `new_axis`, stacked along a new one; `size` is the result's on that axis.
-    (ONNX ConcatFromSequence)"""
+    """The elements joined along an axis, or, with `new_axis`, stacked along a new one; `size` is the result's on that
+    axis. (ONNX ConcatFromSequence)"""
     name = "sequence_concat"
     operands = ("xs",)
     undefined = "an empty sequence; sizes whose sum is not `size`"

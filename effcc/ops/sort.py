@@ -31,8 +31,8 @@ def comparisons(x: Tensor, axis: int, kept: Dim) -> Dim:
 
 
 class Sort(Ordering):
-    """Values in order along `axis` and where each was: (values, indices i64). `stable` keeps equal values in their order (also
-    when descending); otherwise their order is the backend's. (torch.sort)"""
+    """Values in order along `axis` and where each was: (values, indices i64). `stable` keeps equal values in their
+    order (also when descending); otherwise their order is the backend's. (torch.sort)"""
     name = "sort"
     num_results = 2
     axis: int
@@ -69,8 +69,8 @@ class Argsort(Ordering):
 
 
 class TopK(Ordering):
-    """The k greatest (or least) along `axis` and where they are: (values, indices i64), in order where `sorted`. Of equal values
-    those with lower indices. (ONNX TopK, torch.topk)"""
+    """The k greatest (or least) along `axis` and where they are: (values, indices i64), in order where `sorted`. Of
+    equal values those with lower indices. (ONNX TopK, torch.topk)"""
     name = "topk"
     num_results = 2
     k: Dim
@@ -82,7 +82,10 @@ class TopK(Ordering):
         t = self.checked(x)
         size = t.shape[self.axis]
         require(not isinstance(self.k, int) or self.k >= 0, f"k is {self.k}")
-        require(not (isinstance(self.k, int) and isinstance(size, int)) or self.k <= size, f"k is {self.k}, axis {self.axis} has size {size}")
+        require(
+            not (isinstance(self.k, int) and isinstance(size, int)) or self.k <= size,
+            f"k is {self.k}, axis {self.axis} has size {size}",
+        )
         shape = tuple(self.k if a == self.axis else d for a, d in enumerate(t.shape))
         return t.with_shape(shape), Tensor(i64, shape)
 
@@ -95,10 +98,10 @@ class TopK(Ordering):
 
 
 class Unique(Op):
-    """The distinct elements (or, along `axis`, slices), the index of each one's first occurrence, for each element (slice) which
-    one it is, and how often each occurs: (values, first i64[size], inverse i64, counts i64[size]). `sorted`: in ascending order,
-    slices lexicographically; else in order of first occurrence. Without an axis the elements are taken in row-major order and
-    `inverse` has rank 1. Each NaN is distinct. (ONNX Unique)"""
+    """The distinct elements (or, along `axis`, slices), the index of each one's first occurrence, for each element
+    (slice) which one it is, and how often each occurs: (values, first i64[size], inverse i64, counts i64[size]).
+    `sorted`: in ascending order, slices lexicographically; else in order of first occurrence. Without an axis the
+    elements are taken in row-major order and `inverse` has rank 1. Each NaN is distinct. (ONNX Unique)"""
     name = "unique"
     family = "sort"
     routine = True
@@ -145,12 +148,13 @@ class Unique(Op):
 
 
 class Nms(Op):
-    """Non-maximum suppression: for each batch and class, boxes by descending score, each kept unless it overlaps one that is kept
-    already by more than `iou_threshold`, at most `max_output` of them: i64[size, 3] of (batch, class, box).
+    """Non-maximum suppression: for each batch and class, boxes by descending score, each kept unless it overlaps one
+    that is kept already by more than `iou_threshold`, at most `max_output` of them: i64[size, 3] of (batch, class,
+    box).
 
-    boxes f32[batch, n, 4]: two opposite corners (y1, x1, y2, x2), or (x center, y center, width, height) where `center_point_box`;
-    scores f32[batch, classes, n], of which only those greater than `score_threshold` (None: all) count.
-    (ONNX NonMaxSuppression; Viola & Jones's greedy merging as in Felzenszwalb et al. 2010)
+    boxes f32[batch, n, 4]: two opposite corners (y1, x1, y2, x2), or (x center, y center, width, height) where
+    `center_point_box`; scores f32[batch, classes, n], of which only those greater than `score_threshold` (None: all)
+    count. (ONNX NonMaxSuppression; Viola & Jones's greedy merging as in Felzenszwalb et al. 2010)
     """
     name = "nms"
     family = "sort"
@@ -166,9 +170,14 @@ class Nms(Op):
     def infer(self, boxes: Type, scores: Type) -> Tensor:
         b, c = tensor(boxes), tensor(scores)
         require(b.dtype == c.dtype == f32, f"boxes and scores are {b.dtype} and {c.dtype}, not f32", "insert a cast")
-        require(b.rank == c.rank == 3 and b.shape[2] == 4, f"boxes {b} and scores {c} should have shapes [batch, n, 4] and [batch, classes, n]")
+        require(
+            b.rank == c.rank == 3 and b.shape[2] == 4,
+            f"boxes {b} and scores {c} should have shapes [batch, n, 4] and [batch, classes, n]",
+        )
         for d, e in ((b.shape[0], c.shape[0]), (b.shape[1], c.shape[2])):
-            require(d == e or not (isinstance(d, int) and isinstance(e, int)), f"boxes {b} and scores {c} differ in size")
+            require(
+                d == e or not (isinstance(d, int) and isinstance(e, int)), f"boxes {b} and scores {c} differ in size"
+            )
         require(0 <= self.iou_threshold <= 1, f"the IoU threshold is {self.iou_threshold}, not between 0 and 1")
         return Tensor(i64, (self.size, 3))
 
@@ -189,7 +198,9 @@ class Nms(Op):
                 while len(order) and len(chosen) < self.max_output:
                     best, order = order[0], order[1:]
                     chosen.append(int(best))
-                    sides = torch.minimum(high[batch][order], high[batch][best]) - torch.maximum(low[batch][order], low[batch][best])
+                    sides = torch.minimum(high[batch][order], high[batch][best]) - torch.maximum(
+                        low[batch][order], low[batch][best]
+                    )
                     shared = sides.clamp(min=0).prod(-1)
                     union = sizes[order] + sizes[best] - shared
                     order = order[~((union > 0) & (shared > self.iou_threshold * union))]

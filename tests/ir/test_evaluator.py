@@ -16,7 +16,9 @@ VECTOR = Tensor(f32, (6,))
 i = s.index(0)
 
 
-def run(nest: Compute, *operands: np.ndarray, results: tuple[Tensor, ...] = (VECTOR,), **sizes: int) -> list[list[float]]:
+def run(
+    nest: Compute, *operands: np.ndarray, results: tuple[Tensor, ...] = (VECTOR,), **sizes: int
+) -> list[list[float]]:
     return [r.tolist() for r in evaluate_nest(nest, operands, results, {Symbol(k): v for k, v in sizes.items()})]
 
 
@@ -26,7 +28,11 @@ def test_folds_and_scans_keep_their_states():
     assert run(Compute((6,), (State(f32, 0),), "r", *total), X, results=(Tensor(f32, ()),)) == [15]
     assert run(Compute((6,), (State(f32, 0),), "s", *total), X) == [[0, 1, 3, 6, 10, 15]]
     rows = Read(f32, 0, (i * 2 + s.index(1),))
-    assert run(Compute((3, 2), (State(f32, 0),), "pr", (s.const(f32, 0),), (State(f32, 0) + rows,)), X, results=(Tensor(f32, (3,)),)) == [[1, 5, 9]]
+    assert run(
+        Compute((3, 2), (State(f32, 0),), "pr", (s.const(f32, 0),), (State(f32, 0) + rows,)),
+        X,
+        results=(Tensor(f32, (3,)),),
+    ) == [[1, 5, 9]]
 
 
 def test_states_step_at_once():
@@ -48,7 +54,9 @@ def test_reads_out_of_range():
 
 def test_empty_operands_may_be_read_where_the_value_is_not_taken():
     nothing = np.zeros(0, "f4")
-    assert run(Compute((2,), (s.select(i < 0, Read(f32, 0, (i,)), 7.0),)), nothing, results=(Tensor(f32, (2,)),)) == [[7, 7]]
+    assert run(Compute((2,), (s.select(i < 0, Read(f32, 0, (i,)), 7.0),)), nothing, results=(Tensor(f32, (2,)),)) == [
+        [7, 7]
+    ]
     with pytest.raises(NestError, match="undefined"):
         run(Compute((2,), (s.select(i < 1, Read(f32, 0, (i,)), 7.0),)), nothing, results=(Tensor(f32, (2,)),))
 

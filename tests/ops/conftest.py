@@ -19,7 +19,13 @@ TOLERANCE = {"f64": 1e-12, "f32": 2e-5, "f16": 4e-3, "bf16": 3e-2, "f8e4m3": 0.1
 
 def to_array(t: Any, dtype: DType) -> np.ndarray:
     """A torch tensor (perhaps a carrier) as the evaluator holds it."""
-    if t.dtype in (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz):
+    if t.dtype in (
+        torch.bfloat16,
+        torch.float8_e4m3fn,
+        torch.float8_e5m2,
+        torch.float8_e4m3fnuz,
+        torch.float8_e5m2fnuz,
+    ):
         t = t.float()
     return t.detach().numpy().astype(carrier(dtype))
 
@@ -58,12 +64,18 @@ def reference(op: Op, types: tuple[Tensor, ...], tensors: tuple[Any, ...]) -> tu
 
 @pytest.fixture(scope="session")
 def agree() -> Any:
-    """agree(op, *operands): the loop nest computes the reference, for these shapes and with symbols in their place; returns
-    the reference's results. Operands are torch tensors or anything NumPy takes (`dtypes` where that does not tell). `known`:
-    sizes that the type rule wants to know."""
+    """agree(op, *operands): the loop nest computes the reference, for these shapes and with symbols in their place;
+    returns the reference's results. Operands are torch tensors or anything NumPy takes (`dtypes` where that does not
+    tell). `known`: sizes that the type rule wants to know."""
 
-    def check(op: Op, *operands: Any, dtypes: tuple[DType, ...] | None = None, rtol: float | None = None, with_symbols: bool = True,
-              known: tuple[int, ...] = ()) -> Any:
+    def check(
+        op: Op,
+        *operands: Any,
+        dtypes: tuple[DType, ...] | None = None,
+        rtol: float | None = None,
+        with_symbols: bool = True,
+        known: tuple[int, ...] = (),
+    ) -> Any:
         tensors = tuple(to_tensor(x, dtypes[k] if dtypes else None) for k, x in enumerate(operands))
         types = types_of(tensors, dtypes)
         out, expected = reference(op, types, tensors)
@@ -85,10 +97,11 @@ def agree() -> Any:
 
 @pytest.fixture(scope="session")
 def decomposes() -> Any:
-    """decomposes(op, *operands): the op's decomposition, interpreted, gives the reference; returns the reference's results."""
+    """decomposes(op, *operands): the op's decomposition, interpreted, gives the reference; returns the reference's
+    results."""
 
-    def check(op: Op, *operands: Any, dtypes: tuple[DType, ...] | None = None, rtol: float | None = None, with_symbols: bool = True,
-              known: tuple[int, ...] = ()) -> Any:
+    def check(op: Op, *operands: Any, dtypes: tuple[DType, ...] | None = None, rtol: float | None = None,
+              with_symbols: bool = True, known: tuple[int, ...] = ()) -> Any:
         tensors = tuple(to_tensor(x, dtypes[k] if dtypes else None) for k, x in enumerate(operands))
         types = types_of(tensors, dtypes)
         out, expected = reference(op, types, tensors)

@@ -73,7 +73,12 @@ def test_rotary_embedding_is_complex_rotation(agree, interleaved, size, half):
         want = torch.cat((turned.real, turned.imag), -1)
     torch.testing.assert_close(out, torch.cat((want, x[..., 2 * half:]), -1))
     agree(RotaryEmbedding(interleaved), x.half(), angles.cos(), angles.sin())
-    agree(RotaryEmbedding(interleaved), x.bfloat16(), angles.cos().bfloat16()[None, None], angles.sin().bfloat16()[None, None])
+    agree(
+        RotaryEmbedding(interleaved),
+        x.bfloat16(),
+        angles.cos().bfloat16()[None, None],
+        angles.sin().bfloat16()[None, None],
+    )
     agree(RotaryEmbedding(interleaved), x[:, :, :0], angles.cos()[:0], angles.sin()[:0])
 
 

@@ -14,7 +14,13 @@ from effcc.ops.contraction import Matmul
 
 
 @settings(max_examples=40, deadline=None)
-@given(batch=st.lists(st.integers(0, 3), max_size=2), sizes=st.tuples(*[st.integers(0, 4)] * 3), a=st.booleans(), b=st.booleans(), data=st.data())
+@given(
+    batch=st.lists(st.integers(0, 3), max_size=2),
+    sizes=st.tuples(*[st.integers(0, 4)] * 3),
+    a=st.booleans(),
+    b=st.booleans(),
+    data=st.data(),
+)
 def test_matmul(agree, batch, sizes, a, b, data):
     m, n, k = sizes
     rng = np.random.default_rng(0)
@@ -43,8 +49,10 @@ def test_integers_accumulate_wider(agree):
 def test_refusals():
     m, n = Symbol("m"), Symbol("n")
     for types, message in [
-        ((Tensor(f32, (2, 3)), Tensor(f32, (4, 5))), "inner sizes 3 and 4 differ"), ((Tensor(f32, (3,)), Tensor(f32, (3, 2))), "reshape vectors"),
-        ((Tensor(f32, (2, 3)), Tensor(i8, (3, 2))), "differ in dtype"), ((Tensor(f32, (2, 2, 3)), Tensor(f32, (3, 3, 2))), "do not broadcast"),
+        ((Tensor(f32, (2, 3)), Tensor(f32, (4, 5))), "inner sizes 3 and 4 differ"),
+        ((Tensor(f32, (3,)), Tensor(f32, (3, 2))), "reshape vectors"),
+        ((Tensor(f32, (2, 3)), Tensor(i8, (3, 2))), "differ in dtype"),
+        ((Tensor(f32, (2, 2, 3)), Tensor(f32, (3, 3, 2))), "do not broadcast"),
     ]:
         with pytest.raises(TypeRuleError, match=message):
             Matmul().result_types(types)

@@ -13,16 +13,47 @@ from hypothesis import strategies as st
 from effcc.errors import TypeRuleError
 from effcc.ir import DType, Symbol, Tensor, bool_, f32, i32, i64, load_ops
 from effcc.ir.evaluator import evaluate_nest
-from effcc.ops.elementwise import BOOL, FLOAT, INTEGER, Add, Cast, Clip, Div, Elementwise, Gelu, Identity, Isinf, Mod, Pow, Shl, Shr, Where
+from effcc.ops.elementwise import (
+    BOOL,
+    FLOAT,
+    INTEGER,
+    Add,
+    Bitcast,
+    Cast,
+    Clip,
+    Div,
+    Elementwise,
+    Gelu,
+    Identity,
+    Isinf,
+    Mod,
+    Pow,
+    Shl,
+    Shr,
+    Where,
+)
 
 ALL = {n: c for n, c in load_ops().items() if issubclass(c, Elementwise)}
-UNARY = sorted(n for n, c in ALL.items() if len(c.operands) == 1 and n != "cast")
+UNARY = sorted(n for n, c in ALL.items() if len(c.operands) == 1 and "to" not in c.__dataclass_fields__)
 BINARY = sorted(n for n, c in ALL.items() if len(c.operands) == 2)
 FLOATS = {"f32": torch.float32, "f64": torch.float64, "f16": torch.float16, "bf16": torch.bfloat16}
 INTEGERS = {"i64": torch.int64, "i32": torch.int32, "i8": torch.int8, "u8": torch.uint8}
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -2.5, 3.0, 100.0, -100.0, 1e-6, math.inf, -math.inf, math.nan]
-DOMAIN = {"acosh": (1, 30), "atanh": (-0.99, 0.99), "asin": (-1, 1), "acos": (-1, 1), "log": (1e-3, 30), "log1p": (-0.99, 30),
-          "sqrt": (0, 30), "rsqrt": (1e-2, 30), "sinh": (-4, 4), "cosh": (-4, 4), "exp": (-6, 4), "expm1": (-6, 4), "tan": (-1.4, 1.4)}
+DOMAIN = {
+    "acosh": (1, 30),
+    "atanh": (-0.99, 0.99),
+    "asin": (-1, 1),
+    "acos": (-1, 1),
+    "log": (1e-3, 30),
+    "log1p": (-0.99, 30),
+    "sqrt": (0, 30),
+    "rsqrt": (1e-2, 30),
+    "sinh": (-4, 4),
+    "cosh": (-4, 4),
+    "exp": (-6, 4),
+    "expm1": (-6, 4),
+    "tan": (-1.4, 1.4),
+}
 
 
 def sample(name: str, kind: str, dtype: torch.dtype, shape: tuple[int, ...], seed: int) -> torch.Tensor:
@@ -66,7 +97,9 @@ def test_binary(agree, name):
             agree(ALL[name](), left.abs() if name == "pow" and kind == FLOAT else left, sample(name, kind, dtype, b, 2))
 
 
-@pytest.mark.parametrize("name", ["max", "min", "eq", "ne", "lt", "le", "gt", "ge", "add", "sub", "mul", "div", "fmod", "mod", "atan2"])
+@pytest.mark.parametrize(
+    "name", ["max", "min", "eq", "ne", "lt", "le", "gt", "ge", "add", "sub", "mul", "div", "fmod", "mod", "atan2"]
+)
 def test_binary_special_values(agree, name):
     x = torch.tensor(SPECIAL)
     agree(ALL[name](), x[:, None], x)
@@ -76,7 +109,10 @@ def test_binary_special_values(agree, name):
 @given(data=st.data())
 def test_broadcasting(agree, data):
     whole = data.draw(st.lists(st.integers(0, 3), max_size=4))
-    shapes = [tuple(1 if data.draw(st.booleans()) else d for d in whole[data.draw(st.integers(0, len(whole))):]) for _ in range(3)]
+    shapes = [
+        tuple(1 if data.draw(st.booleans()) else d for d in whole[data.draw(st.integers(0, len(whole))) :])
+        for _ in range(3)
+    ]
     cond, a, b = (np.random.default_rng(k).integers(0, 2, shape) for k, shape in enumerate(shapes))
     out = agree(Where(), cond.astype(bool), a, b - 5)
     assert tuple(out.shape) == np.broadcast_shapes(*shapes)
@@ -121,14 +157,37 @@ def test_every_carried_dtype_adds(agree):
         agree(Add(), x, x, dtypes=(dtype, dtype))
 
 
-CASTABLE = ["f64", "f32", "f16", "bf16", "i64", "i32", "i16", "i8", "u8", "u16", "u32", "i4", "u4", "i2", "u2", "bool", "f8e4m3", "f8e5m2"]
+CASTABLE = [
+    "f64",
+    "f32",
+    "f16",
+    "bf16",
+    "i64",
+    "i32",
+    "i16",
+    "i8",
+    "u8",
+    "u16",
+    "u32",
+    "i4",
+    "u4",
+    "i2",
+    "u2",
+    "bool",
+    "f8e4m3",
+    "f8e5m2",
+]
 
 
 @pytest.mark.parametrize("source", CASTABLE)
 @pytest.mark.parametrize("to", CASTABLE)
 def test_casts(agree, source, to):
     source, to = DType.parse(source), DType.parse(to)
-    low, high = (max(source.min, to.min, -8), min(source.max, to.max, 7)) if to.is_integer else (max(source.min, -8), min(source.max, 7))
+    low, high = (
+        (max(source.min, to.min, -8), min(source.max, to.max, 7))
+        if to.is_integer
+        else (max(source.min, -8), min(source.max, 7))
+    )
     x = torch.tensor([v for v in (-8, -2, -1, 0, 1, 2, 3, 7) if low <= v <= high])
     x = x.to(source.torch) if not source.is_float else (x * 0.75).to(source.torch)
     if to.kind == "u" and source.is_float:
@@ -152,6 +211,20 @@ def test_saturating_casts(agree):
     assert out.float()[:4].isnan().all()
 
 
+@pytest.mark.parametrize("width", [8, 16, 32, 64])
+def test_bitcasts(agree, width):
+    alike = [DType.parse(n) for n in CASTABLE + ["u64"] if n not in ("i4", "u4", "i2", "u2") and DType.parse(n).bits == width]
+    bits = torch.from_numpy(np.random.default_rng(0).integers(0, 120, (2, width // 8)).astype("u1"))
+    for source in alike:
+        x = bits[:, 0] > 60 if source.is_bool else bits.clone().view(source.torch)[:, 0]
+        for to in alike:
+            if not to.is_bool or source.name == "u8":
+                out = agree(Bitcast(to), x, dtypes=(source,), rtol=0)
+                assert to.is_bool or torch.equal(out.view(torch.uint8).reshape(-1), x.contiguous().view(torch.uint8).reshape(-1))
+    with pytest.raises(TypeRuleError, match="differ in width"):
+        Bitcast(f32).result_types((Tensor(DType.parse("f16"), ()),))
+
+
 @pytest.mark.parametrize("attributes", [{"approximate": "none"}, {"approximate": "tanh"}])
 def test_gelu(agree, attributes):
     agree(Gelu(**attributes), torch.linspace(-4, 4, 33))
@@ -159,8 +232,14 @@ def test_gelu(agree, attributes):
 
 def test_attributes_of_activations(agree):
     x = torch.linspace(-3, 3, 13)
-    for name, attributes in [("leaky_relu", {"alpha": 0.3}), ("elu", {"alpha": 0.7}), ("celu", {"alpha": 2.0}), ("selu", {"alpha": 1.5, "gamma": 2.0}),
-                             ("hard_sigmoid", {"alpha": 0.3, "beta": 0.4}), ("thresholded_relu", {"alpha": 0.5})]:
+    for name, attributes in [
+        ("leaky_relu", {"alpha": 0.3}),
+        ("elu", {"alpha": 0.7}),
+        ("celu", {"alpha": 2.0}),
+        ("selu", {"alpha": 1.5, "gamma": 2.0}),
+        ("hard_sigmoid", {"alpha": 0.3, "beta": 0.4}),
+        ("thresholded_relu", {"alpha": 0.5}),
+    ]:
         agree(ALL[name](**attributes), x)
     for positive, negative in ((True, False), (False, True), (False, False)):
         agree(Isinf(positive, negative), torch.tensor(SPECIAL))

@@ -89,7 +89,9 @@ def test_scatter_elements(agree, reduction):
     for axis in (0, 1):
         out = agree(ScatterElements(axis, reduction), x, idx, updates)
         want = x.copy()
-        combine = {"none": lambda a, b: b, "add": np.add, "mul": np.multiply, "min": np.minimum, "max": np.maximum}[reduction]
+        combine = {"none": lambda a, b: b, "add": np.add, "mul": np.multiply, "min": np.minimum, "max": np.maximum}[
+            reduction
+        ]
         for i, j in np.ndindex(2, 3):
             at = (idx[i, j], j) if axis == 0 else (i, idx[i, j])
             want[at] = combine(want[at], updates[i, j])
@@ -101,7 +103,9 @@ def test_scatter_elements(agree, reduction):
 
 @pytest.mark.parametrize("reduction", ["none", "add", "mul", "min", "max"])
 def test_scatter_nd(agree, reduction):
-    combine = {"none": lambda a, b: b, "add": np.add, "mul": np.multiply, "min": np.minimum, "max": np.maximum}[reduction]
+    combine = {"none": lambda a, b: b, "add": np.add, "mul": np.multiply, "min": np.minimum, "max": np.maximum}[
+        reduction
+    ]
     idx = np.array([[[0, 1], [1, -1]], [[0, 1], [1, 0]]])
     updates = np.arange(16, dtype="f4").reshape(2, 2, 4) - 7
     out, want = agree(ScatterNd(reduction), X, idx, updates, known=(2,)), X.copy()

@@ -45,7 +45,9 @@ def test_layer_and_rms_norm(decomposes, dtype, axis):
     decomposes(LayerNorm(axis), x)
     decomposes(LayerNorm(axis), x, scale.to(dtype))
     out = decomposes(RmsNorm(axis, 1e-3), x, scale)
-    torch.testing.assert_close(out.double(), F.rms_norm(x.double(), x.shape[axis:], scale.double(), 1e-3), rtol=2e-2, atol=2e-2)
+    torch.testing.assert_close(
+        out.double(), F.rms_norm(x.double(), x.shape[axis:], scale.double(), 1e-3), rtol=2e-2, atol=2e-2
+    )
     decomposes(RmsNorm(axis), x)
 
 

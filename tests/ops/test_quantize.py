@@ -35,7 +35,12 @@ def test_integers_round_half_to_even_and_saturate(agree, name):
 def test_dequantize(agree, name):
     dtype = DType.parse(name)
     x = torch.arange(dtype.min, min(dtype.max, dtype.min + 11) + 1).to(dtype.torch)
-    for scale in (torch.tensor(0.5), torch.tensor(0.5).half(), torch.tensor(0.3).bfloat16(), torch.tensor(0.3).double()):
+    for scale in (
+        torch.tensor(0.5),
+        torch.tensor(0.5).half(),
+        torch.tensor(0.3).bfloat16(),
+        torch.tensor(0.3).double(),
+    ):
         types = (dtype, DType.of(scale.dtype))
         assert agree(DequantizeLinear(), x, scale, dtypes=types).dtype == scale.dtype
         agree(DequantizeLinear(), x, scale, zero(dtype, 1), dtypes=(*types, dtype))
@@ -54,7 +59,12 @@ def test_narrow_floats(agree, name, saturate):
 
 
 @settings(max_examples=40, deadline=None)
-@given(shape=st.lists(st.integers(0, 5), min_size=1, max_size=3), data=st.data(), block=st.integers(0, 3), with_zero=st.booleans())
+@given(
+    shape=st.lists(st.integers(0, 5), min_size=1, max_size=3),
+    data=st.data(),
+    block=st.integers(0, 3),
+    with_zero=st.booleans(),
+)
 def test_axes_and_blocks(agree, shape, data, block, with_zero):
     axis = data.draw(st.integers(0, len(shape) - 1))
     parameter = [-(-d // block) if k == axis else d for k, d in enumerate(shape)] if block else [shape[axis]]
@@ -62,7 +72,9 @@ def test_axes_and_blocks(agree, shape, data, block, with_zero):
     scale, zp = rng.uniform(0.1, 2, parameter).astype("f4"), rng.integers(-9, 9, parameter).astype("i1")
     parameters = (scale, zp) if with_zero else (scale,)
     agree(QuantizeLinear(axis, block), rng.normal(size=shape).astype("f4") * 20, *parameters, with_symbols=not block)
-    agree(DequantizeLinear(axis, block), rng.integers(-128, 128, shape).astype("i1"), *parameters, with_symbols=not block)
+    agree(
+        DequantizeLinear(axis, block), rng.integers(-128, 128, shape).astype("i1"), *parameters, with_symbols=not block
+    )
 
 
 def test_blocks_with_symbols(agree):

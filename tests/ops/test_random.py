@@ -45,7 +45,9 @@ def test_moments(agree):
     assert abs(uniform.mean() - 0.5) < 0.01 and abs(uniform.var() - 1 / 12) < 0.003
 
 
-@pytest.mark.parametrize("dtype,low,high", [(i64, -5, 6), (i32, 0, 2**31), (u8, 0, 256), (i8, -128, 128), (i64, -(2**62), 2**61)])
+@pytest.mark.parametrize(
+    "dtype,low,high", [(i64, -5, 6), (i32, 0, 2**31), (u8, 0, 256), (i8, -128, 128), (i64, -(2**62), 2**61)]
+)
 def test_integers(agree, dtype, low, high):
     out = agree(RandomInt(low, high, (50,), dtype), *STATE)
     assert low <= int(out.min()) and int(out.max()) < high and len(out.unique()) > 5

@@ -12,13 +12,29 @@ from hypothesis import strategies as st
 
 from effcc.errors import TypeRuleError
 from effcc.ir import Tensor, bool_, f32, i64, load_ops
-from effcc.ops.reduction import All, Amax, Amin, Any_, Argmax, Argmin, Logsumexp, Mean, Position, Prod, Reduction, Sum, Var
+from effcc.ops.reduction import (
+    All,
+    Amax,
+    Amin,
+    Any_,
+    Argmax,
+    Argmin,
+    Logsumexp,
+    Mean,
+    Position,
+    Prod,
+    Reduction,
+    Sum,
+    Var,
+)
 
 FOLDS = [Sum, Prod, Mean, Amax, Amin]
 
 
 @settings(max_examples=60, deadline=None)
-@given(shape=st.lists(st.integers(0, 4), max_size=4), data=st.data(), cls=st.sampled_from(FOLDS), keepdims=st.booleans())
+@given(
+    shape=st.lists(st.integers(0, 4), max_size=4), data=st.data(), cls=st.sampled_from(FOLDS), keepdims=st.booleans()
+)
 def test_folds(agree, shape, data, cls, keepdims):
     axes = tuple(k for k in range(len(shape)) if data.draw(st.booleans()))
     dtype = data.draw(st.sampled_from(["f4", "f8", "f2"] + (["i8", "i4", "u1", "i1"] if cls is not Mean else [])))

@@ -25,7 +25,9 @@ def test_every_op_is_complete(name):
     assert overrides(cls, "infer"), "an op has a type rule"
     assert overrides(cls, "reference"), "an op has a meaning"
     ways = [overrides(cls, "compute"), overrides(cls, "decompose"), cls.routine]
-    assert any(ways) or cls.family == "constant" or name == "fused", "an op has a loop nest, a decomposition or a routine"
+    assert any(ways) or cls.family == "constant" or name == "fused", (
+        "an op has a loop nest, a decomposition or a routine"
+    )
     assert not (cls.routine and overrides(cls, "decompose")), "a routine is not decomposed"
 
 

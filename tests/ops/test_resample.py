@@ -28,9 +28,13 @@ def onnx_run(op: str, inputs: list[np.ndarray | None], **attributes: object) -> 
     names = ["" if x is None else f"x{k}" for k, x in enumerate(inputs)]
     node = helper.make_node(op, names, ["y"], **attributes)
     given_ = {n: x for n, x in zip(names, inputs) if n}
-    infos = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape) for n, x in given_.items()]
+    infos = [
+        helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape) for n, x in given_.items()
+    ]
     graph = helper.make_graph([node], "g", infos, [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
-    return ReferenceEvaluator(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])).run(None, given_)[0]
+    return ReferenceEvaluator(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])).run(None, given_)[
+        0
+    ]
 
 
 SIZES = [(4, 4), (4, 7), (4, 8), (5, 3), (7, 2), (3, 1), (1, 4), (6, 12), (9, 6)]
@@ -67,7 +71,10 @@ def test_resize_is_torchs_interpolate(agree, n, m):
         (Resize(sizes, "cubic", "half_pixel"), {"mode": "bicubic"}),
         (Resize(sizes, "cubic", "align_corners"), {"mode": "bicubic", "align_corners": True}),
         (Resize(sizes, "linear", exclude_outside=True, antialias=True), {"mode": "bilinear", "antialias": True}),
-        (Resize(sizes, "cubic", cubic_a=-0.5, exclude_outside=True, antialias=True), {"mode": "bicubic", "antialias": True}),
+        (
+            Resize(sizes, "cubic", cubic_a=-0.5, exclude_outside=True, antialias=True),
+            {"mode": "bicubic", "antialias": True},
+        ),
     ]:
         torch.testing.assert_close(agree(op, x), F.interpolate(x, spatial, **arguments), rtol=1e-4, atol=1e-4)
     half = agree(Resize((2, 3, m, 4), "linear", scales=(1, 1, 1.5, 1)), draw(2, 3, n, 4)) if m == int(1.5 * n) else None
@@ -86,8 +93,14 @@ def test_resize_is_onnxs(agree, mode, coordinate):
             if coordinate == "pytorch_half_pixel" and 1 in sizes[2:]:
                 continue  # ONNX's reference implementation has -0.5 there, its specification 0
             got = agree(Resize(sizes, mode, coordinate, antialias=antialias, exclude_outside=exclude), x)
-            want = onnx_run("Resize", [x, None, None, np.array(sizes)], mode=mode, coordinate_transformation_mode=coordinate,
-                            antialias=int(antialias), exclude_outside=int(exclude))
+            want = onnx_run(
+                "Resize",
+                [x, None, None, np.array(sizes)],
+                mode=mode,
+                coordinate_transformation_mode=coordinate,
+                antialias=int(antialias),
+                exclude_outside=int(exclude),
+            )
             np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
@@ -132,8 +145,10 @@ def test_grid_sample(agree, mode, padding, align):
 
 def test_grid_sample_refuses():
     for op, types, message in [
-        (GridSample("cubic"), ((1, 1, 2, 2, 2), (1, 2, 2, 2, 3)), "two spatial axes"), (GridSample(), ((1, 1, 2, 2), (1, 2, 2, 3)), "should have shapes"),
-        (GridSample(), ((1, 1, 2, 2), (2, 2, 2, 2)), "batch sizes 1 and 2 differ"), (GridSample("area"), ((1, 1, 2, 2), (1, 2, 2, 2)), "unknown mode"),
+        (GridSample("cubic"), ((1, 1, 2, 2, 2), (1, 2, 2, 2, 3)), "two spatial axes"),
+        (GridSample(), ((1, 1, 2, 2), (1, 2, 2, 3)), "should have shapes"),
+        (GridSample(), ((1, 1, 2, 2), (2, 2, 2, 2)), "batch sizes 1 and 2 differ"),
+        (GridSample("area"), ((1, 1, 2, 2), (1, 2, 2, 2)), "unknown mode"),
     ]:
         with pytest.raises(TypeRuleError, match=message):
             op.result_types(tuple(Tensor(f32, t) for t in types))
@@ -148,14 +163,28 @@ def test_roi_align(agree, seed, ratio, mode, aligned):
     image = rng.integers(0, 2, 3)
     op = RoiAlign((2, 3), 0.7, ratio, mode, aligned)
     got = agree(op, x, rois, image, known=(4,))
-    want = onnx_run("RoiAlign", [x, rois, image], output_height=2, output_width=3, spatial_scale=0.7, sampling_ratio=ratio, mode=mode,
-                    coordinate_transformation_mode="half_pixel" if aligned else "output_half_pixel")
+    want = onnx_run(
+        "RoiAlign",
+        [x, rois, image],
+        output_height=2,
+        output_width=3,
+        spatial_scale=0.7,
+        sampling_ratio=ratio,
+        mode=mode,
+        coordinate_transformation_mode="half_pixel" if aligned else "output_half_pixel",
+    )
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
 def test_roi_align_without_rois_and_in_halves(agree):
     agree(RoiAlign((2, 2)), draw(1, 2, 4, 4), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int32), known=(4,))
-    agree(RoiAlign((2, 2)), draw(1, 2, 4, 4).half(), torch.tensor([[0, 0, 3, 3.0]]).half(), torch.zeros(1, dtype=torch.int64), known=(4,))
+    agree(
+        RoiAlign((2, 2)),
+        draw(1, 2, 4, 4).half(),
+        torch.tensor([[0, 0, 3, 3.0]]).half(),
+        torch.zeros(1, dtype=torch.int64),
+        known=(4,),
+    )
     with pytest.raises(TypeRuleError, match=r"shapes \[R, 4\] and \[R\]"):
         RoiAlign((2, 2)).result_types((Tensor(f32, (1, 1, 2, 2)), Tensor(f32, (3, 5)), Tensor(i64, (3,))))
 

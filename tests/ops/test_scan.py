@@ -15,8 +15,12 @@ from effcc.ops.scan import Cummax, Cummin, Cumprod, Cumsum
 
 @settings(max_examples=40, deadline=None)
 @given(
-    shape=st.lists(st.integers(0, 4), min_size=1, max_size=3), dtype=st.sampled_from(["f4", "i8", "u1", "i4"]), data=st.data(),
-    exclusive=st.booleans(), reverse=st.booleans(), op=st.sampled_from([Cumsum, Cumprod]),
+    shape=st.lists(st.integers(0, 4), min_size=1, max_size=3),
+    dtype=st.sampled_from(["f4", "i8", "u1", "i4"]),
+    data=st.data(),
+    exclusive=st.booleans(),
+    reverse=st.booleans(),
+    op=st.sampled_from([Cumsum, Cumprod]),
 )
 def test_prefix_folds(agree, shape, dtype, data, exclusive, reverse, op):
     x = np.random.default_rng(0).integers(-3, 4, shape).astype(dtype)

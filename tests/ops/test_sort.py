@@ -24,8 +24,9 @@ def evaluate(op: Op, *operands: np.ndarray) -> tuple[torch.Tensor, ...]:
     return run(b.graph(*b.emit(op, inputs)), *tensors)
 
 
-arrays = st.tuples(st.lists(st.integers(0, 4), min_size=1, max_size=3), st.sampled_from(["f4", "i8", "u1"]), st.integers(0, 99)).map(
-    lambda t: np.random.default_rng(t[2]).integers(0, 4, t[0]).astype(t[1]))
+arrays = st.tuples(
+    st.lists(st.integers(0, 4), min_size=1, max_size=3), st.sampled_from(["f4", "i8", "u1"]), st.integers(0, 99)
+).map(lambda t: np.random.default_rng(t[2]).integers(0, 4, t[0]).astype(t[1]))
 
 
 @settings(max_examples=40, deadline=None)
@@ -79,7 +80,9 @@ def test_unique_of_slices_without_elements():
     assert (values.shape, first.tolist(), inverse.tolist(), counts.tolist()) == ((1, 0), [0], [0, 0, 0], [3])
 
 
-BOXES = np.array([[0, 0, 1, 1], [0, 0.1, 1, 1.1], [0, -0.1, 1, 0.9], [0, 10, 1, 11], [0, 10.1, 1, 11.1], [0, 100, 1, 101]], "f4")
+BOXES = np.array(
+    [[0, 0, 1, 1], [0, 0.1, 1, 1.1], [0, -0.1, 1, 0.9], [0, 10, 1, 11], [0, 10.1, 1, 11.1], [0, 100, 1, 101]], "f4"
+)
 SCORES = np.array([0.9, 0.75, 0.6, 0.95, 0.5, 0.3], "f4")
 
 

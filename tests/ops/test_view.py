@@ -21,8 +21,21 @@ def numbers(shape: tuple[int, ...], dtype: str = "f4") -> np.ndarray:
     return np.arange(int(np.prod(shape))).reshape(shape).astype(dtype)
 
 
-FACTORED = [((2, 3, 4), (6, 4)), ((2, 3, 4), (2, 12)), ((2, 3, 4), (4, 3, 2)), ((24,), (2, 3, 4)), ((6, 4), (3, 8)), ((1, 6, 1), (2, 1, 3)),
-            ((), (1, 1)), ((1,), ()), ((0, 3), (3, 0)), ((2, 0), (0,)), ((4, 6), (2, 2, 3, 2)), ((2, 2, 3, 2), (4, 6)), ((5, 1, 7), (5, 7))]
+FACTORED = [
+    ((2, 3, 4), (6, 4)),
+    ((2, 3, 4), (2, 12)),
+    ((2, 3, 4), (4, 3, 2)),
+    ((24,), (2, 3, 4)),
+    ((6, 4), (3, 8)),
+    ((1, 6, 1), (2, 1, 3)),
+    ((), (1, 1)),
+    ((1,), ()),
+    ((0, 3), (3, 0)),
+    ((2, 0), (0,)),
+    ((4, 6), (2, 2, 3, 2)),
+    ((2, 2, 3, 2), (4, 6)),
+    ((5, 1, 7), (5, 7)),
+]
 
 
 @pytest.mark.parametrize("before,after", FACTORED)
@@ -33,8 +46,16 @@ def test_reshape(agree, before, after):
 
 def test_reshape_with_symbols():
     n, m = Symbol("n"), Symbol("m")
-    for before, after in [((n, m * 2), (n, 2, m)), ((n, 2, m), (n * 2, m)), ((n, m), (m, n)), ((n * m,), (n, m)), ((n, 4, 3), (n, 12)),
-                          ((2, n, 3), (n * 6,)), ((n * 6,), (2, n, 3)), ((n, m, 4), (n * m, 2, 2))]:
+    for before, after in [
+        ((n, m * 2), (n, 2, m)),
+        ((n, 2, m), (n * 2, m)),
+        ((n, m), (m, n)),
+        ((n * m,), (n, m)),
+        ((n, 4, 3), (n, 12)),
+        ((2, n, 3), (n * 6,)),
+        ((n * 6,), (2, n, 3)),
+        ((n, m, 4), (n * m, 2, 2)),
+    ]:
         for values in ({n: 2, m: 3}, {n: 1, m: 1}, {n: 5, m: 2}, {n: 0, m: 4}):
             x = numbers(tuple(evaluate(d, values) for d in before))
             got = evaluate_nest(Reshape(after).compute(Tensor(f32, before)), (x,), (Tensor(f32, after),), values)[0]
@@ -81,14 +102,18 @@ def test_slice_with_symbols():
     (out,) = op.result_types((t,))
     for size in (3, 4, 7):
         x = numbers((size, size))
-        np.testing.assert_array_equal(evaluate_nest(op.compute(t), (x,), (out,), {n: size})[0], x[size - 3: size, size - 1:: -2])
+        np.testing.assert_array_equal(
+            evaluate_nest(op.compute(t), (x,), (out,), {n: size})[0], x[size - 3 : size, size - 1 :: -2]
+        )
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_concat(agree, axis):
     pieces = [np.moveaxis(numbers((k, 2, 3)), 0, axis) for k in (2, 0, 1, 3)]
     for count in (1, 2, 4):
-        np.testing.assert_array_equal(agree(Concat(axis), *pieces[:count]).numpy(), np.concatenate(pieces[:count], axis))
+        np.testing.assert_array_equal(
+            agree(Concat(axis), *pieces[:count]).numpy(), np.concatenate(pieces[:count], axis)
+        )
     agree(Concat(axis), *(p.astype("i4") for p in pieces))
     agree(Concat(axis), *(p > 2 for p in pieces[:2]))
 
@@ -126,18 +151,31 @@ def test_repeat(agree, shape, data):
 @pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.bfloat16, torch.float16, torch.int64])
 def test_any_dtype(agree, dtype):
     x = torch.arange(6).reshape(2, 3).to(dtype)
-    for op in (Transpose((1, 0)), Reshape((3, 2)), Slice((0, 2), (2, -1), (1, -1)), Repeat((1, 2)), Pad((0, 1, 0, 1), "edge")):
+    for op in (
+        Transpose((1, 0)),
+        Reshape((3, 2)),
+        Slice((0, 2), (2, -1), (1, -1)),
+        Repeat((1, 2)),
+        Pad((0, 1, 0, 1), "edge"),
+    ):
         agree(op, x)
 
 
 def test_refusals():
     x, n = Tensor(f32, (2, 3)), Symbol("n")
     for op, types, message in [
-        (Reshape((4,)), (x,), "6 elements do not fit"), (Transpose((0, 0)), (x,), "no permutation"), (BroadcastTo((2,)), (x,), "rank 2 is greater"),
-        (BroadcastTo((2, 4)), (x,), "do not broadcast|does not broadcast"), (Slice((0,), (1,), (1,)), (x,), "for each of 2 axes"),
-        (Slice((0, 0), (2, 5), (1, 1)), (x,), "stop 5 of axis 1"), (Slice((0, 0), (1, 1), (1, 0)), (x,), "a step is 0"),
-        (Concat(0), (x, Tensor(f32, (2, 4))), "size on axis 1: 3 and 4"), (Concat(0), (x, Tensor(i64, (2, 3))), "differ in dtype"),
-        (Pad((0, 0)), (x,), "needs 4 amounts"), (Pad((-3, 0, 0, 0)), (x,), "crop more"), (Pad((0,) * 4, "mirror"), (x,), "unknown mode"),
+        (Reshape((4,)), (x,), "6 elements do not fit"),
+        (Transpose((0, 0)), (x,), "no permutation"),
+        (BroadcastTo((2,)), (x,), "rank 2 is greater"),
+        (BroadcastTo((2, 4)), (x,), "do not broadcast|does not broadcast"),
+        (Slice((0,), (1,), (1,)), (x,), "for each of 2 axes"),
+        (Slice((0, 0), (2, 5), (1, 1)), (x,), "stop 5 of axis 1"),
+        (Slice((0, 0), (1, 1), (1, 0)), (x,), "a step is 0"),
+        (Concat(0), (x, Tensor(f32, (2, 4))), "size on axis 1: 3 and 4"),
+        (Concat(0), (x, Tensor(i64, (2, 3))), "differ in dtype"),
+        (Pad((0, 0)), (x,), "needs 4 amounts"),
+        (Pad((-3, 0, 0, 0)), (x,), "crop more"),
+        (Pad((0,) * 4, "mirror"), (x,), "unknown mode"),
         (Repeat((1,)), (x,), "needs 2 counts"),
     ]:
         with pytest.raises(TypeRuleError, match=message):

@@ -26,8 +26,16 @@ geometry = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 2), st
 
 
 @settings(max_examples=100, deadline=None)
-@given(axes=st.lists(geometry, min_size=1, max_size=3), sizes=st.lists(st.integers(1, 6), min_size=3, max_size=3), groups=st.sampled_from([1, 2]),
-       inputs=st.integers(1, 2), outputs=st.integers(1, 2), batch=st.integers(0, 2), layout=st.sampled_from(["nchw", "nhwc"]), with_bias=st.booleans())
+@given(
+    axes=st.lists(geometry, min_size=1, max_size=3),
+    sizes=st.lists(st.integers(1, 6), min_size=3, max_size=3),
+    groups=st.sampled_from([1, 2]),
+    inputs=st.integers(1, 2),
+    outputs=st.integers(1, 2),
+    batch=st.integers(0, 2),
+    layout=st.sampled_from(["nchw", "nhwc"]),
+    with_bias=st.booleans(),
+)
 def test_conv(agree, axes, sizes, groups, inputs, outputs, batch, layout, with_bias):
     kernel, strides, dilations, before, after = (tuple(t) for t in zip(*axes))
     spatial = sizes[: len(axes)]
@@ -35,9 +43,13 @@ def test_conv(agree, axes, sizes, groups, inputs, outputs, batch, layout, with_b
     x, w = draw(batch, groups * inputs, *spatial), draw(groups * outputs, inputs, *kernel)
     bias = (draw(groups * outputs),) if with_bias else ()
     op = Conv(strides, before + after, dilations, groups, layout)
-    out = agree(op, last(x) if layout == "nhwc" else x, w, *bias, known=kernel + (inputs, groups * inputs, groups * outputs))
+    out = agree(
+        op, last(x) if layout == "nhwc" else x, w, *bias, known=kernel + (inputs, groups * inputs, groups * outputs)
+    )
     if before == after and batch:
-        want = getattr(F, f"conv{len(axes)}d")(x, w, *bias, stride=strides, padding=before, dilation=dilations, groups=groups)
+        want = getattr(F, f"conv{len(axes)}d")(
+            x, w, *bias, stride=strides, padding=before, dilation=dilations, groups=groups
+        )
         torch.testing.assert_close(out, last(want) if layout == "nhwc" else want, rtol=1e-4, atol=1e-4)
 
 
@@ -46,12 +58,20 @@ def test_conv_dtypes(agree):
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
         agree(Conv((1,), (1, 1), (1,)), x.to(dtype), w.to(dtype), with_symbols=False)
     x, w = (torch.randint(-128, 128, t.shape, dtype=torch.int8) for t in (x, w))
-    agree(Conv((2,), (1, 0), (1,), accumulate=i32), x, w, torch.tensor([1, -2, 3], dtype=torch.int32), with_symbols=False)
+    agree(
+        Conv((2,), (1, 0), (1,), accumulate=i32), x, w, torch.tensor([1, -2, 3], dtype=torch.int32), with_symbols=False
+    )
 
 
 @settings(max_examples=100, deadline=None)
-@given(axes=st.lists(geometry, min_size=1, max_size=2), sizes=st.lists(st.integers(1, 4), min_size=2, max_size=2), groups=st.sampled_from([1, 2]),
-       extra=st.integers(0, 1), batch=st.integers(0, 2), with_bias=st.booleans())
+@given(
+    axes=st.lists(geometry, min_size=1, max_size=2),
+    sizes=st.lists(st.integers(1, 4), min_size=2, max_size=2),
+    groups=st.sampled_from([1, 2]),
+    extra=st.integers(0, 1),
+    batch=st.integers(0, 2),
+    with_bias=st.booleans(),
+)
 def test_conv_transpose(agree, axes, sizes, groups, extra, batch, with_bias):
     kernel, strides, dilations, before, after = (tuple(t) for t in zip(*axes))
     n = len(axes)
@@ -63,7 +83,9 @@ def test_conv_transpose(agree, axes, sizes, groups, extra, batch, with_bias):
     op = ConvTranspose(strides, before + after, output_pads, dilations, groups)
     out = agree(op, x, w, *bias, known=kernel + (groups * 2, groups * 3, 3))
     if before == after and batch and all(e < max(s, d) for e, s, d in zip(output_pads, strides, dilations)):
-        want = getattr(F, f"conv_transpose{n}d")(x, w, *bias, stride=strides, padding=before, output_padding=output_pads, groups=groups, dilation=dilations)
+        want = getattr(F, f"conv_transpose{n}d")(
+            x, w, *bias, stride=strides, padding=before, output_padding=output_pads, groups=groups, dilation=dilations
+        )
         torch.testing.assert_close(out, want, rtol=1e-4, atol=1e-4)
 
 
@@ -71,8 +93,13 @@ pools = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 2), st.in
 
 
 @settings(max_examples=150, deadline=None)
-@given(axes=st.lists(pools, min_size=1, max_size=2), sizes=st.lists(st.integers(1, 6), min_size=2, max_size=2), ceil=st.booleans(),
-       include=st.booleans(), layout=st.sampled_from(["nchw", "nhwc"]))
+@given(
+    axes=st.lists(pools, min_size=1, max_size=2),
+    sizes=st.lists(st.integers(1, 6), min_size=2, max_size=2),
+    ceil=st.booleans(),
+    include=st.booleans(),
+    layout=st.sampled_from(["nchw", "nhwc"]),
+)
 def test_pools(agree, axes, sizes, ceil, include, layout):
     kernel, strides, dilations, before, after = (tuple(t) for t in zip(*axes))
     before, after = (tuple(min(p, k // 2) for p, k in zip(pads, kernel)) for pads in (before, after))
@@ -90,8 +117,10 @@ def test_pools(agree, axes, sizes, ceil, include, layout):
         want = getattr(F, f"max_pool{len(axes)}d")(x, kernel, strides, before, dilations, ceil, return_indices=True)
         torch.testing.assert_close((values, where), want)
     plain = dilations == (1,) * len(axes)
-    covered = all((int(window_size(n, k, s, d, a, z, ceil)) - 1) * s - a < n and a < d * (k - 1) + 1 for n, k, s, d, a, z in
-                  zip(spatial, kernel, strides, dilations, before, after))
+    covered = all(
+        (int(window_size(n, k, s, d, a, z, ceil)) - 1) * s - a < n and a < d * (k - 1) + 1
+        for n, k, s, d, a, z in zip(spatial, kernel, strides, dilations, before, after)
+    )
     if plain and covered:
         out = agree(AvgPool(kernel, strides, pads, dilations, ceil, include, layout), place(x), known=known)
         if before == after:
