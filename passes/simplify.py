@@ -23,7 +23,7 @@ class NeutralOperand(Rule):
     shares = True
 
     def pattern(self, p: Any, x: Any) -> Any:
-        return getattr(p, self.op)(x, p.number("e"))
+        return p.op(self.op, x, p.number("e"))
 
     def check(self, m: Any, ctx: Any) -> str | None:
         number, wanted = m.number("e"), self.neutral
@@ -48,8 +48,7 @@ class TwiceIsOnce(Rule):
     shares = True
 
     def pattern(self, p: Any, x: Any) -> Any:
-        op = getattr(p, self.op)
-        return op(op(x).bind("once"))
+        return p.op(self.op, p.op(self.op, x).bind("once"))
 
     def rewrite(self, b: Any, m: Any) -> Any:
         return m.once
@@ -67,8 +66,7 @@ class SelfInverse(Rule):
     shares = True
 
     def pattern(self, p: Any, x: Any) -> Any:
-        op = getattr(p, self.op)
-        return op(op(x))
+        return p.op(self.op, p.op(self.op, x))
 
     def rewrite(self, b: Any, m: Any) -> Any:
         return m.x

@@ -58,7 +58,7 @@ class SameShape(Rule):
     shares = True
 
     def pattern(self, p: Any, x: Any) -> Any:
-        return getattr(p, self.op)(x, shape=p.any("shape"))
+        return p.op(self.op, x, shape=p.any("shape"))
 
     def check(self, m: Any, ctx: Any) -> str | None:
         return None if m.x.shape == m.shape else "it changes the shape"
@@ -93,7 +93,7 @@ class BroadcastOperand(Rule):
 
     def pattern(self, p: Any, x: Any, y: Any) -> Any:
         wide = p.broadcast_to(x, shape=p.any("shape"))
-        return getattr(p, self.op)(*((wide, y) if self.left else (y, wide)))
+        return p.op(self.op, *((wide, y) if self.left else (y, wide)))
 
     def rewrite(self, b: Any, m: Any) -> Any:
         operands = (m.x, m.y) if self.left else (m.y, m.x)

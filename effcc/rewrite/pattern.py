@@ -13,6 +13,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, field
+from functools import partial
 from typing import Any
 
 from effcc.ir.graph import Value
@@ -135,23 +136,27 @@ class PatternBuilder:
     def either(self, *choices: Pattern) -> Pattern:
         return Either(choices)
 
+    def op(self, name: str, *operands: Pattern, **attributes: Any) -> OpPattern:
+        """An op by its name, for names that are computed, or taken here (`any`)."""
+        cls = op_class(name)
+        fields = {f.name: f for f in cls.attributes()}
+        for given in attributes:
+            if given not in fields:
+                raise TypeError(f"{cls.name} has no attribute {given!r}; it has {', '.join(fields) or 'none'}")
+        for f in fields.values():
+            if f.name not in attributes and f.default is MISSING:
+                raise TypeError(f'a pattern of {cls.name} must say {f.name}: a value, or p.any("{f.name}")')
+        defaults = {n: f.default for n, f in fields.items() if n not in attributes}
+        return OpPattern(cls, operands, {**defaults, **attributes})
+
+    def any_attributes(self, op: str) -> dict[str, Attribute]:
+        """Holes for all attributes of an op, by their names."""
+        return {f.name: self.any(f.name) for f in op_class(op).attributes()}
+
     def __getattr__(self, name: str) -> Callable[..., OpPattern]:
         if name.startswith("__"):
             raise AttributeError(name)
-        cls = op_class({"and_": "and", "or_": "or", "not_": "not", "if_": "if"}.get(name, name))
-
-        def make(*operands: Pattern, **attributes: Any) -> OpPattern:
-            fields = {f.name: f for f in cls.attributes()}
-            for given in attributes:
-                if given not in fields:
-                    raise TypeError(f"{cls.name} has no attribute {given!r}; it has {', '.join(fields) or 'none'}")
-            for f in fields.values():
-                if f.name not in attributes and f.default is MISSING:
-                    raise TypeError(f'a pattern of {cls.name} must say {f.name}: a value, or p.any("{f.name}")')
-            defaults = {n: f.default for n, f in fields.items() if n not in attributes}
-            return OpPattern(cls, operands, {**defaults, **attributes})
-
-        return make
+        return partial(self.op, {"and_": "and", "or_": "or", "not_": "not", "if_": "if"}.get(name, name))
 
 
 def build(pattern: Callable[..., Pattern]) -> Pattern:

@@ -1,0 +1,295 @@
+"""Scales and shifts by constants disappear into the weights of convolutions and matmuls.
+
+Weights are multiplied in f64 and rounded once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from effcc.ir.dims import Dim
+from effcc.ir.types import Tensor, f32
+from effcc.passes.raise_activations import Bounded
+from effcc.pipeline import RulePass
+from effcc.rewrite import Rule
+
+SHARED_BYTES = 1 << 16
+"""A weight with other readers is copied only up to this size."""
+
+
+def wide(array: Any) -> Any:
+    return array.astype("f8")
+
+
+def narrow(b: Any, array: Any, like: Any) -> Any:
+    """A constant of `like`'s dtype, or None where rounding overflows."""
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        rounded = array.astype(like.dtype.numpy)
+    return b.const(rounded, like.dtype) if np.isfinite(rounded.astype("f8")).all() else None
+
+
+def finite(*arrays: Any) -> bool:
+    import numpy as np
+
+    return all(np.isfinite(a.astype("f8")).all() for a in arrays)
+
+
+def vector(array: Any, rank: int, axis: int, size: Dim) -> Any | None:
+    """A constant that varies along one axis only of a rank-`rank` result, as a vector of `size`; else None."""
+    import numpy as np
+
+    if not isinstance(size, int) or array.ndim > rank:
+        return None
+    shape = (1,) * (rank - array.ndim) + array.shape
+    if any(d != 1 for k, d in enumerate(shape) if k != axis) or shape[axis] not in (1, size):
+        return None
+    return np.broadcast_to(wide(array).reshape(-1), (size,))
+
+
+def copies_too_much(m: Any, name: str) -> str | None:
+    value = getattr(m, name)
+    if len(m.users(value)) > 1 and m.array(name).nbytes > SHARED_BYTES:
+        return "the weight is shared: scaling would copy it"
+    return None
+
+
+class BatchNorm(Bounded):
+    """batch_norm(x, constants) --> x * f + s     with f = scale / √(var + eps), s = bias - mean * f"""
+
+    def pattern(self, p: Any, x: Any) -> Any:
+        parameters = (p.constant(name) for name in ("scale", "bias", "mean", "var"))
+        return p.batch_norm(x, *parameters, eps=p.any("eps"))
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        import numpy as np
+
+        scale, bias, mean, var = (wide(m.array(n)) for n in ("scale", "bias", "mean", "var"))
+        with np.errstate(all="ignore"):
+            factor = scale / np.sqrt(var + m.eps)
+        if not finite(factor, bias, mean):
+            return "the statistics are not finite"
+        column = (-1, *[1] * (len(m.x.shape) - 2))
+        factors = narrow(b, factor.reshape(column), m.x)
+        shifts = narrow(b, (bias - mean * factor).reshape(column), m.x)
+        if factors is None or shifts is None:
+            return "the factors overflow"
+        return b.add(b.mul(m.x, factors), shifts)
+
+
+class SubConstant(Rule):
+    """x - c --> x + (-c)"""
+
+    def pattern(self, p: Any, x: Any) -> Any:
+        return p.sub(x, p.constant("c"))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        return None if m.x.dtype.is_float else "only floats have both signs of everything"
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        return b.add(m.x, b.const(-m.array("c"), m.x.dtype))
+
+
+class DivConstant(Bounded):
+    """x / c --> x * (1 / c)"""
+
+    def pattern(self, p: Any, x: Any) -> Any:
+        return p.div(x, p.constant("c"))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        if not m.x.dtype.is_float or m.x.dtype.bits < 16:
+            return "only wide floats have reciprocals"
+        size = abs(wide(m.array("c")))
+        return None if ((size > 1e-30) & (size < 1e30)).all() else "a divisor is zero, huge or tiny"
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        inverse = narrow(b, 1.0 / wide(m.array("c")), m.x)
+        return "the reciprocal overflows" if inverse is None else b.mul(m.x, inverse)
+
+
+@dataclass(frozen=True)
+class TwoConstants(Bounded):
+    """(x + c) + d --> x + (c + d);  (x * c) * d --> x * (c * d)"""
+
+    op: str
+
+    def pattern(self, p: Any, x: Any) -> Any:
+        return p.op(self.op, p.op(self.op, x, p.constant("c")), p.constant("d"))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        if not m.x.dtype.is_float:
+            return None
+        return None if finite(m.array("c"), m.array("d")) else "a constant is not finite"
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        import numpy as np
+
+        c, d = m.array("c"), m.array("d")
+        both = max(c.nbytes, d.nbytes)
+        if m.x.dtype.is_float:
+            c, d = wide(c), wide(d)
+        with np.errstate(all="ignore"):
+            joined = c + d if self.op == "add" else c * d
+        if joined.size * m.x.dtype.bytes > max(both, SHARED_BYTES):
+            return "the joined constant would be larger than both"
+        if not m.x.dtype.is_float:
+            return b.add(m.root.op, m.x, b.const(joined.astype(m.x.dtype.numpy), m.x.dtype))
+        constant = narrow(b, joined, m.x)
+        return "the joined constant overflows" if constant is None else b.add(m.root.op, m.x, constant)
+
+    @property
+    def name(self) -> str:
+        return f"two-constants-{self.op}"
+
+
+def conv(p: Any, *operands: Any) -> Any:
+    attributes = ("strides", "pads", "dilations", "groups", "accumulate")
+    return p.conv(*operands, layout="nchw", **{a: p.any(a) for a in attributes})
+
+
+@dataclass(frozen=True)
+class ConvThenScale(Bounded):
+    """conv(x, w, bias) * c --> conv(x, w * c, bias * c)     for constants; c varies along channels at most"""
+
+    has_bias: bool
+
+    def pattern(self, p: Any, x: Any) -> Any:
+        operands = (x, p.constant("w"), p.constant("bias")) if self.has_bias else (x, p.constant("w"))
+        return p.mul(conv(p, *operands).bind("y"), p.constant("c"))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        if not m.y.dtype.is_float or not finite(m.array("c"), m.array("w")):
+            return "the weights are not finite floats"
+        return copies_too_much(m, "w")
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        rank = len(m.y.shape)
+        c = vector(m.array("c"), rank, 1, m.y.shape[1])
+        if c is None:
+            return "the factor varies along other axes than channels"
+        w = narrow(b, wide(m.array("w")) * c.reshape(-1, *[1] * (rank - 1)), m.y)
+        operands = [m.x, w]
+        if self.has_bias:
+            operands.append(narrow(b, wide(m.array("bias")) * c, m.y))
+        if any(o is None for o in operands):
+            return "the scaled weights overflow"
+        return b.add(m.workspace.producer(m.y).op, *operands)
+
+
+@dataclass(frozen=True)
+class ConvThenShift(Bounded):
+    """conv(x, w, bias) + c --> conv(x, w, bias + c)     for constants; c varies along channels at most"""
+
+    has_bias: bool
+
+    def pattern(self, p: Any, x: Any, w: Any) -> Any:
+        operands = (x, w, p.constant("bias")) if self.has_bias else (x, w)
+        return p.add(conv(p, *operands).bind("y"), p.constant("c"))
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        c = vector(m.array("c"), len(m.y.shape), 1, m.y.shape[1]) if m.y.dtype.is_float else None
+        if c is None:
+            return "the shift varies along other axes than channels"
+        bias = narrow(b, c + (wide(m.array("bias")) if self.has_bias else 0.0), m.y)
+        if bias is None:
+            return "the bias is not finite"
+        return b.add(m.workspace.producer(m.y).op, m.x, m.w, bias)
+
+
+class ScaleThenConv(Bounded):
+    """conv(x * c, w) --> conv(x, w * c)     for constants; c varies along channels at most (padding stays zero)"""
+
+    def pattern(self, p: Any, x: Any) -> Any:
+        return conv(p, p.mul(x, p.constant("c")), p.constant("w"), p.rest("bias"))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        if not m.x.dtype.is_float or not finite(m.array("c"), m.array("w")):
+            return "the weights are not finite floats"
+        if m.x.type != m.root.operands[0].type:
+            return "the factor broadcasts x"
+        return copies_too_much(m, "w")
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        rank, w = len(m.x.shape), wide(m.array("w"))
+        c = vector(m.array("c"), rank, 1, m.x.shape[1])
+        if c is None:
+            return "the factor varies along other axes than channels"
+        out, inner = w.shape[:2]
+        by_group = c.reshape(m.groups, 1, inner, *[1] * (rank - 2))
+        scaled = (w.reshape(m.groups, out // m.groups, *w.shape[1:]) * by_group).reshape(w.shape)
+        weights = narrow(b, scaled, m.x)
+        return "the scaled weights overflow" if weights is None else b.add(m.root.op, m.x, weights, *m.bias)
+
+    def example(self, d: Any, b: Any) -> Any:
+        groups, per_group = d.integer(1, 2), d.integer(1, 3)
+        x = b.input("x", Tensor(f32, (d.integer(1, 2), groups * per_group, 4, 3)))
+        c = b.const(
+            d.blob(Tensor(f32, d.choose(((groups * per_group, 1, 1), (), (1, groups * per_group, 1, 1), (3,)))))
+        )
+        w = b.const(d.blob(Tensor(f32, (groups * d.integer(1, 2), per_group, 2, 1))))
+        pads = (d.integer(0, 1),) * 4
+        return b.conv(b.mul(x, c), w, strides=(1, 1), pads=pads, dilations=(1, 1), groups=groups)
+
+
+class MatmulThenScale(Bounded):
+    """(x @ w) * c --> x @ (w * c)     for constants; c varies along columns at most"""
+
+    def pattern(self, p: Any, x: Any) -> Any:
+        product = p.matmul(x, p.constant("w"), transpose_a=p.any("ta"), transpose_b=p.any("tb"))
+        return p.mul(product.bind("y"), p.constant("c"))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        if not m.y.dtype.is_float or not finite(m.array("c"), m.array("w")):
+            return "the weights are not finite floats"
+        return copies_too_much(m, "w")
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        rank = len(m.y.shape)
+        c = vector(m.array("c"), rank, rank - 1, m.y.shape[-1])
+        if c is None:
+            return "the factor varies along other axes than columns"
+        w = narrow(b, wide(m.array("w")) * (c.reshape(-1, 1) if m.tb else c), m.y)
+        return "the scaled weights overflow" if w is None else b.matmul(m.x, w, transpose_a=m.ta, transpose_b=m.tb)
+
+
+class ScaleThenMatmul(Bounded):
+    """(x * c) @ w --> x @ (w * c)     for constants; c varies along the summed axis at most"""
+
+    def pattern(self, p: Any, x: Any) -> Any:
+        scaled = p.mul(x, p.constant("c"))
+        return p.matmul(scaled, p.constant("w"), transpose_b=p.any("tb"))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        if not m.x.dtype.is_float or not finite(m.array("c"), m.array("w")):
+            return "the weights are not finite floats"
+        if m.x.type != m.root.operands[0].type:
+            return "the factor broadcasts x"
+        return copies_too_much(m, "w")
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        rank = len(m.x.shape)
+        c = vector(m.array("c"), rank, rank - 1, m.x.shape[-1])
+        if c is None:
+            return "the factor varies along other axes than the summed one"
+        w = narrow(b, wide(m.array("w")) * (c if m.tb else c.reshape(-1, 1)), m.x)
+        return "the scaled weights overflow" if w is None else b.matmul(m.x, w, transpose_b=m.tb)
+
+
+class FoldScales(RulePass):
+    """Batch norm and other constant scales and shifts go into neighbouring weights. Floats are reassociated."""
+
+    name = "fold-scales"
+    contract = "bounded"
+    rules = (
+        BatchNorm(),
+        SubConstant(),
+        DivConstant(),
+        TwoConstants("add"),
+        TwoConstants("mul"),
+        *(rule(has_bias) for rule in (ConvThenScale, ConvThenShift) for has_bias in (True, False)),
+        ScaleThenConv(),
+        MatmulThenScale(),
+        ScaleThenMatmul(),
+    )
