@@ -73,7 +73,8 @@ def lower_matmul(lowering: Any, node: Node, body: Graph, anchor: Node, operands:
         return contraction.Contraction(
             m=size(shape.m), n=size(shape.n), k=size(shape.k), cpu=cpu_of(lowering.machine), batch=tuple(map(size, shape.batch)),
             a="float32" if reads_a else memory_dtype(a.dtype), b=b_dtype, sum=acc, panels=panels, prologue=reads_a,
-            a_strides=tuple(map(size, shape.a_strides)), b_strides=tuple(map(size, b_strides)))
+            a_strides=tuple(map(size, shape.a_strides)), b_strides=tuple(map(size, b_strides)),
+            a_offset=size(bound[a].offset), b_offset=0 if fixed else size(bound[b].offset))
 
     b_strides = shape.b_strides
     if fixed:
@@ -97,7 +98,7 @@ def lower_matmul(lowering: Any, node: Node, body: Graph, anchor: Node, operands:
 
             contraction.emit(
                 chosen, kernel.tile, kernel.scratch, epilogue,
-                a=None if reads_a else base(kernel, places[a]), b=None if reads_b else base(kernel, places[b]),
+                a=None if reads_a else kernel.flat(places[a].buffer), b=None if reads_b else kernel.flat(places[b].buffer),
                 read_a=reader(a, shape.a_strides) if reads_a else None, read_b=reader(b, shape.b_strides) if reads_b else None)
 
         return tiles, contraction.scratch_bytes(outline), emit
@@ -139,17 +140,6 @@ def pack_weights(lowering: Any, weights: Place, shape: Product, spec: Callable[[
         lowering.packed[key] = lowering.buffer("constant", type_, f"p{len(lowering.packed)}", blob=packed), blob
     buffer = lowering.packed[key][0]
     return Place(buffer, (buffer.size,), (1,)), b_strides
-
-
-def base(kernel: KernelBuilder, place: Place) -> Any:
-    """The place's memory as a flat buffer that starts at its first element."""
-    from tvm.tirx.script import builder as T
-
-    flat = kernel.flat(place.buffer)
-    if place.offset == 0:
-        return flat
-    return T.decl_buffer((1 << 40,), memory_dtype(place.buffer.dtype), data=flat.data, elem_offset=kernel.dim(place.offset),
-                         align=place.buffer.dtype.bytes)
 
 
 def _ramp(x: Tir, lanes: int) -> Tir:

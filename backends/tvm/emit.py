@@ -75,7 +75,20 @@ def eq(a: Tir, b: Tir) -> Tir:
 
 
 def ne(a: Tir, b: Tir) -> Tir:
+    """a ≠ b of integers (TVM's is false for NaN: see `unequal`)."""
     return tvm.prim.NE(a, b)
+
+
+def isnan(x: Tir) -> Tir:
+    from effcc.backends.tvm import vector_math
+
+    return vector_math.isnan(bind, x)
+
+
+def unequal(a: Tir, b: Tir) -> Tir:
+    """a ≠ b of floats, true where either is NaN."""
+    a, b = bind(a), bind(b)
+    return tvm.prim.Or(tvm.prim.NE(a, b), tvm.prim.Or(isnan(a), isnan(b)))
 
 
 def simplify(x: Tir) -> Tir:
@@ -233,7 +246,7 @@ def bf16_bits(x: Tir) -> Tir:
     bits = bind(T.reinterpret(with_lanes("uint32", lanes), x))
     parity = T.bitwise_and(T.shift_right(bits, literal("uint32", 16, lanes)), literal("uint32", 1, lanes))
     rounded = T.shift_right(bits + parity + literal("uint32", 0x7FFF, lanes), literal("uint32", 16, lanes))
-    chosen = T.Select(eq(x, x), rounded, literal("uint32", 0x7FC0, lanes))
+    chosen = T.Select(isnan(x), literal("uint32", 0x7FC0, lanes), rounded)
     return T.Cast(with_lanes("uint16", lanes), chosen)
 
 
@@ -300,6 +313,8 @@ def function(fn: str, dtype: DType, operands: tuple[s.Scalar, ...], args: list[T
     if fn in ("eq", "ne", "lt", "le", "gt", "ge"):
         if kind.is_bool:
             args = [T.Cast(with_lanes("int8", lanes), a) for a in args]
+        if fn == "ne" and kind.is_float:
+            return unequal(*args)
         return getattr(tvm.prim, fn.upper())(*args)
     if kind.is_bool:
         return _logical(fn, args)
@@ -340,15 +355,14 @@ def _float(fn: str, args: list[Tir], operands: tuple[s.Scalar, ...], lanes: int)
         case "abs":
             return _intrinsic("llvm.fabs", a)
         case "isnan":
-            a = bind(a)
-            return ne(a, a)
+            return isnan(bind(a))
         case "max" | "min":
             which = T.max if fn == "max" else T.min
             for x, y, operand in ((a, b, operands[0]), (b, a, operands[1])):
                 if isinstance(operand, s.Literal) and operand.value == operand.value:
                     return which(x, y)  # an ordered comparison with a number on the left gives the right operand for NaN
             a, b = bind(a), bind(b)
-            return T.Select(eq(a, a), which(a, b), a)
+            return T.Select(isnan(a), a, which(a, b))
         case "sqrt" | "floor" | "ceil" | "trunc":
             return _intrinsic(f"llvm.{fn}", a)
         case "round":
@@ -472,7 +486,8 @@ def cast(x: Tir, source: DType, to: DType, lanes: int) -> Tir:
     """Conversion between register values, as torch converts on this CPU."""
     target = register_dtype(to)
     if to.is_bool:
-        return ne(x, literal(register_dtype(source), 0, lanes))
+        zero = literal(register_dtype(source), 0, lanes)
+        return unequal(x, zero) if source.is_float else ne(x, zero)
     if source.is_bool:
         return T.Select(x, literal(target, 1, lanes), literal(target, 0, lanes))
     if to.is_float:

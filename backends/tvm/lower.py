@@ -18,7 +18,7 @@ from effcc.backends.tvm.templates.rows import rows
 from effcc.errors import UnsupportedError
 from effcc.ir import Builder, Graph, Node, Symbol, Tensor, Value, type_symbols
 from effcc.ir.blob import Blob
-from effcc.ir.dims import Dim, Expr, product, symbols
+from effcc.ir.dims import Dim, Expr, product, substitute, symbols
 from effcc.ir.dims import Symbol as SymbolAtom
 from effcc.ir.types import Type
 from effcc.machine import Machine
@@ -124,10 +124,58 @@ class Lowering:
         for v in (*graph.inputs, *graph.results):
             nbytes = v.tensor.nbytes + nbytes
         label = "+".join(n.op.name for n in graph.nodes if not isinstance(n.op, Const))
-        self.steps.append(Launch(kernel, tuple(buffers), sizes, tiles, scratch, tuple(dict.fromkeys(p.buffer for p in results)),
-                                 label, node.loc if node is not None else _UNKNOWN, flops, nbytes))
+        self.steps.append(
+            Launch(
+                kernel,
+                tuple(buffers),
+                sizes,
+                tiles,
+                scratch,
+                tuple(dict.fromkeys(p.buffer for p in results)),
+                label,
+                node.loc if node is not None else _UNKNOWN,
+                flops,
+                nbytes,
+            )
+        )
 
-    def region(self, graph: Graph, operands: tuple[Place, ...], results: tuple[Place, ...], key: Any, node: Node | None) -> None:
+    def launch_raw(
+        self,
+        template: str,
+        key: Any,
+        graph: Graph,
+        operands: tuple[Place, ...],
+        results: tuple[Place, ...],
+        scratch: Dim,
+        emit: Body,
+        node: Node | None,
+    ) -> None:
+        """Launch one tile of hand-written code over places (the region only names types and op)."""
+        places = (*operands, *results)
+        buffers = list(dict.fromkeys(p.buffer for p in places))
+        sizes = sorted(region_symbols(graph, places), key=lambda x: x.name)
+        kernel = KernelPlan(KernelBuilder(template, self.machine.vector_bits).build(buffers, sizes, emit), template)
+        label = graph.name if node is None else f"{node.op.name}.{graph.name}"
+        self.steps.append(
+            Launch(
+                kernel,
+                tuple(buffers),
+                tuple(sizes),
+                1,
+                scratch,
+                tuple(dict.fromkeys(p.buffer for p in results)),
+                label,
+                node.loc if node is not None else _UNKNOWN,
+            )
+        )
+
+    def bound(self, d: Dim) -> Dim:
+        """An upper bound of a size in terms of the inputs' sizes alone."""
+        return substitute(d, self.plan.defined)
+
+    def region(
+        self, graph: Graph, operands: tuple[Place, ...], results: tuple[Place, ...], key: Any, node: Node | None
+    ) -> None:
         """Lower a region of maps, with or without reductions over trailing axes."""
         if any(isinstance(n.op, Reduction) for n in graph.nodes):
             self.launch("rows", key, graph, operands, results, lambda p: rows(graph, p), node)
@@ -329,6 +377,8 @@ from effcc.ir.location import UNKNOWN as _UNKNOWN  # noqa: E402
 
 def lower(graph: Graph, machine: Machine) -> Plan:
     """The plan of a graph whose composites have been decomposed; raises UnsupportedError naming op and location."""
+    from effcc.backends.tvm import control, routines  # noqa: F401  (they register what they lower)
+
     lowering = Lowering(machine)
     plan = lowering.plan
     for k, v in enumerate(graph.inputs):

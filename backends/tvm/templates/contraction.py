@@ -22,7 +22,6 @@ from tvm.tirx.script import builder as T
 from effcc.backends.tvm.templates.blocking import Blocking, choose_blocking
 from effcc.backends.tvm.templates.emission import (
     BYTES,
-    Accumulators,
     Cpu,
     Epilogue,
     Expr,
@@ -37,17 +36,15 @@ from effcc.backends.tvm.templates.emission import (
     dot,
     flat,
     for_lanes,
-    halves,
     index,
     is_static,
-    lane_pieces,
     load,
     minimum,
     product,
-    splat,
     store,
     unravel,
 )
+from effcc.backends.tvm.templates.micro_kernel import Steps, SumBlock, by_row_blocks, hand_over, multiply
 
 L1_WAYS = 8
 
@@ -60,6 +57,7 @@ class Contraction:
     a, b, sum  dtypes of the operands as stored and of the accumulators (integers: int32, 16-bit floats: float32)
     panels     how B comes: "packed" by `pack`, "staged" from B as stored, "direct" from B as stored with n contiguous
     a_strides  (batch..., m, k); 0 broadcasts; not used when `read_a` is given
+    a_offset, b_offset  where the first element lies in its buffer
     b_strides  (batch..., k, n); for "packed" only the batch, counted in whole matrices; not used when `read_b` is given
     prologue   A comes from `read_a`, evaluated once for each element of a tile into scratch
     """
@@ -75,6 +73,8 @@ class Contraction:
     panels: str = "packed"
     a_strides: tuple[Index, ...] = ()
     b_strides: tuple[Index, ...] = ()
+    a_offset: Index = 0
+    b_offset: Index = 0
     prologue: bool = False
     blocking: Blocking = field(default=None)  # type: ignore[assignment]
 
@@ -216,7 +216,8 @@ class _Tile:
         read_b: Read | None,
     ):
         self.spec, self.epilogue, self.a, self.b, self.read_a, self.read_b = spec, epilogue, a, b, read_a, read_b
-        self.sums = flat(scratch, spec.sum)
+        self.scratch = flat(scratch, spec.sum)
+        self.sums = SumBlock(self.scratch, spec.sum, spec.lanes, spec.blocking.vectors)
         sums, panel, _, _ = _scratch(spec)
         self.panel_base, self.rows_base = sums, sums + panel
         self.blocked = spec.blocking.depth is not None
@@ -228,10 +229,10 @@ class _Tile:
         self.batch = tuple(batch)
         self.row = bind(rows * blocking.row_chunk)
         self.row_count = bind(minimum(index(spec.m) - self.row, blocking.row_chunk))
-        self.a_base = None if spec.prologue else bind(dot(self.batch, spec.a_strides[:rank]))
+        self.a_base = None if spec.prologue else bind(dot(self.batch, spec.a_strides[:rank]) + index(spec.a_offset))
         if self.read_b is None:
             size = product(packed_shape(spec)) if spec.panels == "packed" else 1
-            self.b_base = bind(dot(self.batch, spec.b_strides[:rank]) * size)
+            self.b_base = bind(dot(self.batch, spec.b_strides[:rank]) * size + index(spec.b_offset))
         if spec.stages_rows and isinstance(spec.k, int):
             self.stage_rows(T.int64(0), spec.k)
         first = bind(panels * blocking.panel_chunk)
@@ -241,24 +242,23 @@ class _Tile:
             self.column = bind(panel * spec.width)
             self.column_count = bind(minimum(index(spec.n) - self.column, spec.width))
             if not self.blocked:
-                self.multiply(T.int64(0), spec.k)
+                self.multiply_depth(T.int64(0), spec.k)
             else:
                 self.multiply_by_blocks(blocking.depth)
 
     def multiply_by_blocks(self, depth: int) -> None:
         """k block by k block, the sums of all the tile's rows waiting in scratch."""
         spec = self.spec
-        self.clear()
+        self.sums.clear(self.row_count)
         with T.serial(T.int64(0), index(spec.depth_chunks)) as chunk:
             start = bind(chunk * depth)
             extent = bind(minimum(index(spec.k) - start, depth))
             if spec.stages_rows and not isinstance(spec.k, int):
                 self.stage_rows(start, extent)
-            self.multiply(start, extent)
-        with T.serial(T.int64(0), self.row_count) as row:
-            self.finish(self.row + row, row * spec.width)
+            self.multiply_depth(start, extent)
+        self.finish_rows(self.row, self.row_count)
 
-    def multiply(self, start: Expr, extent: Index) -> None:
+    def multiply_depth(self, start: Expr, extent: Index) -> None:
         """All the tile's rows by the current panel, over k in [start, start + extent)."""
         spec = self.spec
         if spec.panels == "packed":
@@ -274,95 +274,42 @@ class _Tile:
                 self.rows_by_panel(start, extent, self.b, in_place, spec.b_strides[-2])
             with branch(self.column_count < spec.width):
                 self.stage_panel(start, extent)
-                self.rows_by_panel(start, extent, self.sums, T.int64(self.panel_base), spec.width)
+                self.rows_by_panel(start, extent, self.scratch, T.int64(self.panel_base), spec.width)
             return
         self.stage_panel(start, extent)
-        self.rows_by_panel(start, extent, self.sums, T.int64(self.panel_base), spec.width)
+        self.rows_by_panel(start, extent, self.scratch, T.int64(self.panel_base), spec.width)
 
     def rows_by_panel(self, start: Expr, extent: Index, panel: Any, base: Expr, step: Index) -> None:
-        """Row blocks in turn; the ragged one by a micro-kernel of its size (M static) or a binary choice of sizes."""
-        spec, rows = self.spec, self.spec.blocking.rows
+        """The tile's row blocks in turn; when k is not cut, each is finished at once."""
+        spec, blocked = self.spec, self.blocked
         base = bind(base)
-        with T.serial(T.int64(0), ceil_divide(self.row_count, rows)) as block:
-            first = bind(block * rows)  # relative to the tile's first row
-            left = bind(minimum(self.row_count - first, rows))
-            sums = bind(first * spec.width) if self.blocked else T.int64(0)
+        steps = [Steps(extent, 1 if spec.stages_rows else spec.a_strides[-1], step)]
 
-            def kernel(offset: Expr, count: int) -> None:
-                position = bind(first + offset)
-                self.micro_kernel(position, count, start, extent, panel, base, step, sums + offset * spec.width)
+        def kernel(block: Expr, offset: Expr, count: int) -> None:
+            source, offsets = self.row_offsets(block + offset, count, start)
+            multiply(self.sums, block + offset if blocked else offset, source, offsets, panel, base, steps, blocked)
 
-            if isinstance(spec.m, int) and spec.m % rows == 0:
-                kernel(T.int64(0), rows)
-            else:
-                with branch(left == rows):
-                    kernel(T.int64(0), rows)
-                rest = bind(left % rows)
-                pieces = [spec.m % rows] if isinstance(spec.m, int) else halves(rows)
-                for piece in pieces:
-                    exact = isinstance(spec.m, int)
-                    with branch(rest == piece if exact else T.bitwise_and(rest, T.int64(piece)) != 0):
-                        kernel(T.int64(0) if exact else rest - rest % (2 * piece), piece)
-            if not self.blocked:
-                with T.serial(T.int64(0), left) as row:
-                    self.finish(self.row + first + row, row * spec.width)
+        def after(block: Expr, left: Expr) -> None:
+            if not blocked:
+                self.finish_rows(self.row + block, left)
 
-    def micro_kernel(
-        self, row: Expr, rows: int, start: Expr, extent: Index, panel: Any, base: Expr, step: Index, sums: Expr
-    ) -> None:
-        """rows x vectors sums in registers over one panel; row is relative to the tile."""
-        spec, lanes, vectors = self.spec, self.spec.lanes, self.spec.blocking.vectors
-        accumulators = Accumulators(rows, vectors, spec.sum, lanes)
-        sums = bind(sums)
-        for i, v in accumulators:
-            place = sums + (i * spec.width + v * lanes)
-            accumulators[i, v] = load(self.sums, place, lanes) if self.blocked else constant(0, spec.sum, lanes)
+        exact = spec.m % spec.blocking.rows if isinstance(spec.m, int) else None
+        by_row_blocks(self.row_count, spec.blocking.rows, exact, kernel, after)
+
+    def row_offsets(self, row: Expr, count: int, start: Expr) -> tuple[Any, list[Expr]]:
+        """The buffer that holds A's rows, and where rows row, row + 1... of the tile begin at k = start."""
+        spec = self.spec
         if spec.stages_rows:
-            source, stride = self.sums, 1
             first = self.rows_base + (start if isinstance(spec.k, int) else 0)
-            offsets = [bind(first + (row + i) * spec.row_stride) for i in range(rows)]
-        else:
-            source, stride = self.a, spec.a_strides[-1]
-            first = self.a_base + start * index(stride)
-            offsets = [bind(first + (self.row + row + i) * index(spec.a_strides[-2])) for i in range(rows)]
-        with T.serial(T.int64(0), index(extent)) as k:
-            place = bind(base + k * index(step))
-            columns = [bind(cast(load(panel, place + v * lanes, lanes), spec.sum, lanes)) for v in range(vectors)]
-            for i in range(rows):
-                value = bind(splat(cast(load(source, offsets[i] + k * index(stride)), spec.sum, 1), lanes))
-                for v in range(vectors):
-                    accumulators[i, v] = accumulators[i, v] + value * columns[v]
-        for i, v in accumulators:
-            store(self.sums, accumulators[i, v], sums + (i * spec.width + v * lanes), lanes)
+            return self.scratch, [bind(first + (row + i) * spec.row_stride) for i in range(count)]
+        stride, step = (index(stride) for stride in spec.a_strides[-2:])
+        first = self.a_base + start * step
+        return self.a, [bind(first + (self.row + row + i) * stride) for i in range(count)]
 
-    def finish(self, row: Expr, sums: Expr) -> None:
-        """Hand one row of the panel to the epilogue."""
-        spec, lanes = self.spec, self.spec.lanes
-        row, sums = bind(row), bind(sums)
-
-        def hand_over(column: Expr, count: int) -> None:
-            column = bind(column)
-            value = bind(load(self.sums, sums + column, count))
-            self.epilogue((*self.batch, row, bind(self.column + column)), value, count)
-
-        ragged = spec.n % lanes if isinstance(spec.n, int) else None
-        whole = bind(divide(self.column_count, lanes))
-        if isinstance(spec.n, int) and spec.n % spec.width == 0:
-            whole = T.int64(spec.blocking.vectors)
-        with T.serial(T.int64(0), whole) as vector:
-            hand_over(vector * lanes, lanes)
-        if ragged is None and lanes > 1:
-            with T.serial(whole * lanes, self.column_count) as column:
-                hand_over(column, 1)
-        elif ragged:
-            with branch(whole < spec.blocking.vectors):
-                for first, count in lane_pieces(ragged, lanes):
-                    hand_over(whole * lanes + first, count)
-
-    def clear(self) -> None:
-        lanes = self.spec.lanes
-        with T.serial(T.int64(0), self.row_count * self.spec.blocking.vectors) as vector:
-            store(self.sums, constant(0, self.spec.sum, lanes), vector * lanes, lanes)
+    def finish_rows(self, row: Expr, count: Index) -> None:
+        """Hand `count` rows of sums to the epilogue; the first one is row `row` of the product."""
+        with T.serial(T.int64(0), index(count)) as i:
+            hand_over(self.sums, i, (*self.batch, bind(row + i)), self.column, self.spec.n, self.epilogue)
 
     def stage_panel(self, start: Expr, extent: Index) -> None:
         """Copy [extent, NR] of B to scratch as a packed panel, zeros beyond column n."""
@@ -370,18 +317,13 @@ class _Tile:
 
         def value(k: Expr, column: Expr, count: int) -> Expr:
             if self.read_b is not None:
-                return cast(
-                    self.read_b((*self.batch, bind(start + k), bind(self.column + column)), count), spec.sum, count
-                )
-            place = (
-                self.b_base
-                + (start + k) * index(spec.b_strides[-2])
-                + (self.column + column) * index(spec.b_strides[-1])
-            )
+                position = (*self.batch, bind(start + k), bind(self.column + column))
+                return cast(self.read_b(position, count), spec.sum, count)
+            place = self.b_base + dot((start + k, self.column + column), spec.b_strides[-2:])
             return cast(load(self.b, place, count), spec.sum, count)
 
         def put(k: Expr, column: Expr, count: int, element: Expr) -> None:
-            store(self.sums, element, self.panel_base + k * width + column, count)
+            store(self.scratch, element, self.panel_base + k * width + column, count)
 
         vectors = self.read_b is not None or spec.b_strides[-1] == 1
         whole = bind(divide(self.column_count, lanes)) if vectors else T.int64(0)
@@ -405,6 +347,6 @@ class _Tile:
                     value = self.read_a((*self.batch, at_row, position), count)
                 else:
                     value = load(self.a, self.a_base + at_row * index(spec.a_strides[-2]) + position, count)
-                store(self.sums, cast(value, spec.sum, count), line + (position - start), count)
+                store(self.scratch, cast(value, spec.sum, count), line + (position - start), count)
 
             for_lanes(start, extent, spec.lanes, put)
