@@ -101,7 +101,7 @@ def bind(value: Expr) -> Expr:
     """`value`, computed once here.
 
     An integer becomes a variable. A float or a vector goes through a small buffer, which LLVM turns into a register
-    again: TVM's analyzer, which passes and the code generator feed with all variables, substitutes them into each other,
+    again: TVM's analyzer, fed with all variables by passes and the code generator, substitutes them into each other,
     in time exponential in the depth of shared subexpressions (20 s for one pow).
     """
     if isinstance(value, (int, float, tvm.tirx.Var, tvm.tirx.IntImm, tvm.tirx.FloatImm)):

@@ -1,0 +1,148 @@
+"""The inner loops that products and convolutions share: sums in registers, and finished sums handed to the epilogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvm.tirx.script import builder as T
+
+from effcc.backends.tvm.templates.emission import (
+    Accumulators,
+    Epilogue,
+    Expr,
+    Index,
+    bind,
+    branch,
+    cast,
+    constant,
+    divide,
+    halves,
+    index,
+    lane_pieces,
+    load,
+    minimum,
+    splat,
+    store,
+)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """One loop of the sum: its extent, and how far an iteration moves in A and in the panel of B (elements)."""
+
+    extent: Index
+    a: Index
+    b: Index
+
+
+@dataclass(frozen=True)
+class SumBlock:
+    """Where sums wait: rows of `width` = vectors * lanes elements from `base` in a flat buffer of `dtype`."""
+
+    buffer: Any
+    dtype: str
+    lanes: int
+    vectors: int
+    base: Index = 0
+
+    @property
+    def width(self) -> int:
+        return self.lanes * self.vectors
+
+    def clear(self, rows: Index) -> None:
+        with T.serial(T.int64(0), index(rows) * self.vectors) as vector:
+            store(self.buffer, constant(0, self.dtype, self.lanes), self.base + vector * self.lanes, self.lanes)
+
+
+def multiply(
+    sums: SumBlock,
+    row: Expr,
+    a: Any,
+    offsets: Sequence[Expr],
+    b: Any,
+    panel: Expr,
+    steps: Sequence[Steps],
+    accumulate: bool,
+) -> None:
+    """sums[row + i, :] (+)= sum over `steps` of a[offsets[i] + ...] * b[panel + ..., :], the rows unrolled."""
+    lanes, vectors, dtype = sums.lanes, sums.vectors, sums.dtype
+    accumulators = Accumulators(len(offsets), vectors, dtype, lanes)
+    first = bind(sums.base + row * sums.width)
+    for i, v in accumulators:
+        place = first + (i * sums.width + v * lanes)
+        accumulators[i, v] = load(sums.buffer, place, lanes) if accumulate else constant(0, dtype, lanes)
+
+    def nest(a_offset: Expr, b_offset: Expr, rest: Sequence[Steps]) -> None:
+        if rest:
+            with T.serial(T.int64(0), index(rest[0].extent)) as k:
+                nest(a_offset + k * index(rest[0].a), bind(b_offset + k * index(rest[0].b)), rest[1:])
+            return
+        columns = [bind(cast(load(b, b_offset + v * lanes, lanes), dtype, lanes)) for v in range(vectors)]
+        for i, offset in enumerate(offsets):
+            value = bind(splat(cast(load(a, offset + a_offset), dtype, 1), lanes))
+            for v in range(vectors):
+                accumulators[i, v] = accumulators[i, v] + value * columns[v]
+
+    nest(T.int64(0), panel, steps)
+    for i, v in accumulators:
+        store(sums.buffer, accumulators[i, v], first + (i * sums.width + v * lanes), lanes)
+
+
+def by_row_blocks(
+    count: Index,
+    rows: int,
+    exact: int | None,
+    kernel: Callable[[Expr, Expr, int], None],
+    after: Callable[[Expr, Expr], None],
+) -> None:
+    """Rows [0, count) in blocks of `rows`: kernel(block's first row, offset in it, rows), then after(first, rows left).
+
+    The last block's remainder is `exact`, where known at compile time, or a binary choice of smaller kernels.
+    """
+    with T.serial(T.int64(0), divide(index(count) + (rows - 1), rows)) as block:
+        first = bind(block * rows)
+        left = bind(minimum(index(count) - first, rows))
+        if exact == 0:
+            kernel(first, T.int64(0), rows)
+        else:
+            with branch(left == rows):
+                kernel(first, T.int64(0), rows)
+            rest = bind(left % rows)
+            if exact is not None:
+                with branch(rest != 0):
+                    kernel(first, T.int64(0), exact)
+            else:
+                for piece in halves(rows):
+                    with branch(T.bitwise_and(rest, T.int64(piece)) != 0):
+                        kernel(first, bind(rest - rest % (2 * piece)), piece)
+        after(first, left)
+
+
+def hand_over(
+    sums: SumBlock, row: Expr, coordinates: tuple[Expr, ...], column: Expr, total: Index, epilogue: Epilogue
+) -> None:
+    """Give the epilogue row `row` of the sums: columns [column, column + width) of `total`, at `coordinates`."""
+    lanes = sums.lanes
+    first = bind(sums.base + row * sums.width)
+
+    def give(offset: Expr, count: int) -> None:
+        value = bind(load(sums.buffer, first + offset, count))
+        epilogue((*coordinates, bind(column + offset)), value, count)
+
+    if isinstance(total, int) and total % sums.width == 0:
+        with T.serial(T.int64(0), T.int64(sums.vectors)) as vector:
+            give(bind(vector * lanes), lanes)
+        return
+    left = bind(minimum(index(total) - column, sums.width))
+    whole = bind(divide(left, lanes))
+    with T.serial(T.int64(0), whole) as vector:
+        give(bind(vector * lanes), lanes)
+    if not isinstance(total, int):
+        with T.serial(whole * lanes, left) as element:
+            give(element, 1)
+    elif total % lanes:
+        with branch(whole < sums.vectors):
+            for offset, count in lane_pieces(total % lanes, lanes):
+                give(bind(whole * lanes + offset), count)
