@@ -16,5 +16,5 @@ PASSES = {
     "sink-views": "effcc.passes.sink_views:SinkViews",
 }
 
-EXACT = "fold,simplify,raise,fold-scales,sink-views,simplify,fold,cse,dce"
+EXACT = "fold,simplify,cse,raise,fold-scales,sink-views,simplify,fold,cse,dce"
 """What every target's default pipeline begins with."""

@@ -45,7 +45,13 @@ def _key(op: Op) -> tuple[Any, ...]:
     attributes = tuple(op.attrs.values())
     signs = tuple(math.copysign(1.0, v) for v in attributes if isinstance(v, float))
     blobs = [v for v in attributes if isinstance(v, Blob)]
-    if any(b.array.nbytes > HASH_BYTES for b in blobs):
-        where = tuple((b.type, b.array.__array_interface__["data"][0], b.array.strides) for b in blobs)
-        return type(op), where, signs
+    if blobs:  # a blob hashes by its type alone
+        others = tuple(v for v in attributes if not isinstance(v, Blob))
+        return type(op), tuple(map(_content, blobs)), others, signs
     return op, signs
+
+
+def _content(b: Blob) -> tuple[Any, ...]:
+    if b.array.nbytes > HASH_BYTES:
+        return b.type, b.array.__array_interface__["data"][0], b.array.strides
+    return b.type, b.sha256
