@@ -24,6 +24,7 @@ from effcc.pipeline import Context, Pass, RulePass
 from effcc.rewrite import Rule, rewrite
 from effcc.testing.compare import Mismatch, compare, random_inputs
 from effcc.testing.draw import Drawer, NothingDrawn, drawable_ops
+from effcc.testing.instrument import Check
 
 SHRINK_SECONDS = 15.0
 
@@ -161,4 +162,4 @@ def _try(graph: Graph, change: Any, contract: str, drawer: Drawer, tally: Tally)
         compare(graph, changed, random_inputs([v.type for v in graph.inputs], generator, False, whole=False), contract)
 
 
-__all__ = ["Mismatch", "Tally", "check", "compare", "random_inputs"]
+__all__ = ["Check", "Mismatch", "Tally", "check", "compare", "random_inputs"]
