@@ -11,7 +11,8 @@ import importlib
 import os
 import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.abc import MetaPathFinder
@@ -38,7 +39,7 @@ class Library:
     """Loaded kernels: symbol -> the address of its tile loop."""
 
     def __init__(self, objects: Sequence[bytes], symbols: Iterable[str]):
-        with _lock:
+        with _lock, _loading():
             self._module = _load(objects)  # keeps the code mapped
             self.addresses: Mapping[str, int] = {symbol: self._module.get_function(symbol)() for symbol in symbols}
 
@@ -46,7 +47,7 @@ class Library:
 @cache
 def driver(object_file: bytes) -> Driver:
     """The driver of this object file; loading it again gives the same one, with the same pool of threads."""
-    with _lock:
+    with _lock, _loading():
         module = _load([object_file])
         _pin(module)
         table = ctypes.cast(module.get_function("effcc_driver")(), ctypes.POINTER(ctypes.c_void_p))
@@ -61,14 +62,20 @@ def driver(object_file: bytes) -> Driver:
     return loaded
 
 
-def _load(objects: Sequence[bytes]) -> Any:
-    session, load = _session()
+@contextmanager
+def _loading() -> Iterator[None]:
+    """ORC's errors in one line. (It prints the names of missing symbols itself.)"""
     try:
-        # Straight to the extension's function: the Python method around it asks a C++ compiler where libstdc++ is.
-        return load(session, list(objects), "", None, None)
-    except (RuntimeError, ValueError, OSError) as error:
+        yield
+    except (RuntimeError, ValueError, AttributeError, OSError) as error:
         reason = str(error).strip().splitlines()[-1]
-        raise EffccError(f"the object files cannot be loaded: {reason}", hint="recompile the model") from error
+        raise EffccError(f"the object files cannot be loaded: {reason}", hint="compile the model again") from error
+
+
+def _load(objects: Sequence[bytes]) -> Any:
+    # Straight to the extension's function: the Python method around it asks a C++ compiler where libstdc++ is.
+    session, load = _session()
+    return load(session, list(objects), "", None, None)
 
 
 @cache

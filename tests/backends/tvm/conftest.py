@@ -13,6 +13,7 @@ def toys() -> SimpleNamespace:
     """PrimFuncs with the kernel ABI, on tiles of 16 elements: functions of a name and, where said, of a number.
 
     add(name, c): y[i] = x[i] + c for i < n.     limit(name): fails if x[tile] >= 10.     count(name): *size = n // 2.
+    lost(name): calls a function that does not exist.
     scratch(name): y[i] = 2 x[i] by way of the thread's scratch (64 bytes), n a multiple of 16.
     """
     import tvm
@@ -56,6 +57,12 @@ def toys() -> SimpleNamespace:
 
         return kernel(name, {"size": "int64"}, ("n",), body)
 
+    def lost(name: str) -> tvm.tirx.PrimFunc:
+        def body(x, _, tile):
+            T.evaluate(T.call_extern("int32", "no_such_function", x.data))
+
+        return kernel(name, {"x": "float32"}, (), body)
+
     def scratch(name: str) -> tvm.tirx.PrimFunc:
         def body(x, y, memory, tile):
             with T.serial(16) as i:
@@ -65,4 +72,4 @@ def toys() -> SimpleNamespace:
 
         return kernel(name, {"x": "float32", "y": "float32"}, (), body)
 
-    return SimpleNamespace(add=add, limit=limit, count=count, scratch=scratch)
+    return SimpleNamespace(add=add, limit=limit, count=count, scratch=scratch, lost=lost)

@@ -246,6 +246,13 @@ def test_a_failing_kernel_stops_the_program_and_is_named(load, toys):
     np.testing.assert_array_equal(run(good)[0], good + 1)
 
 
+def test_an_object_that_calls_what_is_not_there_is_refused_on_loading(load, toys):
+    program = Program(inputs=(Input("x", "f32", (1,)),), steps=(Launch("lost", ("x",)),))
+    with pytest.raises(EffccError, match="cannot be loaded: .*materialize") as error:
+        load(program, lost=toys.lost("lost"))
+    assert "\n" not in str(error.value)
+
+
 def test_each_thread_has_its_own_scratch(load, toys):
     program = Program(sizes=("N",), inputs=(X,), outputs=(Y,), scratch=(64,),
                       steps=(Launch("double", ("x", "y"), tiles=TILES),))  # fmt: skip
