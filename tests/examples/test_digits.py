@@ -33,6 +33,6 @@ def test_the_demo_compiles_runs_and_agrees(tmp_path, monkeypatch):
     )
     assert run.returncode == 0, run.stdout + run.stderr
     accuracy = re.search(r"held-back images: ([\d.]+)%", run.stdout)
-    agreement = re.search(r"agreement with ONNX Runtime: ([\d.]+)% .*\s+([\d.e+-]+)$", run.stdout, re.MULTILINE)
+    agreement = re.search(r"agreement with ONNX Runtime: ([\d.]+)% .* ([\d.e+-]+)$", run.stdout, re.MULTILINE)
     assert accuracy and float(accuracy[1]) >= 97
     assert agreement and float(agreement[1]) == 100 and float(agreement[2]) < 1e-4
