@@ -87,7 +87,7 @@ def verify(program: Program, graph: Graph, inputs: Arrays, reference: Run | None
     if verdict.agrees:
         return verdict
     tell("looking for the op that diverges first")
-    optimized = run(program.graph, *tensors(inputs))
+    optimized = run(compile(graph).graph, *tensors(inputs))
     passes_agree = all(e.agrees for e in errors(program.output_names, graph.results, optimized, exact))
     return Verdict(ours, verdict.reference, first_divergence(graph, inputs, compile), passes_agree)
 

@@ -28,7 +28,7 @@ def bench(
 ) -> None:
     """Time a model. Engines take turns, so that all meet the machine in the same state."""
     from effcc.cli.models import inputs_of, program_of
-    from effcc.cli.show import console, print_json, progress, table
+    from effcc.cli.show import print_json, print_table, progress
     from effcc.errors import InputError
     from effcc.machine import available_cores
     from effcc.program import by_name
@@ -53,22 +53,22 @@ def bench(
         profile = program.code.profile(*arrays, threads=threads, repeat=rounds) if kernels else []
     found = {name: _statistics(taken) for name, taken in zip(engines, times, strict=True)}
     if as_json:
-        launches = [{"label": label, "milliseconds": 1e3 * seconds} for label, seconds in profile]
-        print_json({"threads": threads, "rounds": rounds, "milliseconds": found, "launches": launches})
+        timed = [{"label": label, "milliseconds": 1e3 * seconds} for label, seconds in profile]
+        print_json({"threads": threads, "rounds": rounds, "milliseconds": found, "launches": timed})
         return
     rows = [(name, *(f"{t[k]:.3f}" for k in ("median", "least", "p90"))) for name, t in found.items()]
     shown = ", ".join(f"{name} {list(a.shape)}" for name, a in zip(program.input_names, arrays, strict=True))
-    console().print(table(f"{shown}; {threads} threads, {rounds} runs, ms", ("engine", "median", "least", "90 %"), rows,
-                          right=("median", "least", "90 %")))  # fmt: skip
+    print_table(f"{shown}; {threads} threads, {rounds} runs, ms", ("engine", "median", "least", "90 %"), rows,
+                          right=("median", "least", "90 %"))  # fmt: skip
     if kernels:
-        console().print(launches(program, profile))
+        print_launches(program, profile)
     if against:
         print(f"effcc takes {found['effcc']['median'] / found[against]['median']:.2f} of the time of {against}")
 
 
-def launches(program: Any, profile: list[tuple[str, float]]) -> Any:
+def print_launches(program: Any, profile: list[tuple[str, float]]) -> None:
     """The table of launches, in order: their times, and what work they did in them."""
-    from effcc.cli.show import table
+    from effcc.cli.show import print_table
     from effcc.report import count, facts
 
     whole = sum(seconds for _, seconds in profile) or 1.0
@@ -77,7 +77,7 @@ def launches(program: Any, profile: list[tuple[str, float]]) -> Any:
         for (label, s), k in zip(profile, facts(program)["kernels"], strict=True)
     ]
     numbers = ("us", "%", "rate")
-    return table("launches", ("ops", "template", *numbers), rows, right=numbers)
+    print_table("launches", ("ops", "template", *numbers), rows, right=numbers)
 
 
 def turns(engines: list[Callable[[], Any]], rounds: int, warmup: int = 3) -> list[list[float]]:

@@ -55,14 +55,17 @@ def bisect(
         print_json(found) if as_json else print(f"all passes agree with the imported model ({tried} graphs tried)")
         return
     if as_json:
-        print_json({"agrees": False, "pass": culprit.pass_name, "rule": culprit.rule, "number": culprit.number,
-                    "at": str(culprit.loc or ""), "before": str(culprit.before), "after": str(culprit.after)})  # fmt: skip
+        place = {
+            "pass": culprit.pass_name,
+            "rule": culprit.rule,
+            "number": culprit.number,
+            "at": str(culprit.loc or ""),
+        }
+        print_json({"agrees": False, **place, "before": str(culprit.before), "after": str(culprit.after)})
     else:
-        which = (
-            f"rewrite {culprit.number} of it, by rule {culprit.rule}"
-            if culprit.rule
-            else "as a whole (it logs no rewrite)"
-        )
+        which = "as a whole (it logs no rewrite)"
+        if culprit.rule:
+            which = f"rewrite {culprit.number} of it, by rule {culprit.rule}"
         place = f", at {culprit.loc}" if culprit.loc else ""
         print(f"first wrong after pass {culprit.pass_name}: {which}{place}")
         print(difference(str(culprit.before), str(culprit.after)))

@@ -24,7 +24,7 @@ def explain(
 ) -> None:
     """Run the passes and tell which rules fired where, and which were refused, and why."""
     from effcc.cli.models import graph_of
-    from effcc.cli.show import console, print_json, progress, table
+    from effcc.cli.show import print_json, print_table, progress
     from effcc.driver import backend_of, pipeline_of
     from effcc.pipeline import Context, PassManager
 
@@ -50,10 +50,10 @@ def explain(
         return
     if fired:
         rows = [(r.number, r.pass_name, r.rule, r.loc) for r in fired]
-        console().print(table(f"fired {len(rows)} times", ("number", "pass", "rule", "at"), rows, right=("number",)))
+        print_table(f"fired {len(rows)} times", ("number", "pass", "rule", "at"), rows, right=("number",))
     if refused:
         rows = [(r.pass_name, r.rule, r.loc, r.reason) for r in refused]
-        console().print(table(f"refused {len(rows)} times", ("pass", "rule", "at", "because"), rows))
+        print_table(f"refused {len(rows)} times", ("pass", "rule", "at", "because"), rows)
     if not fired and not refused:
         print(nothing(rule, at, pipeline, graph))
 

@@ -25,7 +25,7 @@ def inspect(
 ) -> None:
     """Show graph, pass log, kernels, memory plan, flops and bytes of a model, compiled or to be compiled."""
     from effcc.cli.models import parse_sizes, program_of
-    from effcc.cli.show import console, print_json, progress, table
+    from effcc.cli.show import print_json, print_table, progress
     from effcc.files import beside
     from effcc.inspect import page
     from effcc.report import count, facts, render
@@ -51,11 +51,11 @@ def inspect(
         for k in found["kernels"]
     ]
     numbers = ("tiles", "work", "data")
-    console().print(table("launches", ("ops", "template", *numbers, "from"), rows, right=numbers))
+    print_table("launches", ("ops", "template", *numbers, "from"), rows, right=numbers)
     if log:
         rows = [(r["number"], r["pass"], r["rule"], r["at"]) for r in found["log"]]
-        console().print(table("rewrites", ("number", "pass", "rule", "at"), rows, right=("number",)))
+        print_table("rewrites", ("number", "pass", "rule", "at"), rows, right=("number",))
         rows = [(r["pass"], r["rule"], r["at"], r["reason"]) for r in found["refusals"]]
-        console().print(table("refusals", ("pass", "rule", "at", "because"), rows))
+        print_table("refusals", ("pass", "rule", "at", "because"), rows)
     if html is not None:
         print(f"page written to {html}")

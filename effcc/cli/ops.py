@@ -15,7 +15,7 @@ def ops(
     as_json: Json = False,
 ) -> None:
     """List the ops of the IR, with signature and meaning."""
-    from effcc.cli.show import console, print_json, table
+    from effcc.cli.show import print_json, print_table
     from effcc.errors import UnsupportedError
     from effcc.ir.op import load_ops, op_class
 
@@ -36,7 +36,7 @@ def ops(
     else:
         found.sort(key=lambda o: (o["family"], o["name"]))
         rows = [(o["family"], o["signature"], o["doc"].split("\n\n")[0].replace("\n", " ")) for o in found]
-        console().print(table(f"{len(rows)} ops", ("family", "op", "meaning"), rows))
+        print_table(f"{len(rows)} ops", ("family", "op", "meaning"), rows)
 
 
 def describe(cls: type) -> dict[str, str]:

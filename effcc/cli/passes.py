@@ -14,10 +14,20 @@ def passes(
     as_json: Json = False,
 ) -> None:
     """List the passes, with category, contract, options and where each method comes from."""
-    from effcc.cli.show import console, print_json, table
+    import sys
+
+    from effcc.cli.show import print_json, print_table
+    from effcc.errors import EffccError
     from effcc.pipeline import find_pass, pass_table
 
-    found = [describe(find_pass(n)) for n in ([name] if name else sorted(pass_table()))]
+    found, broken = [], []
+    for one in [name] if name else sorted(pass_table()):
+        try:
+            found.append(describe(find_pass(one)))
+        except EffccError as error:
+            if name:
+                raise
+            broken.append(str(error))
     if as_json:
         print_json(found)
     elif name:
@@ -26,7 +36,9 @@ def passes(
         rows = [
             (p["name"], p["category"], p["contract"], ":".join(p["options"]), p["summary"], p["source"]) for p in found
         ]
-        console().print(table("", ("pass", "category", "contract", "options", "what it does", "source"), rows))
+        print_table("", ("pass", "category", "contract", "options", "what it does", "source"), rows)
+    for line in broken:
+        print(f"problem: {line}", file=sys.stderr)
 
 
 def describe(cls: type) -> dict[str, object]:

@@ -28,7 +28,7 @@ def run(
 ) -> None:
     """Run a model once and print, or save, what it answers."""
     from effcc.cli.models import inputs_of, program_of, save_arrays
-    from effcc.cli.show import console, print_json, progress, table
+    from effcc.cli.show import print_json, print_table, progress
     from effcc.errors import InputError
 
     if bool(inputs) == random:
@@ -50,13 +50,11 @@ def run(
         (name, f"{x['dtype']}{x['shape']}", *(_number(x[k]) for k in ("min", "mean", "max")), x["values"])
         for name, x in ((name, _facts(array)) for name, array in named.items())
     ]
-    console().print(
-        table(
-            f"outputs, {1e3 * seconds:.2f} ms",
-            ("name", "type", "min", "mean", "max", "first values"),
-            rows,
-            right=("min", "mean", "max"),
-        )
+    print_table(
+        f"outputs, {1e3 * seconds:.2f} ms",
+        ("name", "type", "min", "mean", "max", "first values"),
+        rows,
+        right=("min", "mean", "max"),
     )
     if output is not None:
         print(f"saved to {output}")

@@ -20,17 +20,19 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, default=str))
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Sequence[str] = ()) -> Any:
-    """A table; the columns in `right` hold numbers."""
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Sequence[str] = ()) -> None:
+    """A table under a title; the columns in `right` hold numbers."""
     from rich.markup import escape
     from rich.table import Table
 
-    made = Table(title=title or None, title_justify="left", title_style="bold")
+    made = Table()
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
         made.add_row(*(escape(str(cell)) for cell in row))
-    return made
+    if title:
+        print(title)
+    console().print(made)
 
 
 @contextmanager

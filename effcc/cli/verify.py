@@ -56,7 +56,8 @@ def verify(
     origin = source or model
     shapes = parse_shapes(shape)
     with progress(quiet=as_json) as tell:
-        program = program_of(model, None if saved else shapes, None, tell, target=target, passes=passes)
+        options = {} if saved else {"target": target, "passes": passes}
+        program = program_of(model, None if saved else shapes, None, tell, **options)
         graph = graph_of(origin, shapes)
         given = inputs_of(program, inputs, size, seed, graph)
         arrays = by_name(given, program.input_names)
@@ -82,14 +83,14 @@ def _installed(package: str) -> bool:
 
 
 def _print(verdict: Any, reference: str) -> None:
-    from effcc.cli.show import console, table
+    from effcc.cli.show import print_table
 
     rows = []
     for ours, theirs in zip(verdict.program, verdict.reference, strict=True):
         rows.append((ours.name, ours.type, f"{ours.largest:.2e}", f"{ours.ulp:.1f}", f"{ours.allowed:.2f}",
                      f"{theirs.largest:.2e}", f"{theirs.ulp:.1f}", "agrees" if ours.agrees else "DIFFERS"))  # fmt: skip
     columns = ("output", "type", "error", "in ulp", "of bound", reference, "in ulp", "")
-    console().print(table("largest error against an f64 run", columns, rows, right=columns[2:7]))
+    print_table("largest error against an f64 run", columns, rows, right=columns[2:7])
     if verdict.agrees:
         return
     if verdict.passes_agree is not None:

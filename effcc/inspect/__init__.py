@@ -11,10 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from effcc.ir.graph import Graph, Value
+    from effcc.ir.graph import Graph, Node, Value
     from effcc.program import Program
 
 TEMPLATE = Path(__file__).parent / "page.html"
+HEAVIEST_FIRST = (
+    "attention",
+    "contraction",
+    "window",
+    "sort",
+    "scan",
+    "reduction",
+    "normalization",
+    "index",
+    "elementwise",
+)
 PLACE = "/*facts*/null"
 
 
@@ -57,7 +68,7 @@ def draw(graph: Graph, sizes: Mapping[str, int]) -> dict[str, Any]:
         inner = [n.op.name for n in body.nodes if n.op.name != "const"] if body is not None else []
         reads = list(dict.fromkeys(maker[v] for v in node.operands if v in maker))
         number = add(
-            node.op.family,
+            _kind(node),
             " + ".join(inner) if inner else node.op.name,
             str(node.loc),
             reads,
@@ -71,6 +82,14 @@ def draw(graph: Graph, sizes: Mapping[str, int]) -> dict[str, Any]:
         if value in maker:
             add("output", value.name or f"output{k}", "", [maker[value]], results=[str(value.type)])
     return {"name": graph.name, "nodes": nodes}
+
+
+def _kind(node: Node) -> str:
+    """The family that a node is coloured by: of a fused region, that of its heaviest op."""
+    if node.op.name != "fused":
+        return node.op.family
+    families = [n.op.family for n in node.op.attrs["body"].nodes]
+    return next((f for f in HEAVIEST_FIRST if f in families), node.op.family)
 
 
 def path_of(loc: str) -> list[str]:
