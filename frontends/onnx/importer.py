@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from effcc.errors import InputError, NeedsValue, UnsupportedError
+from effcc.errors import EffccError, InputError, NeedsValue, ParseError, UnsupportedError
 from effcc.frontends.onnx.node import Absent, Items
 from effcc.frontends.onnx.proto import Source, element_dtype, inputs, opsets
 from effcc.frontends.onnx.scope import GraphBuilder, Item, Scope, finish, refuse_strings
@@ -60,7 +60,16 @@ def import_model(
     optionals it gives the structure only: how many elements of which shapes, and whether there is one.
     Raises NeedsValue, UnsupportedError, ParseError, InputError.
     """
-    return Importer(source, shapes or {}, fixed or {}).run()
+    try:
+        return Importer(source, shapes or {}, fixed or {}).run()
+    except EffccError:
+        raise
+    except Exception as e:  # names that are no text, and what else a damaged file holds
+        raise ParseError(
+            f"cannot be imported ({type(e).__name__}: {' '.join(str(e).split())[:120]})",
+            where=source.name,
+            hint="check the model with onnx.checker; if it is well formed, this is a bug in effcc",
+        ) from e
 
 
 class Importer:

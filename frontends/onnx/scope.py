@@ -182,7 +182,7 @@ class Scope:
                 raise
             except Exception as e:
                 raise ParseError(
-                    f"{proto.op_type} cannot take these inputs ({type(e).__name__}: {e})",
+                    f"{proto.op_type} cannot take these inputs ({type(e).__name__}: {' '.join(str(e).split())[:120]})",
                     where=loc,
                     hint="check the model with onnx.checker; if it is well formed, this is a bug in effcc",
                 ) from e
