@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from effcc.ir.graph import Graph
 
 REGISTRY: dict[str, type[Op]] = {}
-FAMILY_MODULES = ("constant", "elementwise", "contraction", "window", "reduction", "normalization", "view", "index", "resample",
-                  "sort", "scan", "control", "quantize", "random", "attention", "sequence", "fused")
+FAMILY_MODULES = (
+    "constant", "elementwise", "contraction", "window", "reduction", "normalization", "view", "index", "resize",
+    "resample", "sort", "scan", "control", "quantize", "random", "attention", "sequence", "fused",
+)
 
 
 @dataclass_transform(frozen_default=True)

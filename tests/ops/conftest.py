@@ -115,3 +115,25 @@ def decomposes() -> Any:
         return expected[0] if op.num_results == 1 else expected
 
     return check
+
+
+@pytest.fixture(scope="session")
+def onnx_run() -> Any:
+    """onnx_run(op, inputs, **attributes): one op of ONNX's opset 20, by ONNX's reference implementation."""
+
+    def evaluate(op: str, inputs: list[np.ndarray | None], **attributes: object) -> np.ndarray:
+        from onnx import TensorProto, helper
+        from onnx.reference import ReferenceEvaluator
+
+        names = ["" if x is None else f"x{k}" for k, x in enumerate(inputs)]
+        given = {n: x for n, x in zip(names, inputs) if n}
+        infos = [
+            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
+            for n, x in given.items()
+        ]
+        result = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+        graph = helper.make_graph([helper.make_node(op, names, ["y"], **attributes)], "g", infos, [result])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+        return ReferenceEvaluator(model).run(None, given)[0]
+
+    return evaluate
