@@ -1,4 +1,4 @@
-"""Convolution, channels last: y[n, p, o] = sum over taps t, channels c of x[n, p stride + t dilation - pad, c] w[o, c, t].
+"""Convolution in channels-last layout: y[n, p, o] = sum of x[n, p stride + t dilation - pad, c] w[o, c, t].
 
 Up to three spatial dimensions (fewer are seen as depth or height 1). The sum runs over (depth, height, width, channel)
 with the micro-kernel of products: rows are output pixels, running on from line to line, columns are output channels in

@@ -1,10 +1,10 @@
-"""Windows that keep channels apart, channels last: depthwise convolution, max and average pooling, vectors along channels.
+"""Windows that keep channels apart, channels last: depthwise convolution, max and average pooling.
 
     y[n, p, c] = fold over taps t of x[n, p * stride + t * dilation - pad, c // multiplier] (times w[t, c])
 
 Taps that leave the image are left out by the bounds of the loops, never by tests: a line's bounds are the same for all
-of its pixels, and only the pixels at its left and right ends have bounds of their own. Inner pixels go by fours, so that
-neighbours share loads.
+of its pixels, and only the pixels at its left and right ends have bounds of their own. Inner pixels go by fours, so
+that neighbours share loads.
 
 A tile is one output line of one image (and a part of its channels, where lines are few).
 """
@@ -116,7 +116,7 @@ def emit(
     """Emit the body of one tile into the current PrimFunc.
 
     tile      int32 expression in [0, tiles(spec))
-    x, w      flat buffers: input [images, depth, height, width, input channels], depthwise weights as `pack` leaves them
+    x, w      flat buffers: input [images, depth, height, width, input channels], weights as `pack` leaves them
     read_x    (image, depth, height, width, channel), lanes -> vector of `sum` along channels: instead of `x`;
               evaluated once for each tap
     epilogue  (image, depth, height, width, channel), value vector of `sum` along channels, lanes: stores the result
