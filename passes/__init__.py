@@ -4,6 +4,7 @@
 """
 
 PASSES = {
+    "channels-last": "effcc.passes.channels_last:ChannelsLast",
     "cse": "effcc.passes.cse:CommonSubexpressions",
     "dce": "effcc.passes.dce:DeadCode",
     "decompose": "effcc.passes.decompose:Decompose",

@@ -11,7 +11,7 @@ from typing import Any
 
 from effcc.ir.graph import Value
 from effcc.passes.raise_activations import Bounded
-from effcc.rewrite import REFINES, Item, Rule, Workspace
+from effcc.rewrite import BOUNDED, REFINES, Item, Rule, Workspace
 
 
 @dataclass
@@ -104,7 +104,10 @@ class Attention(Bounded):
     contract = REFINES
 
     def pattern(self, p: Any, scores: Any, v: Any) -> Any:
-        return p.matmul(p.softmax(scores, axis=p.any("axis")), v, transpose_b=p.any("turned"))
+        return p.matmul(self.weights(p, scores), v, transpose_b=p.any("turned"))
+
+    def weights(self, p: Any, scores: Any) -> Any:
+        return p.softmax(scores, axis=p.any("axis"))
 
     def check(self, m: Any, ctx: Any) -> str | None:
         rank = len(m.scores.shape)
@@ -145,7 +148,27 @@ class Attention(Bounded):
             scores = b.add(scores, b.input("mask", _heads(dtype, 1, n, k)))
         elif d.boolean():
             scores = b.add(scores, b.const(_causal_table(n, k, dtype), dtype))
-        return b.matmul(b.softmax(scores, axis=2), v)
+        return b.matmul(self.example_weights(b, scores), v)
+
+    def example_weights(self, b: Any, scores: Any) -> Any:
+        return b.softmax(scores, axis=2)
+
+
+class GuardedAttention(Attention):
+    """w = softmax(scores);  where(isnan(w), 0, w) @ v --> attention(...)     as torch exports masked attention
+
+    The guard means rows that are masked all over; that it also hides NaN of q and k is not kept.
+    """
+
+    special_inputs = False
+
+    def weights(self, p: Any, scores: Any) -> Any:
+        weights = p.softmax(scores, axis=p.any("axis"))
+        return p.where(p.isnan(weights), p.number(0.0), weights)
+
+    def example_weights(self, b: Any, scores: Any) -> Any:
+        weights = b.softmax(scores, axis=2)
+        return b.where(b.isnan(weights), b.const(0.0, weights.dtype), weights)
 
 
 def _heads(dtype: Any, *shape: int) -> Any:
@@ -197,6 +220,47 @@ def _is_causal(w: Workspace, mask: Value) -> bool:
         return bool((table == lower).all())
     values = table.astype("f8")
     return bool((values[lower] == 0).all() and (values[~lower] <= FORBIDS).all())
+
+
+class GroupedQueries(Rule):
+    """attention(q, repeat(k), repeat(v)) --> attention(q, k, v)     where each key head was repeated for its queries
+
+    repeat(x) = reshape(broadcast_to(reshape(x, [B, H, 1, L, D]), [B, H, G, L, D]), [B, H·G, L, D])
+    """
+
+    contract = BOUNDED
+
+    def pattern(self, p: Any, q: Any, k: Any, v: Any) -> Any:
+        def repeated(x: Any, name: str) -> Any:
+            one = p.reshape(x, shape=p.any(f"{name}1"))
+            return p.reshape(p.broadcast_to(one, shape=p.any(f"{name}2")), shape=p.any(f"{name}3"))
+
+        return p.attention(q, repeated(k, "k"), repeated(v, "v"), p.rest("mask"), **p.any_attributes("attention"))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        for x, one, wide, flat in ((m.k, m.k1, m.k2, m.k3), (m.v, m.v1, m.v2, m.v3)):
+            *batch, heads, length, size = x.shape
+            if one != (*batch, heads, 1, length, size) or len(wide) != len(one):
+                return "no axis for the group is put in"
+            group = wide[-3]
+            if wide != (*batch, heads, group, length, size) or flat != (*batch, heads * group, length, size):
+                return "the heads are not repeated"
+        return None
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        return b.add(m.root.op, m.q, m.k, m.v, *m.mask)
+
+    def example(self, d: Any, b: Any) -> Any:
+        d.kinds = "f"
+        dtype, heads, group, size = d.dtype(), d.integer(1, 2), d.integer(1, 3), d.choose((2, 4))
+        q = b.input("q", _heads(dtype, 1, heads * group, 2, size))
+
+        def repeated(name: str) -> Any:
+            x = b.input(name, _heads(dtype, 1, heads, 3, size))
+            wide = b.broadcast_to(b.reshape(x, shape=(1, heads, 1, 3, size)), shape=(1, heads, group, 3, size))
+            return b.reshape(wide, shape=(1, heads * group, 3, size))
+
+        return b.attention(q, repeated("k"), repeated("v"), causal=d.boolean())
 
 
 class ScaleOfQuery(Bounded):
@@ -335,4 +399,4 @@ def halves_are_equal(v: Value, w: Workspace) -> bool:
     return False
 
 
-ATTENTION_RULES: tuple[Rule, ...] = (Attention(), ScaleOfQuery(), ScaleOfKey(), Rotary())
+ATTENTION_RULES: tuple[Rule, ...] = (Attention(), GuardedAttention(), GroupedQueries(), ScaleOfQuery(), ScaleOfKey(), Rotary())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from effcc.ir.dims import Dim
+from effcc.ir.types import Tensor, f32
 from effcc.rewrite import Rule
 
 
@@ -244,6 +245,37 @@ class PadByNothing(Rule):
         return m.x
 
 
+class PadThenConv(Rule):
+    """conv(pad(x, zeros), w) --> conv(x, w) with that much more padding"""
+
+    def pattern(self, p: Any, x: Any) -> Any:
+        attributes = {"pads": p.any("outer"), "mode": "constant"}
+        padded = p.either(p.pad(x, **attributes), p.pad(x, p.number("value"), **attributes))
+        return p.conv(padded, p.rest("weights"), **(p.any_attributes("conv") | {"layout": "nchw"}))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        rank = len(m.x.shape)
+        if any(m.outer[k] != 0 for k in (0, 1, rank, rank + 1)):
+            return "batch or channels are padded"
+        if not all(isinstance(n, int) and n >= 0 for n in m.outer):
+            return "the padding crops, or is symbolic"
+        filled = hasattr(m, "value") and m.number("value") != 0
+        return "the padding is not zero" if filled else None
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        rank = len(m.x.shape)
+        outer = m.outer[2:rank] + m.outer[rank + 2:]
+        pads = tuple(a + c for a, c in zip(m.pads, outer, strict=True))
+        return b.add(m.root.op.replace(pads=pads), m.x, *m.weights)
+
+    def example(self, d: Any, b: Any) -> Any:
+        x, w = (b.input(n, Tensor(f32, s)) for n, s in (("x", (1, 2, 4, 3)), ("w", (3, 2, 2, 3))))
+        pads = (0, 0, *(d.integer(0, 2) for _ in range(2)), 0, 0, *(d.integer(1, 2) for _ in range(2)))
+        value = [b.const(d.choose((0.0, 1.0)), f32)] if d.boolean() else []
+        strides = tuple(d.integer(1, 2) for _ in range(2))
+        return b.conv(b.pad(x, *value, pads=pads), w, strides=strides, pads=(0, 1, 1, 0), dilations=(1, 1))
+
+
 class RepeatOnce(Rule):
     """repeat(x, 1...) --> x"""
 
@@ -312,7 +344,7 @@ def swaps_last_two(perm: tuple[int, ...]) -> bool:
 VIEW_RULES: tuple[Rule, ...] = (
     TransposeOfTranspose(), TransposeOfNothing(), ReshapeOfReshape(), SameShape("reshape"), SameShape("broadcast_to"),
     BroadcastOfBroadcast(), SliceOfEverything(), SliceOfSlice(), ConcatOfOne(), ConcatOfConcat(), ConcatOfSlices(),
-    PadByNothing(), RepeatOnce(), GatherOne(), TransposedOperand(left=True), TransposedOperand(left=False),
+    PadByNothing(), PadThenConv(), RepeatOnce(), GatherOne(), TransposedOperand(left=True), TransposedOperand(left=False),
     *(BroadcastOperand(op) for op in ("add", "mul", "max", "min", "and", "or", "eq")),
     *(BroadcastOperand(op, left) for op in ("sub", "div", "pow", "lt", "le", "gt", "ge") for left in (True, False)),
 )

@@ -1,0 +1,94 @@
+"""Windows in the layout that CPU kernels want: channels innermost.
+
+conv(x, w, b) --> transpose(conv(transpose(x), w, b) {layout=nhwc})      likewise max_pool and avg_pool
+
+The transposes then sink and cancel (`sink-views`), so that a whole network runs channels last and only its edges are
+transposed; those at the edges are views, read in place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from effcc.ir import Graph, Op, Value
+from effcc.passes.sink_views import SinkViews
+from effcc.pipeline import Context, Pass
+from effcc.rewrite import Rule, rewrite
+
+
+def inward(rank: int) -> tuple[int, ...]:
+    """N C spatial... -> N spatial... C"""
+    return (0, *range(2, rank), 1)
+
+
+def outward(rank: int) -> tuple[int, ...]:
+    """N spatial... C -> N C spatial..."""
+    return (0, rank - 1, *range(1, rank - 1))
+
+
+class WindowLast(Rule):
+    """window(x, ...) --> transpose(window(transpose(x), ...) {layout=nhwc})"""
+
+    def moved(self, b: Any, op: Op, x: Value, *others: Value) -> Value:
+        rank = x.tensor.rank
+        inner = b.add(op.replace(layout="nhwc"), b.transpose(x, perm=inward(rank)), *others)
+        return b.transpose(inner, perm=outward(rank))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        return "it is channels last already" if m.root.op.layout == "nhwc" else None
+
+
+def attributes(p: Any, op: str) -> dict[str, Any]:
+    return p.any_attributes(op)
+
+
+class ConvLast(WindowLast):
+    """conv(x, w) --> transpose(conv(transpose(x), w) {layout=nhwc})"""
+
+    def pattern(self, p: Any, x: Any, w: Any) -> Any:
+        return p.op("conv", x, w, **attributes(p, "conv"))
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        return self.moved(b, m.root.op, m.x, m.w)
+
+
+class ConvBiasLast(WindowLast):
+    """conv(x, w, bias) --> transpose(conv(transpose(x), w, bias) {layout=nhwc})"""
+
+    def pattern(self, p: Any, x: Any, w: Any, bias: Any) -> Any:
+        return p.op("conv", x, w, bias, **attributes(p, "conv"))
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        return self.moved(b, m.root.op, m.x, m.w, m.bias)
+
+
+class MaxPoolLast(WindowLast):
+    """max_pool(x) --> transpose(max_pool(transpose(x)) {layout=nhwc})"""
+
+    def pattern(self, p: Any, x: Any) -> Any:
+        return p.op("max_pool", x, **attributes(p, "max_pool"))
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        return self.moved(b, m.root.op, m.x)
+
+
+class AvgPoolLast(WindowLast):
+    """avg_pool(x) --> transpose(avg_pool(transpose(x)) {layout=nhwc})"""
+
+    def pattern(self, p: Any, x: Any) -> Any:
+        return p.op("avg_pool", x, **attributes(p, "avg_pool"))
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        return self.moved(b, m.root.op, m.x)
+
+
+class ChannelsLast(Pass):
+    """Turn every window op to channels last, then let the transposes sink and cancel."""
+
+    name = "channels-last"
+    category = "lower"
+    contract = "bounded"
+
+    def run(self, graph: Graph, ctx: Context) -> Graph:
+        turned = rewrite(graph, (ConvLast(), ConvBiasLast(), MaxPoolLast(), AvgPoolLast()), ctx)
+        return turned if turned is graph else SinkViews().run(turned, ctx)
