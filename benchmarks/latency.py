@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -83,13 +84,13 @@ def show(console: Console, results: dict[str, dict], engines: list[str], threads
     for model, entry in results.items():
         peaks = entry["peak"]
         apart = ", ".join(f"{n} {e['difference']:.0e}" for n, e in entry["engines"].items() if "ms" in e)
-        console.print(
+        print(
             f"{model}: peak {peaks['gflops']:.0f} GFLOP/s, {peaks['gbytes']:.1f} GB/s; "
             f"largest relative difference to {entry['judge']}: {apart}"
         )
         for name, found in entry["engines"].items():
             if "failure" in found:
-                console.print(f"  {name}: {found['failure']}", style="red", markup=False)
+                print(f"  {name}: {found['failure']}")
 
 
 def main() -> None:
@@ -106,7 +107,7 @@ def main() -> None:
     if unknown := [name for name in engines if name not in ENGINES]:
         raise SystemExit(f"no engine {', '.join(unknown)}; there are {', '.join(ENGINES)}")
 
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)
     results: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
