@@ -108,14 +108,12 @@ def _run_time_loop(
         if n.known(trip) is not None and n.known(trip).item() <= UNROLLED:
             return _unrolled(n, body, trip, cond, carried)
         types = grown
-    length = _length(n, scope, trip, cond, results[0])
+    scanned = len(results) - 1 - len(carried)
+    length = _length(n, scope, trip, cond, results[0]) if scanned else None
     results[0] = scope.builder.reshape(results[0], shape=()) if results[0].shape else results[0]
     (graph,), captured = n.scope.close([scope], [results])
-    scanned = len(results) - 1 - len(carried)
     try:
-        out = n.b.loop(
-            trip, cond, *carried, *captured, body=graph, num_carried=len(carried), length=length if scanned else None
-        )
+        out = n.b.loop(trip, cond, *carried, *captured, body=graph, num_carried=len(carried), length=length)
     except TypeRuleError:
         if n.known(trip) is None:
             raise
@@ -151,6 +149,8 @@ def _length(n: OnnxNode, scope: Scope, trip: Value, cond: Value, going: Value) -
     if trips is not None and trips.item() is not None and start is not None and start.item() is not None and steady:
         return trips.item() if start.item() else 0
     bound = trips.item() if trips is not None and trips.item() is not None and trips.item() != FOREVER else None
+    if bound is None:
+        n.need(trip, "the trip count, which bounds the size of what is scanned,")
     symbol = data_size(n, trip, 0)
     symbol = Symbol(symbol.name, 0, bound if isinstance(bound, int) else None)
     n.scope.importer.defined_sizes[symbol] = trip

@@ -71,9 +71,13 @@ def _by_scales(
             ratio = ratio.limit_denominator(1 << 16)
             out[axis] = x.shape[axis] * ratio.numerator // ratio.denominator
         factors[axis] = scale
+        if facts["coordinate"] == "align_corners" and isinstance(x.shape[axis], int) and x.shape[axis] > 1:
+            factors[axis] = (x.shape[axis] * scale - 1) / (x.shape[axis] - 1)
         exact = exact and (ratio.denominator == 1 or out[axis] == x.shape[axis] * Fraction(scale))
     if not exact:
         facts["scales"] = tuple(factors)
+        if facts["coordinate"] == "align_corners":  # over the size before it is rounded: i (n - 1) / (n scale - 1)
+            facts["coordinate"] = "asymmetric"
 
 
 def _with_aspect(

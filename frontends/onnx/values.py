@@ -208,8 +208,7 @@ def _rounded(content: np.ndarray, dtype: DType) -> np.ndarray:
 def _by_reference(node: Node, operands: list[Any]) -> list[np.ndarray | None]:
     import torch
 
-    nested = getattr(node.op, "graphs", ())
-    if nested or not all(isinstance(r.type, Tensor) for r in node.results):
+    if node.op.graphs() or not node.op.pure or not all(isinstance(r.type, Tensor) for r in node.results):
         return [None] * len(node.results)
     tensors = [
         torch.tensor(c.tolist(), dtype=v.type.dtype.torch).reshape(c.shape)
