@@ -34,7 +34,9 @@ test: lint
 	$(BIN)/python -m pytest
 
 conformance: $(VENV)/installed-dev $(VENV)/installed-bench
-	$(BIN)/python -m pytest -m "" tests/conformance
+	$(BIN)/python tests/conformance/onnx_backend.py --engine cpu --jobs 2
+	$(BIN)/python benchmarks/architectures_table.py --onnx
+	$(BIN)/python tests/conformance/inspect_page.py
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python benchmarks/import_time.py
