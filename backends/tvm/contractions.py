@@ -88,13 +88,13 @@ def lower_matmul(lowering: Any, node: Node, body: Graph, anchor: Node, operands:
             chosen = spec(lambda d: d if isinstance(d, int) else kernel.dim(d), b_strides)
 
             def epilogue(index: tuple[Tir, ...], value: Tir, lanes: int) -> None:
-                at = (*index[:-1], _ramp(index[-1], lanes))
+                at = (*index[:-1], ramp(index[-1], lanes))
                 point = FlatPoint(kernel, body, places, shape.strides, at, {anchor.result: round_to(value, out.dtype)})
                 for v in dict.fromkeys(body.results):
                     kernel.store(places[v], at, point.value(v), shape.strides[v])
 
             def reader(v: Value, strides: tuple[Dim, ...]) -> Any:
-                return lambda at, lanes: kernel.load(places[v], (*at[:-1], _ramp(at[-1], lanes)), strides)
+                return lambda at, lanes: kernel.load(places[v], (*at[:-1], ramp(at[-1], lanes)), strides)
 
             contraction.emit(
                 chosen, kernel.tile, kernel.scratch, epilogue,
@@ -142,7 +142,8 @@ def pack_weights(lowering: Any, weights: Place, shape: Product, spec: Callable[[
     return Place(buffer, (buffer.size,), (1,)), b_strides
 
 
-def _ramp(x: Tir, lanes: int) -> Tir:
+def ramp(x: Tir, lanes: int) -> Tir:
+    """`lanes` consecutive indices from x on."""
     from tvm.tirx.script import builder as T
 
     return x if lanes == 1 else T.ramp(x, T.int64(1), lanes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from effcc.backends.tvm import contractions, windows
 from effcc.backends.tvm.emit import KernelBuilder
 from effcc.backends.tvm.place import Buffer, Place, plain, row_major, view
 from effcc.backends.tvm.plan import Copy, KernelPlan, Launch, Plan, Step
@@ -28,7 +29,7 @@ from effcc.ops.elementwise import Identity
 from effcc.ops.fused import Fused
 from effcc.ops.reduction import Reduction
 from effcc.ops.view import Concat, Reshape, View
-from effcc.ops.window import Conv
+from effcc.ops.window import AvgPool, Conv, MaxPool
 
 Body = Callable[[KernelBuilder], None]
 Lowerer = Callable[["Lowering", Node], None]
@@ -267,13 +268,9 @@ class Lowering:
         anchor = anchors[0]
         nest = anchor.op.compute(*anchor.types)
         if isinstance(anchor.op, Matmul):
-            from effcc.backends.tvm.contractions import lower_matmul
-
-            lower_matmul(self, node, body, anchor, operands, results)
-        elif isinstance(anchor.op, Conv) and _conv_template(anchor):
-            from effcc.backends.tvm.windows import lower_conv
-
-            lower_conv(self, node, body, anchor, operands, results)
+            contractions.lower_matmul(self, node, body, anchor, operands, results)
+        elif isinstance(anchor.op, (Conv, MaxPool, AvgPool)) and windows.has_template(anchor):
+            windows.lower_window(self, node, body, anchor, operands, results)
         elif type(anchor.op) in ANCHORS:
             ANCHORS[type(anchor.op)](self, node, body, anchor, operands, results)
         elif nest is None:
@@ -343,11 +340,6 @@ def _is_row_reduction(node: Node, first: Node) -> bool:
     axes, rank = node.op.axes, node.operands[0].tensor.rank  # type: ignore[attr-defined]
     return (bool(axes) and axes == tuple(range(rank - len(axes), rank)) and node.op.keepdims  # type: ignore[attr-defined]
             and node.operands[0].shape == first.operands[0].shape and axes == first.op.axes)  # type: ignore[attr-defined]
-
-
-def _conv_template(node: Node) -> bool:
-    op: Any = node.op
-    return op.layout == "nhwc" and node.operands[0].dtype.name == "f32" and op.accumulate is None
 
 
 def region_symbols(graph: Graph, places: tuple[Place, ...]) -> set[Symbol]:

@@ -1,0 +1,205 @@
+"""Convolutions and pooling, channels last: geometry and weights for the templates, and the region's epilogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from effcc.backends.tvm.contractions import cpu_of, ramp
+from effcc.backends.tvm.emit import KernelBuilder, memory_dtype, register_dtype, round_to
+from effcc.backends.tvm.place import Place
+from effcc.backends.tvm.region import FlatPoint
+from effcc.backends.tvm.templates import conv, depthwise
+from effcc.ir import Builder, Graph, Node, Value
+from effcc.ir.blob import Blob
+from effcc.ir.dims import Dim, ceildiv, product
+from effcc.ops.contraction import accumulate_dtype
+from effcc.ops.window import AvgPool, Conv, MaxPool
+
+Tir = Any
+Size = Callable[[Dim], Any]
+_AS_STORED = ("f32", "f64", "f16", "i8", "u8", "i32")
+
+
+def has_template(node: Node) -> bool:
+    """Whether a template takes this window op: channels last, up to three spatial axes, static channels."""
+    x = node.operands[0].tensor
+    op: Any = node.op
+    if op.layout != "nhwc" or x.rank > 5 or x.dtype.name not in _AS_STORED:
+        return False
+    if isinstance(op, Conv):
+        w = node.operands[1].tensor
+        return w.is_static and isinstance(x.shape[-1], int) and w.dtype.name in _AS_STORED and w.size != 0 and (
+            x.dtype.is_float or op.accumulate is not None)
+    return x.dtype.name in ("f32", "f64") and not (isinstance(op, AvgPool) and op.ceil_mode)
+
+
+def spatial(shape: tuple[Dim, ...]) -> tuple[Dim, Dim, Dim]:
+    """(depth, height, width) of a channels-last shape."""
+    inner = shape[1:-1]
+    return (*(1,) * (3 - len(inner)), *inner)  # type: ignore[return-value]
+
+
+def lower_window(lowering: Any, node: Node, body: Graph, anchor: Node, operands: tuple[Place, ...], results: tuple[Place, ...]) -> None:
+    """Launch a convolution or pooling with its epilogue."""
+    op: Any = anchor.op
+    if isinstance(op, Conv):
+        o, per_group = anchor.operands[1].shape[:2]
+        kind = "depthwise" if per_group == 1 and op.groups > 1 and o % op.groups == 0 and _all_f32(anchor) else "conv"
+    else:
+        kind = "max" if isinstance(op, MaxPool) else "average"
+    launch = _Launch(lowering, node, body, anchor, operands, results, kind)
+    launch.convolution() if kind == "conv" else launch.fold()
+
+
+def _all_f32(anchor: Node) -> bool:
+    return all(v.dtype.name == "f32" for v in anchor.operands)
+
+
+class _Launch:
+    def __init__(self, lowering: Any, node: Node, body: Graph, anchor: Node, operands: tuple[Place, ...], results: tuple[Place, ...],
+                 kind: str):
+        self.lowering, self.node, self.body, self.anchor, self.kind = lowering, node, body, anchor, kind
+        self.operands, self.results = operands, results
+        self.op: Any = anchor.op
+        self.x, self.out = anchor.operands[0], anchor.result
+        self.bound = dict(zip((*body.inputs, *body.results), (*operands, *results), strict=True))
+        self.in_place = self.bound[self.x].is_dense and self.bound[self.x].offset == 0
+        kernel = self.anchor.operands[1].shape[2:] if isinstance(self.op, Conv) else self.op.kernel
+        dilations = self.op.dilations
+        self.window = conv.window(kernel, self.op.strides, dilations, self.op.pads)
+        self.sum = register_dtype(accumulate_dtype(self.out.dtype, getattr(self.op, "accumulate", None)))
+
+    # -- the two templates -----------------------------------------------------------------------------------------------
+    def convolution(self) -> None:
+        w = self.anchor.operands[1]
+
+        def spec(size: Size) -> conv.Convolution:
+            return conv.Convolution(
+                images=size(self.x.shape[0]), input=tuple(map(size, spatial(self.x.shape))), output=tuple(map(size, spatial(self.out.shape))),
+                channels=self.x.shape[-1], features=self.out.shape[-1], window=self.window, cpu=cpu_of(self.lowering.machine),
+                groups=self.op.groups, x=memory_dtype(self.x.dtype), w=memory_dtype(w.dtype), sum=self.sum, prologue=not self.in_place)
+
+        outline = spec(lambda d: d)
+        weights = self.weights(lambda array: conv.pack(outline, array), ("conv", outline.tiling, outline.width), lambda b, v: _packed(b, v, outline))
+        depth, height, width = spatial(self.out.shape)
+        tiles = product((outline.groups, ceildiv(outline.panels, outline.tiling.panel_chunk), self.x.shape[0], depth,
+                         ceildiv(height, outline.tiling.lines), ceildiv(width, outline.tiling.columns)))
+
+        def emit(kernel: KernelBuilder, places: dict[Value, Place]) -> None:
+            conv.emit(spec(_sizes(kernel)), kernel.tile, kernel.scratch, self.epilogue(kernel, places), **self.sources(kernel, places, w))
+
+        self.launch(tiles, conv.scratch_bytes(outline), emit, w, weights)
+
+    def fold(self) -> None:
+        w = self.anchor.operands[1] if self.kind == "depthwise" else None
+        multiplier = self.out.shape[-1] // self.x.shape[-1] if self.kind == "depthwise" else 1
+        n = self.x.tensor.rank - 2
+
+        def spec(size: Size) -> depthwise.WindowFold:
+            return depthwise.WindowFold(
+                kind=self.kind, images=size(self.x.shape[0]), input=tuple(map(size, spatial(self.x.shape))),
+                output=tuple(map(size, spatial(self.out.shape))), channels=size(self.out.shape[-1]), window=self.window,
+                cpu=cpu_of(self.lowering.machine), multiplier=multiplier, pads_after=(*(0,) * (3 - n), *self.op.pads[n:]),  # type: ignore[arg-type]
+                count_pads=getattr(self.op, "count_include_pad", False), x=memory_dtype(self.x.dtype), sum=self.sum)
+
+        outline = spec(lambda d: d)
+        weights = None
+        if w is not None:
+            rank = w.tensor.rank
+            weights = self.weights(depthwise.pack, ("depthwise",), lambda b, v: b.transpose(
+                b.reshape(v, shape=(v.shape[0], *v.shape[2:])), perm=(*range(1, rank - 1), 0)))
+        depth, height, _ = spatial(self.out.shape)
+        chunks = ceildiv(self.out.shape[-1], outline.channel_chunk) if isinstance(outline.channel_chunk, int) and outline.channel_chunk else 1
+        tiles = product((self.x.shape[0], depth, height, chunks))
+
+        def emit(kernel: KernelBuilder, places: dict[Value, Place]) -> None:
+            depthwise.emit(spec(_sizes(kernel)), kernel.tile, self.epilogue(kernel, places), **self.sources(kernel, places, w))
+
+        self.launch(tiles, 0, emit, w, weights)
+
+    # -- what they share -------------------------------------------------------------------------------------------------
+    def launch(self, tiles: Dim, scratch: Dim, emit: Any, w: Value | None, weights: Place | None) -> None:
+        operands = self.operands
+        if w is not None:
+            operands = tuple(weights if v is w else p for v, p in zip(self.body.inputs, operands, strict=True))
+
+        def make(places: dict[Value, Place]) -> tuple[Dim, Dim, Any]:
+            return tiles, scratch, lambda kernel: emit(kernel, places)
+
+        template = "conv" if self.kind == "conv" else "window"
+        self.lowering.launch(template, self.in_place, self.body, operands, self.results, make, self.node)
+
+    def sources(self, kernel: KernelBuilder, places: dict[Value, Place], w: Value | None) -> dict[str, Any]:
+        out: dict[str, Any] = {} if w is None else {"w": kernel.flat(places[w].buffer)}
+        if self.in_place:
+            return {**out, "x": kernel.flat(places[self.x].buffer)}
+        return {**out, "read_x": lambda at, lanes: kernel.load(places[self.x], self._axes(at, lanes))}
+
+    def _axes(self, at: tuple[Tir, ...], lanes: int) -> tuple[Tir, ...]:
+        """The template's (image, depth, height, width, channel) as this op's axes, the last one a vector."""
+        n = self.x.tensor.rank - 2
+        return (at[0], *at[4 - n:4], ramp(at[4], lanes))
+
+    def epilogue(self, kernel: KernelBuilder, places: dict[Value, Place]) -> Any:
+        strides = {v: p.aligned_strides(self.out.shape) for v, p in places.items() if v not in self.anchor.operands[:2]}
+        bias = self.anchor.operands[2] if len(self.anchor.operands) > 2 else None
+
+        def store(at: tuple[Tir, ...], value: Tir, lanes: int) -> None:
+            index = self._axes(at, lanes)
+            if bias is not None:
+                value = value + kernel.load(places[bias], index[-1:])
+            point = FlatPoint(kernel, self.body, places, strides, index, {self.out: round_to(value, self.out.dtype)})
+            for v in dict.fromkeys(self.body.results):
+                kernel.store(places[v], index, point.value(v), strides[v])
+
+        return store
+
+    def weights(self, pack: Callable[[Any], Any], key: Any, ops: Callable[[Builder, Value], Value]) -> Place:
+        """The weights as the template wants them: packed ahead where they are constant, else by a copy at run time."""
+        w = self.anchor.operands[1]
+        place, lowering = self.bound[w], self.lowering
+        if place.buffer.blob is None:
+            return packed_at_run_time(lowering, w, place, ops)
+        full = (id(place.buffer.blob), place.offset, place.strides, place.shape, key)
+        if full not in lowering.packed:
+            flat = np.ascontiguousarray(place.buffer.blob.array).reshape(-1)
+            array = np.lib.stride_tricks.as_strided(flat[place.offset:], place.shape, tuple(st * flat.itemsize for st in place.strides))  # type: ignore[operator]
+            blob = Blob(np.ascontiguousarray(pack(array)))
+            lowering.packed[full] = lowering.buffer("constant", blob.type, f"p{len(lowering.packed)}", blob=blob), place.buffer.blob
+        buffer = lowering.packed[full][0]
+        return Place(buffer, (buffer.size,), (1,))
+
+
+def packed_at_run_time(lowering: Any, w: Value, place: Place, ops: Callable[[Builder, Value], Value]) -> Place:
+    """Apply view ops to the weights and copy the result to plain memory."""
+    from effcc.backends.tvm.lower import Lowering
+
+    b = Builder("pack")
+    v = b.input("w", w.type)
+    out = ops(b, v)
+    child = Lowering(lowering.machine, lowering)
+    child.places[v] = place
+    child.run(b.graph(out))
+    target = child.temporary(out.tensor)
+    child.copy(child.places[out], target, out.tensor)
+    lowering.steps += child.steps
+    return Place(target.buffer, (target.buffer.size,), (1,))
+
+
+def _packed(b: Builder, w: Value, spec: conv.Convolution) -> Value:
+    """[O, I/G, kernel...] -> [group][panel][taps][I/G][NR], zeros beyond the last feature of a group."""
+    features, channels, *kernel = w.shape
+    group, width, panels = spec.groups, spec.width, spec.panels
+    taps = int(np.prod(kernel))
+    y = b.reshape(w, shape=(group, features // group, channels, taps))
+    more = panels * width - features // group
+    if more:
+        y = b.pad(y, pads=(0, 0, 0, 0, 0, more, 0, 0))
+    return b.transpose(b.reshape(y, shape=(group, panels, width, channels, taps)), perm=(0, 1, 4, 3, 2))
+
+
+def _sizes(kernel: KernelBuilder) -> Size:
+    return lambda d: d if isinstance(d, int) else kernel.dim(d)
