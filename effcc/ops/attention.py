@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from effcc.ir import scalar as s
-from effcc.ir.dims import Dim, product
+from effcc.ir.dims import Dim, may_equal, may_fit, product
 from effcc.ir.lazy import torch
 from effcc.ir.op import Op, require, tensor
 from effcc.ir.scalar import Compute, Read, Scalar
@@ -47,7 +47,7 @@ class Attention(Op):
             (tq.shape[-1], tk.shape[-1], "head sizes of q and k"),
             (tk.shape[-2], tv.shape[-2], "lengths of k and v"), (tk.shape[-3], tv.shape[-3], "heads of k and v"),
         ]:
-            require(not isinstance(d, int) or not isinstance(e, int) or d == e, f"{what} differ: {d} and {e}")
+            require(may_equal(d, e), f"{what} differ: {d} and {e}")
         heads, shared = tq.shape[-3], tk.shape[-3]
         require(
             heads == shared
@@ -64,7 +64,7 @@ class Attention(Op):
             require(m.dtype == bool_ or m.dtype.is_float, f"the mask is {m.dtype}, neither bool nor float")
             require(m.rank <= len(scores), f"the mask {m} has more axes than the scores")
             joined = broadcast_shapes(m.shape, scores)
-            require(not any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(joined, scores)),
+            require(all(map(may_equal, joined, scores)),
                     f"the mask {m} does not broadcast to {list(scores)}")
         return tq.with_shape((*tq.shape[:-1], tv.shape[-1]))
 
@@ -152,13 +152,13 @@ class RotaryEmbedding(Op):
         require(c == n, f"cos is {c}, sin is {n}")
         size, half = t.shape[-1], c.shape[-1]
         require(
-            not (isinstance(size, int) and isinstance(half, int)) or 2 * half <= size,
-            f"{half} angles rotate {2 * half if isinstance(half, int) else half} elements, the last axis has {size}",
+            may_fit(half * 2, size),
+            f"{half} angles rotate {half * 2} elements, the last axis has {size}",
             "give one angle for each pair: half of the head size",
         )
         require(c.rank <= t.rank, f"cos {c} has more axes than x")
         joined = broadcast_shapes(c.shape[:-1], t.shape[:-1])
-        require(not any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(joined, t.shape[:-1])),
+        require(all(map(may_equal, joined, t.shape[:-1])),
                 f"cos {c} does not broadcast to {t}")
         return t
 

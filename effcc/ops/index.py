@@ -11,7 +11,7 @@ import math
 from typing import Any, ClassVar
 
 from effcc.ir import scalar as s
-from effcc.ir.dims import Dim, Symbol, upper_bound
+from effcc.ir.dims import Dim, Symbol, may_equal, may_fit, upper_bound
 from effcc.ir.lazy import torch
 from effcc.ir.op import Op, require, tensor
 from effcc.ir.scalar import PARALLEL, REDUCTION, SCAN, Compute, Old, Read, Scalar, State
@@ -34,11 +34,6 @@ def index_tensor(type_: Type, what: str = "the index") -> Tensor:
 
 def require_axis(axis: int, t: Tensor) -> None:
     require(0 <= axis < t.rank, f"axis {axis} is not an axis of a rank-{t.rank} tensor")
-
-
-def may_equal(a: Dim, b: Dim) -> bool:
-    """Whether two sizes can be equal at run time."""
-    return a == b or not (isinstance(a, int) and isinstance(b, int))
 
 
 def wrap_index(i: Scalar, size: Dim) -> Scalar:
@@ -95,7 +90,7 @@ class GatherElements(Indexing):
         require(t.rank == i.rank, f"the index has rank {i.rank}, the data {t.rank}")
         require_axis(self.axis, t)
         for k, (d, n) in enumerate(zip(i.shape, t.shape, strict=True)):
-            require(k == self.axis or not (isinstance(d, int) and isinstance(n, int)) or d <= n,
+            require(k == self.axis or may_fit(d, n),
                     f"the index has {d} elements on axis {k}, the data {n}")
         return t.with_shape(i.shape)
 
@@ -200,7 +195,7 @@ class ScatterElements(Scatter):
             f"the updates {u} have another shape than the index {i}",
         )
         for k, (d, n) in enumerate(zip(i.shape, t.shape, strict=True)):
-            require(k == self.axis or not (isinstance(d, int) and isinstance(n, int)) or d <= n,
+            require(k == self.axis or may_fit(d, n),
                     f"the index has {d} elements on axis {k}, the data {n}")
         return t
 
@@ -306,7 +301,7 @@ def require_block(x: Tensor, sizes: tuple[Dim, ...], starts: tuple[Type, ...]) -
         require(index_tensor(start, "a start").rank == 0, "a start is not of rank 0")
     for k, (n, d) in enumerate(zip(sizes, x.shape, strict=True)):
         require(
-            not (isinstance(n, int) and isinstance(d, int)) or n <= d,
+            may_fit(n, d),
             f"a block of {n} is larger than axis {k} of size {d}",
         )
 
@@ -491,8 +486,7 @@ class Compress(Indexing):
         require_axis(self.axis, t)
         require(k.dtype.is_bool and k.rank == 1, f"the mask is {k}, not bool of rank 1")
         require(
-            not (isinstance(k.shape[0], int) and isinstance(t.shape[self.axis], int))
-            or k.shape[0] <= t.shape[self.axis],
+            may_fit(k.shape[0], t.shape[self.axis]),
             f"the mask {k} is longer than axis {self.axis} of {t}",
         )
         return t.with_shape((*t.shape[: self.axis], self.size, *t.shape[self.axis + 1:]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from effcc.ir.dims import Dim, product
+from effcc.ir.dims import Dim, may_equal, product
 from effcc.ir.lazy import F, torch
 from effcc.ir.op import Op, require, tensor
 from effcc.ir.types import DType, Tensor, Type
@@ -87,9 +87,7 @@ def check_parameter(t: Type | None, shape: tuple[Dim, ...], what: str) -> None:
     p = tensor(t, what)
     require(p.dtype.is_float, f"the {what} is {p.dtype}, not a float")
     joined = broadcast_shapes(p.shape, shape)
-    fits = p.rank <= len(shape) and all(
-        a == b or not isinstance(a, int) or not isinstance(b, int) for a, b in zip(joined, shape)
-    )
+    fits = p.rank <= len(shape) and all(map(may_equal, joined, shape))
     require(fits, f"the {what} {p} does not broadcast to {list(shape)}")
 
 
@@ -172,9 +170,8 @@ def check_channels(t: Type | None, channels: Dim, what: str) -> None:
         return
     p = tensor(t, what)
     require(p.dtype.is_float, f"the {what} is {p.dtype}, not a float")
-    known = p.rank == 1 and isinstance(p.shape[0], int) and isinstance(channels, int)
     require(
-        p.rank == 1 and (not known or p.shape[0] == channels),
+        p.rank == 1 and may_equal(p.shape[0], channels),
         f"the {what} is {p}, not one number for each of {channels} channels",
     )
 

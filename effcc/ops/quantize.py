@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from effcc.ir import scalar as s
-from effcc.ir.dims import Dim, ceildiv
+from effcc.ir.dims import Dim, ceildiv, may_equal
 from effcc.ir.lazy import torch
 from effcc.ir.op import Op, require, tensor
 from effcc.ir.scalar import Compute, Read, Scalar
@@ -36,7 +36,7 @@ class Quantization(Op):
             else:
                 wanted = (x.shape[axis],)
             fits = scale.rank == len(wanted) and all(
-                a == b or not (isinstance(a, int) and isinstance(b, int)) for a, b in zip(scale.shape, wanted))
+                may_equal(a, b) for a, b in zip(scale.shape, wanted))
             require(fits, f"the scale has shape {list(scale.shape)}, not {list(wanted)} (or [])")
         require(
             zero_point is None or zero_point.shape == scale.shape,

@@ -7,13 +7,13 @@ import math
 from typing import Any
 
 from effcc.ir import scalar as s
-from effcc.ir.dims import Dim, product
+from effcc.ir.dims import Dim, may_equal, product
 from effcc.ir.lazy import F, torch
 from effcc.ir.op import require, tensor
 from effcc.ir.scalar import PARALLEL, REDUCTION, Compute, Read, Scalar, State
 from effcc.ir.types import Tensor, Type, i64
 from effcc.ops.contraction import accumulate_dtype
-from effcc.ops.index import index_tensor, may_equal, wrap_index
+from effcc.ops.index import index_tensor, wrap_index
 from effcc.ops.normalization import wide
 from effcc.ops.resize import Resampling, clamp_index, cubic_weight
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from effcc.ir.dims import Dim
 from effcc.ir.lazy import torch
-from effcc.ir.op import Op, require
+from effcc.ir.op import Op, require, tensor
 from effcc.ir.types import Optional, Sequence, Tensor, Type, bool_, i64
 from effcc.ops.index import index_tensor
 
@@ -37,10 +37,10 @@ class SequenceConstruct(SequenceOp):
     element: Type | None = None
 
     def infer(self, *xs: Type) -> Sequence:
-        require(len(xs) > 0 or self.element is not None, "an empty sequence needs its element type")
-        element = self.element or xs[0]
+        element = self.element or next(iter(xs), None)
+        require(element is not None, "an empty sequence needs its element type")
         require(all(x == element for x in xs), f"the elements are not all {element}")
-        return Sequence(element)
+        return Sequence(element)  # type: ignore[arg-type]
 
     def reference(self, *xs: Any) -> list[Any]:
         return list(xs)
@@ -118,8 +118,7 @@ class SequenceConcat(SequenceOp):
     new_axis: bool = False
 
     def infer(self, xs: Type) -> Tensor:
-        element = sequence(xs).element
-        require(isinstance(element, Tensor), f"the elements are {element}, not tensors")
+        element = tensor(sequence(xs).element, "an element")
         require(0 <= self.axis < element.rank + self.new_axis, f"axis {self.axis} does not fit {element}")
         rest = element.shape[self.axis + (not self.new_axis):]
         return element.with_shape((*element.shape[: self.axis], self.size, *rest))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from effcc.ir.dims import Dim, Symbol, dim_min, product
+from effcc.ir.dims import Dim, Symbol, dim_min, may_equal, may_fit, product
 from effcc.ir.lazy import torch
 from effcc.ir.op import Op, require, tensor
 from effcc.ir.types import Tensor, Type, f32, i64
@@ -83,7 +83,7 @@ class TopK(Ordering):
         size = t.shape[self.axis]
         require(not isinstance(self.k, int) or self.k >= 0, f"k is {self.k}")
         require(
-            not (isinstance(self.k, int) and isinstance(size, int)) or self.k <= size,
+            may_fit(self.k, size),
             f"k is {self.k}, axis {self.axis} has size {size}",
         )
         shape = tuple(self.k if a == self.axis else d for a, d in enumerate(t.shape))
@@ -176,7 +176,7 @@ class Nms(Op):
         )
         for d, e in ((b.shape[0], c.shape[0]), (b.shape[1], c.shape[2])):
             require(
-                d == e or not (isinstance(d, int) and isinstance(e, int)), f"boxes {b} and scores {c} differ in size"
+                may_equal(d, e), f"boxes {b} and scores {c} differ in size"
             )
         require(0 <= self.iou_threshold <= 1, f"the IoU threshold is {self.iou_threshold}, not between 0 and 1")
         return Tensor(i64, (self.size, 3))

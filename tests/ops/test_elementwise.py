@@ -213,14 +213,18 @@ def test_saturating_casts(agree):
 
 @pytest.mark.parametrize("width", [8, 16, 32, 64])
 def test_bitcasts(agree, width):
-    alike = [DType.parse(n) for n in CASTABLE + ["u64"] if n not in ("i4", "u4", "i2", "u2") and DType.parse(n).bits == width]
+    alike = [
+        DType.parse(n) for n in CASTABLE + ["u64"] if n not in ("i4", "u4", "i2", "u2") and DType.parse(n).bits == width
+    ]
     bits = torch.from_numpy(np.random.default_rng(0).integers(0, 120, (2, width // 8)).astype("u1"))
     for source in alike:
         x = bits[:, 0] > 60 if source.is_bool else bits.clone().view(source.torch)[:, 0]
         for to in alike:
             if not to.is_bool or source.name == "u8":
                 out = agree(Bitcast(to), x, dtypes=(source,), rtol=0)
-                assert to.is_bool or torch.equal(out.view(torch.uint8).reshape(-1), x.contiguous().view(torch.uint8).reshape(-1))
+                assert to.is_bool or torch.equal(
+                    out.view(torch.uint8).reshape(-1), x.contiguous().view(torch.uint8).reshape(-1)
+                )
     with pytest.raises(TypeRuleError, match="differ in width"):
         Bitcast(f32).result_types((Tensor(DType.parse("f16"), ()),))
 
