@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,13 +62,19 @@ def _atom(atom: Atom) -> entry.Expression:
 
 
 class _Namer:
-    """A distinct name for each buffer that is used."""
+    """A distinct name for each buffer that is used. Inputs keep theirs, which errors show."""
 
-    def __init__(self) -> None:
-        self.names: dict[Buffer, str] = {}
+    def __init__(self, inputs: Iterable[tuple[str, Any, Buffer]]) -> None:
+        self.names: dict[Buffer, str] = {buffer: name for name, _, buffer in inputs if name}
+        self.given = frozenset(self.names.values())
 
     def __call__(self, buffer: Buffer) -> str:
-        return self.names.setdefault(buffer, f"{buffer.kind}{len(self.names)}")
+        if buffer not in self.names:
+            name = f"{buffer.kind}{len(self.names)}"
+            while name in self.given:
+                name += "_"
+            self.names[buffer] = name
+        return self.names[buffer]
 
 
 def build(plan: p.Plan, machine: Any, threads: int | None = None) -> Built:
@@ -79,7 +85,7 @@ def build(plan: p.Plan, machine: Any, threads: int | None = None) -> Built:
     kernels = list(dict.fromkeys(launch.kernel for launch in launches))
     compiled = objects.compile_kernels([k.function for k in kernels], machine, threads=threads)
     symbol = {plan_: made.symbol for plan_, made in zip(kernels, compiled, strict=True)}
-    name = _Namer()
+    name = _Namer(plan.inputs)
     inputs = tuple(
         entry.Input(name(buffer), type_.dtype.name, tuple(expression(d) for d in type_.shape), alignment=type_.dtype.bytes,
                     overwritten=buffer.donated)

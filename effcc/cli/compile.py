@@ -73,29 +73,9 @@ def compile(
         program.save(output)
     seconds, found = time.perf_counter() - start, facts(program)
     if as_json:
-        print_json(
-            {
-                "artifact": str(output),
-                "bytes": output.stat().st_size,
-                "seconds": {"all": seconds, **found["seconds"]},
-                **{
-                    k: found[k]
-                    for k in (
-                        "name",
-                        "target",
-                        "inputs",
-                        "outputs",
-                        "sizes",
-                        "ops",
-                        "passes",
-                        "templates",
-                        "flops",
-                        "bytes",
-                        "memory",
-                    )
-                },
-            }
-        )
+        found["seconds"] = {"all": seconds, **found["seconds"]}
+        short = {key: value for key, value in found.items() if key not in ("log", "refusals", "kernels")}
+        print_json({"artifact": {"path": str(output), "bytes": output.stat().st_size}, **short})
         return
     print(render(found))
     print(f"{output}: {size(output.stat().st_size)}, compiled in {seconds:.1f} s")

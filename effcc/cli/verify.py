@@ -69,7 +69,7 @@ def verify(
             program, graph, arrays, reference, lambda part: compile_graph(part, target, passes), tell
         )
     if as_json:
-        print_json({"reference": "torch" if reference is None else against, **verification.as_json(verdict)})
+        print_json({"reference_engine": "torch" if reference is None else against, **verification.as_json(verdict)})
     else:
         _print(verdict, "torch" if reference is None else "ONNX Runtime")
     if not verdict.agrees:
@@ -92,6 +92,9 @@ def _print(verdict: Any, reference: str) -> None:
     columns = ("output", "type", "error", "in ulp", "of bound", reference, "in ulp", "")
     print_table("largest error against an f64 run", columns, rows, right=columns[2:7])
     if verdict.agrees:
+        return
+    if verdict.fresh_agrees:
+        print("a fresh compilation agrees: this was not compiled from this model, or by another version of effcc")
         return
     if verdict.passes_agree is not None:
         blame = "the passes are right, the generated code is not" if verdict.passes_agree else "the passes are wrong"
