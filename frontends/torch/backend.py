@@ -210,4 +210,4 @@ class _Part(torch.nn.Module):
 
     def forward(self, *args: Any) -> Any:
         out = self.compiled(args)
-        return out[0] if len(out) == 1 else tuple(out)
+        return out[0] if self.compiled.imported.signature.bare else tuple(out)

@@ -122,6 +122,8 @@ class _FxImport:
     def _outputs(self, outputs: Any) -> list[Value]:
         results: list[Value] = []
         nodes = next(n for n in self.module.graph.nodes if n.op == "output").args[0]
+        if not isinstance(nodes, (tuple, list)):  # a part that the fallback cut out gives its only result bare
+            nodes, outputs, self.signature.bare = (nodes,), (outputs,), True
         arguments = {n: i for i, n in enumerate(self.placeholders)}
         for node, value in zip(nodes, outputs, strict=True):
             if isinstance(node, torch.fx.Node) and node in arguments and isinstance(value, Value):

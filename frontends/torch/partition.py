@@ -20,7 +20,7 @@ def supported(node: torch.fx.Node) -> bool:
         source = node.args[0]
         return isinstance(source, torch.fx.Node) and supported(source)
     meta = node.meta.get("val")
-    tensors = [m for m in (meta if isinstance(meta, (tuple, list)) else [meta]) if isinstance(m, torch.Tensor)]
+    tensors = [m for m in _results(node) if isinstance(m, torch.Tensor)]
     tensors += [n.meta["val"] for n in node.all_input_nodes if isinstance(n.meta.get("val"), torch.Tensor)]
     if any(t.is_complex() for t in tensors):
         return False
@@ -32,15 +32,21 @@ def supported(node: torch.fx.Node) -> bool:
 
 
 def missing(module: torch.fx.GraphModule) -> list[str]:
-    """The ops that torch has to run, with their places."""
+    """The ops on tensors that torch has to run, with their places."""
     return [
         f"{node.target} ({location(node)})"
         for node in module.graph.nodes
         if node.op == "call_function"
-        and not supported(node)
-        and isinstance(node.meta.get("val"), torch.Tensor)
+        and node.target is not operator.getitem
         and str(node.target) != "aten.copy_.default"
+        and not supported(node)
+        and any(isinstance(m, torch.Tensor) for m in _results(node))
     ]
+
+
+def _results(node: torch.fx.Node) -> tuple[Any, ...]:
+    meta = node.meta.get("val")
+    return tuple(meta) if isinstance(meta, (tuple, list)) else (meta,)
 
 
 class Supported(OperatorSupportBase):

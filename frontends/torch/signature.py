@@ -6,6 +6,7 @@ their memory: the graph has them contiguous and transposes back, which later pas
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,27 +16,33 @@ from effcc.ir import Dim, Symbol, Value, evaluate, symbols
 
 
 def dense_order(fake: torch.Tensor) -> tuple[int, ...] | None:
-    """The permutation that makes a dense tensor row-major; None where it is already, or where it is not dense."""
-    if fake.dim() < 2 or fake.is_contiguous():
+    """The permutation that makes a dense tensor row-major; None where it is already, or where it is not dense.
+
+    Sizes and strides are compared as expressions, so that torch records no guard.
+    """
+    rank = fake.dim()
+    shape, strides = [_expression(n) for n in fake.shape], [_expression(n) for n in fake.stride()]
+    if rank < 2 or _is_dense(tuple(range(rank)), shape, strides):
         return None
-    strides = list(fake.stride())
-    if any(not isinstance(n, int) for n in (*strides, *fake.shape)):
-        return _symbolic_order(fake)
-    order = tuple(sorted(range(len(strides)), key=lambda k: (-strides[k], k)))
-    step = 1
+    if all(isinstance(n, int) for n in strides):
+        orders = iter([tuple(sorted(range(rank), key=lambda k: (-strides[k], k)))])
+    else:
+        orders = itertools.permutations(range(rank)) if rank <= 5 else iter(())
+    return next((order for order in orders if _is_dense(order, shape, strides)), None)
+
+
+def _expression(n: Any) -> Any:
+    return n if isinstance(n, int) else n.node.expr
+
+
+def _is_dense(order: tuple[int, ...], shape: list[Any], strides: list[Any]) -> bool:
+    """Whether the strides are those of a row-major array of the permuted shape (axes of length 1 may have any)."""
+    step: Any = 1
     for k in reversed(order):
-        if fake.shape[k] != 1 and strides[k] != step:
-            return None
-        step *= fake.shape[k]
-    return None if order == tuple(range(len(order))) else order
-
-
-def _symbolic_order(fake: torch.Tensor) -> tuple[int, ...] | None:
-    """With dynamic sizes only channels last is recognised (torch knows its guards)."""
-    for layout, order in ((torch.channels_last, (0, 2, 3, 1)), (torch.channels_last_3d, (0, 2, 3, 4, 1))):
-        if fake.dim() == len(order) and fake.is_contiguous(memory_format=layout):
-            return order
-    return None
+        if shape[k] != 1 and strides[k] != step:
+            return False
+        step = step * shape[k]
+    return True
 
 
 def inverse(order: tuple[int, ...]) -> tuple[int, ...]:
@@ -98,12 +105,13 @@ class NothingOutput:
 @dataclass
 class Signature:
     """inputs: in the graph's order. outputs: in torch's. sizes: symbol -> (argument, axis or None for a SymInt).
-    copies: (result, argument) pairs written back after the call."""
+    copies: (result, argument) pairs written back after the call. bare: the only output is no tuple of one."""
 
     inputs: list[Any] = field(default_factory=list)
     outputs: list[Any] = field(default_factory=list)
     sizes: dict[Symbol, tuple[int, int | None]] = field(default_factory=dict)
     copies: list[tuple[int, int]] = field(default_factory=list)
+    bare: bool = False
 
     def arguments(self, args: Any, which: tuple[int, ...] | None = None) -> list[torch.Tensor]:
         """The tensors for the graph's inputs (or for those at these positions)."""

@@ -8,7 +8,7 @@ from effcc.frontends.torch.emitter import Emitter, is_value, lowers
 from effcc.ir import Value, bool_, f64
 
 
-@lowers("full", "full_like", "new_full", "scalar_tensor")
+@lowers("full", "full_like", "new_full", "scalar_tensor", "prims::scalar_tensor", "prims::full", "prims::full_like")
 def full(e: Emitter, *args: Any, **kwargs: Any) -> Value:
     names = ("fill_value", "s")
     value = next((kwargs[n] for n in names if n in kwargs), None)

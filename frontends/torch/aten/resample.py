@@ -1,4 +1,4 @@
-"""Interpolation: torch's upsample ops as `resize`, their gradients as products with interpolation matrices, grid sampling."""
+"""Interpolation: upsampling as `resize`, its gradients as products with interpolation matrices, grid sampling."""
 
 from __future__ import annotations
 

@@ -121,4 +121,4 @@ def unique(e: Emitter, x: Value, *args: Any, **kwargs: Any) -> Any:
         raise UnsupportedError("unique along an axis and unique_consecutive are not supported")
     flat = e.reshape(x, (product(x.shape),))
     values, _, inverse, counts = e.b.unique(flat, axis=None, sorted=True, size=e.new_size(x))
-    return values, e.reshape(inverse, x.shape), counts
+    return values, e.reshape(inverse, x.shape) if e.uses(1) else None, counts if e.uses(2) else None

@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 def trace(function: Any, *tensors: Any) -> Any:
     """The Imported graph of function(*tensors) -> tensor or list of tensors."""
     from torch._functorch.aot_autograd import aot_module_simplified
+    from torch._subclasses.fake_tensor import unset_fake_temporarily
 
     from effcc.frontends.torch.backend import boxed
     from effcc.frontends.torch.decompositions import decompositions
@@ -25,7 +26,8 @@ def trace(function: Any, *tensors: Any) -> Any:
     found: list[Any] = []
 
     def compiler(graph: Any, _: Any) -> Any:
-        found.append(import_fx(graph))
+        with unset_fake_temporarily():
+            found.append(import_fx(graph))
         return boxed(lambda args: graph(*args))
 
     with torch.no_grad():
@@ -48,6 +50,11 @@ def evaluate(imported: Any, *tensors: Any) -> list[Any]:
         plan = imported.signature.inputs[position]
         plan.fetch(tensors).copy_(results[result])
     return imported.signature.collect(tensors, results)
+
+
+@pytest.fixture(name="trace")
+def trace_fixture() -> Any:
+    return trace
 
 
 @pytest.fixture
