@@ -206,6 +206,11 @@ class AbsentBlob(Blob):
         message = "the artifact does not hold the weights of its graph"
         raise EffccError(message, where=self.where, hint="use the model that it was compiled from")
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Blob) and self.type == other.type and self.sha256 == other.sha256
+
+    __hash__ = Blob.__hash__
+
 
 def parse_saved(text: str, where: str) -> Graph:
     """The graph of an artifact, its weights absent."""
