@@ -194,6 +194,24 @@ def _to_bfloat16(value: Expr, lanes: int) -> Expr:
     return T.reinterpret(vector_type("bfloat16", lanes), T.Cast(vector_type("uint16", lanes), chosen))
 
 
+def transpose(rows: Sequence[Expr]) -> list[Expr]:
+    """A square of vectors (as many as they have lanes, a power of two) turned: result[i][j] = rows[j][i].
+
+    Butterflies: in step s = 1, 2, 4... vectors i and i + s exchange the lanes whose bit s differs.
+    """
+    lanes, rows = len(rows), list(rows)
+    step = 1
+    while step < lanes:
+        low = [lane if not lane & step else lanes + lane - step for lane in range(lanes)]
+        high = [lane + step if not lane & step else lanes + lane for lane in range(lanes)]
+        for i in range(lanes):
+            if not i & step:
+                pair = [rows[i], rows[i + step]]
+                rows[i], rows[i + step] = bind(T.Shuffle(pair, low)), bind(T.Shuffle(pair, high))
+        step *= 2
+    return rows
+
+
 def flat(pointer: Any, dtype: str) -> Any:
     """A flat view of raw memory, with no assumption about its alignment beyond the element's."""
     return T.decl_buffer((UNBOUNDED,), dtype, data=pointer, align=BYTES[dtype])
