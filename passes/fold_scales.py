@@ -109,6 +109,18 @@ class DivConstant(Bounded):
         return "the reciprocal overflows" if inverse is None else b.mul(m.x, inverse)
 
 
+class AddZero(Bounded):
+    """x + 0 --> x     (the sign of a zero is not kept)"""
+
+    shares = True
+
+    def pattern(self, p: Any, x: Any) -> Any:
+        return p.add(x, p.number(0.0))
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        return m.x if m.x.type == m.root.result.type else "zero broadcasts x"
+
+
 @dataclass(frozen=True)
 class TwoConstants(Bounded):
     """(x + c) + d --> x + (c + d);  (x * c) * d --> x * (c * d)"""
@@ -286,6 +298,7 @@ class FoldScales(RulePass):
         BatchNorm(),
         SubConstant(),
         DivConstant(),
+        AddZero(),
         TwoConstants("add"),
         TwoConstants("mul"),
         *(rule(has_bias) for rule in (ConvThenScale, ConvThenShift) for has_bias in (True, False)),

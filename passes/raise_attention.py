@@ -209,17 +209,35 @@ def _is_causal(w: Workspace, mask: Value) -> bool:
     import numpy as np
 
     blob = w.constant(mask)
-    if blob is None or blob.array.ndim < 2 or any(d != 1 for d in blob.array.shape[:-2]):
+    if blob is None or blob.array.ndim < 2 or blob.array.size == 0:
         return False
-    table = blob.array.reshape(blob.array.shape[-2:])
-    n, k = table.shape
+    n, k = blob.array.shape[-2:]
     if n != k:
         return False
-    lower = np.tril(np.ones((n, k), bool))
-    if table.dtype == bool:
-        return bool((table == lower).all())
-    values = table.astype("f8")
-    return bool((values[lower] == 0).all() and (values[~lower] <= FORBIDS).all())
+    tables, lower = blob.array.reshape(-1, n, k), np.tril(np.ones((n, k), bool))
+    if tables.dtype == bool:
+        return bool((tables == lower).all())
+    values = tables.astype("f8")
+    return bool((values[:, lower] == 0).all() and (values[:, ~lower] <= FORBIDS).all())
+
+
+class NoMask(Bounded):
+    """attention(q, k, v, 0) --> attention(q, k, v);  attention(q, k, v, true) --> attention(q, k, v)"""
+
+    def pattern(self, p: Any, q: Any, k: Any, v: Any) -> Any:
+        return p.attention(q, k, v, p.number("mask"), **p.any_attributes("attention"))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        neutral = True if m.mask.dtype.is_bool else 0
+        return None if m.number("mask") == neutral else "the mask forbids or adds something"
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        return b.add(m.root.op, m.q, m.k, m.v)
+
+    def example(self, d: Any, b: Any) -> Any:
+        q, k, v = _queries_keys_values(d, b)
+        mask = b.const(d.choose((0.0, -0.0, 1.0)), q.dtype) if d.boolean() else b.const(d.boolean())
+        return b.attention(q, k, v, b.broadcast_to(mask, shape=(2, 3)) if d.chance(10) else mask)
 
 
 class GroupedQueries(Rule):
@@ -384,19 +402,33 @@ def halves_are_equal(v: Value, w: Workspace) -> bool:
             return len(operands) == 2 and operands[0] is operands[1] and item.op.axis == last  # type: ignore[attr-defined]
         keeps_last = bool(operands and operands[0].shape[-1:] == v.shape[-1:])
         if name in ("mul", "add", "div") and len(operands) == 2:
-            numbers = [o for o in operands if w.constant(o) is not None and w.constant(o).array.size == 1]
-            if len(numbers) != 1:
+            v = operands[1] if _is_number(operands[0], w) else operands[0] if _is_number(operands[1], w) else None
+            if v is None:
                 return False
-            v = operands[1] if numbers[0] is operands[0] else operands[0]
-        elif item.op.family == "elementwise" and len(operands) == 1:
-            v = operands[0]
-        elif name in ("reshape", "broadcast_to", "slice") and keeps_last or (
-                name == "gather" and keeps_last and item.op.axis < len(operands[0].shape) - 1) or (  # type: ignore[attr-defined]
-                name == "transpose" and item.op.perm[-1] == last):  # type: ignore[attr-defined]
+        elif _moves_rows(item, last, keeps_last) or (item.op.family == "elementwise" and len(operands) == 1):
             v = operands[0]
         else:
             return False
     return False
 
 
-ATTENTION_RULES: tuple[Rule, ...] = (Attention(), GuardedAttention(), GroupedQueries(), ScaleOfQuery(), ScaleOfKey(), Rotary())
+def _is_number(v: Value, w: Workspace) -> bool:
+    blob = w.constant(v)
+    return blob is not None and blob.array.size == 1
+
+
+def _moves_rows(item: Item, last: int, keeps_last: bool) -> bool:
+    """Whether an op only rearranges or repeats whole rows of the last axis."""
+    match item.op.name:
+        case "reshape" | "broadcast_to" | "slice":
+            return keeps_last
+        case "gather":
+            return keeps_last and item.op.axis < len(item.operands[0].shape) - 1  # type: ignore[attr-defined]
+        case "transpose":
+            return item.op.perm[-1] == last  # type: ignore[attr-defined]
+    return False
+
+
+ATTENTION_RULES: tuple[Rule, ...] = (
+    Attention(), GuardedAttention(), GroupedQueries(), NoMask(), ScaleOfQuery(), ScaleOfKey(), Rotary(),
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,34 @@ class ReshapeOfReshape(Rule):
 
     def rewrite(self, b: Any, m: Any) -> Any:
         return b.reshape(m.x, shape=m.second)
+
+
+class ReshapeOfSwap(Rule):
+    """reshape(swap(x), [*batch, n, m]) --> swap(reshape(x, [*batch, m, n]))
+
+    where swap transposes the last two axes, and only the leading axes are split or joined.
+    """
+
+    def pattern(self, p: Any, x: Any) -> Any:
+        return p.reshape(p.transpose(x, perm=p.any("perm", where=swaps_last_two)), shape=p.any("to_shape"))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        n, last = m.x.shape[-1], m.x.shape[-2]
+        return None if len(m.to_shape) > 2 and m.to_shape[-2:] == (n, last) else "the last two axes change"
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        *batch, n, last = m.to_shape
+        rank = len(m.to_shape)
+        return b.transpose(b.reshape(m.x, shape=(*batch, last, n)), perm=(*range(rank - 2), rank - 1, rank - 2))
+
+    def example(self, d: Any, b: Any) -> Any:
+        d.base_shape = (*d.shape(1, 2), *d.shape(2, 2))
+        x = b.input("x", d.like(None))
+        *batch, n, last = x.shape
+        rank = len(x.shape)
+        turned = b.transpose(x, perm=(*range(rank - 2), rank - 1, rank - 2))
+        tail = d.choose(((last, n), (last, n), (last * n, 1)))
+        return b.reshape(turned, shape=(*d.refactor(math.prod(batch)), *tail))
 
 
 @dataclass(frozen=True)
@@ -270,7 +299,8 @@ class PadThenConv(Rule):
 
     def example(self, d: Any, b: Any) -> Any:
         x, w = (b.input(n, Tensor(f32, s)) for n, s in (("x", (1, 2, 4, 3)), ("w", (3, 2, 2, 3))))
-        pads = (0, 0, *(d.integer(0, 2) for _ in range(2)), 0, 0, *(d.integer(1, 2) for _ in range(2)))
+        before, after = ((d.integer(0, 2), d.integer(1, 2)) for _ in range(2))
+        pads = (0, 0, *before, 0, 0, *after)
         value = [b.const(d.choose((0.0, 1.0)), f32)] if d.boolean() else []
         strides = tuple(d.integer(1, 2) for _ in range(2))
         return b.conv(b.pad(x, *value, pads=pads), w, strides=strides, pads=(0, 1, 1, 0), dilations=(1, 1))
@@ -342,9 +372,11 @@ def swaps_last_two(perm: tuple[int, ...]) -> bool:
 
 
 VIEW_RULES: tuple[Rule, ...] = (
-    TransposeOfTranspose(), TransposeOfNothing(), ReshapeOfReshape(), SameShape("reshape"), SameShape("broadcast_to"),
+    TransposeOfTranspose(), TransposeOfNothing(), ReshapeOfReshape(), ReshapeOfSwap(),
+    SameShape("reshape"), SameShape("broadcast_to"),
     BroadcastOfBroadcast(), SliceOfEverything(), SliceOfSlice(), ConcatOfOne(), ConcatOfConcat(), ConcatOfSlices(),
-    PadByNothing(), PadThenConv(), RepeatOnce(), GatherOne(), TransposedOperand(left=True), TransposedOperand(left=False),
+    PadByNothing(), PadThenConv(), RepeatOnce(), GatherOne(),
+    TransposedOperand(left=True), TransposedOperand(left=False),
     *(BroadcastOperand(op) for op in ("add", "mul", "max", "min", "and", "or", "eq")),
     *(BroadcastOperand(op, left) for op in ("sub", "div", "pow", "lt", "le", "gt", "ge") for left in (True, False)),
 )

@@ -79,6 +79,9 @@ class Rule:
     shares: ClassVar[bool] = False
     """Whether it may fire where inner values have other readers (the inner ops then stay, and are computed as well)."""
 
+    special_inputs: ClassVar[bool] = True
+    """Whether the contract covers inputs with NaN and infinities."""
+
     def pattern(self, p: Any, *holes: Any) -> Pattern:
         raise NotImplementedError(f"{type(self).__name__}.pattern")
 

@@ -52,12 +52,13 @@ def check(target: Rule | Pass, examples: int = 100, seed: int = 0, must_fire: bo
     """
     if isinstance(target, Rule):
         return _search(lambda d: _instance(target, d), lambda g, ctx: rewrite(g, [target], ctx), target.contract,
-                       examples, seed, target.name if must_fire is not False else None)
+                       examples, seed, target.name if must_fire is not False else None, target.special_inputs)
     tally, contract = Tally(), _contract(target)
     if isinstance(target, RulePass):
         share = max(examples // (2 * max(len(target.rules), 1)), 3)
         for rule in target.rules:
-            tally += _search(lambda d, rule=rule: _instance(rule, d), target.run, contract, share, seed, None)
+            tally += _search(lambda d, rule=rule: _instance(rule, d), target.run, contract, share, seed, None,
+                             rule.special_inputs)
     classes = drawable_ops()
     tally += _search(lambda d: d.random_graph(classes, d.integer(1, 8)), target.run, contract, examples, seed, None)
     if must_fire and not tally.fired:
@@ -98,7 +99,8 @@ def _contract(p: Pass) -> str:
     return p.contract if p.contract in ("exact", "bounded", "refines") else "bounded"
 
 
-def _search(draw_graph: Any, change: Any, contract: str, examples: int, seed: int, must_fire: str | None) -> Tally:
+def _search(draw_graph: Any, change: Any, contract: str, examples: int, seed: int, must_fire: str | None,
+            special: bool = True) -> Tally:
     import hypothesis
     from hypothesis import strategies as st
 
@@ -117,7 +119,7 @@ def _search(draw_graph: Any, change: Any, contract: str, examples: int, seed: in
             tally.undrawn[str(why)] += 1
             return
         try:
-            _try(graph, change, contract, drawer, tally)
+            _try(graph, change, contract, drawer, tally, special)
         except Mismatch as failure:
             if smallest.keep_looking(graph, failure):
                 raise
@@ -135,7 +137,7 @@ def _search(draw_graph: Any, change: Any, contract: str, examples: int, seed: in
     return tally
 
 
-def _try(graph: Graph, change: Any, contract: str, drawer: Drawer, tally: Tally) -> None:
+def _try(graph: Graph, change: Any, contract: str, drawer: Drawer, tally: Tally, allow_special: bool) -> None:
     verify(graph)
     tally.drawn += 1
     ctx = Context()
@@ -149,7 +151,7 @@ def _try(graph: Graph, change: Any, contract: str, drawer: Drawer, tally: Tally)
     if changed is graph:
         return
     tally.fired += 1
-    for special in (False, True):
+    for special in (False, True) if allow_special else (False,):
         generator = torch.Generator().manual_seed(drawer.integer(0, 999))
         inputs = random_inputs([v.type for v in graph.inputs], generator, special)
         try:

@@ -21,7 +21,9 @@ IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*\Z")
 VALUE_NAME = re.compile(r"[A-Za-z0-9_.]+\Z")
 RESERVED = frozenset(DTYPES) | set("inf nan true false none symint rng sequence optional graph blob".split())
 INLINE_ELEMENTS = 32
-"""Constants of more elements are printed by their hash (or as a splat, where all elements are one)."""
+SPLAT_ELEMENTS = 4
+"""Constants of more elements than the first are printed by their hash, of more than the second as a splat where all
+elements are one."""
 
 
 def print_graph(graph: Graph, locations: bool = True) -> str:
@@ -227,11 +229,12 @@ def inline_text(b: Blob) -> str | None:
     import numpy as np
 
     array = b.array
-    if array.size > INLINE_ELEMENTS:
+    if array.size > SPLAT_ELEMENTS:
         first = array.reshape(-1)[:1]
         same = first.tobytes() * array.size == array.tobytes() if array.size < 1 << 24 else False
-        return f"splat({_element(first[0])})" if same and _survives(first, b.type.dtype) else None
-    if not _survives(array, b.type.dtype):
+        if same and _survives(first, b.type.dtype):
+            return f"splat({_element(first[0])})"
+    if array.size > INLINE_ELEMENTS or not _survives(array, b.type.dtype):
         return None
     return _nested(np.asarray(array))
 
