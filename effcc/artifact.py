@@ -197,6 +197,8 @@ def load(path: str | os.PathLike[str], threads: int | None = None) -> LoadedProg
 class AbsentBlob(Blob):
     """A weight known by its hash alone: an artifact holds weights as its code wants them, not as the graph has them."""
 
+    at_hand = False
+
     def __init__(self, type_: Tensor, sha256: str, where: str):
         self.type, self.where, self.owner = type_, where, None
         self.__dict__["sha256"] = sha256
@@ -207,9 +209,10 @@ class AbsentBlob(Blob):
         raise EffccError(message, where=self.where, hint="use the model that it was compiled from")
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Blob) and self.type == other.type and self.sha256 == other.sha256
+        return isinstance(other, AbsentBlob) and self.sha256 == other.sha256
 
-    __hash__ = Blob.__hash__
+    def __hash__(self) -> int:
+        return hash(self.sha256)
 
 
 def parse_saved(text: str, where: str) -> Graph:

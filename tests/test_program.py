@@ -36,7 +36,7 @@ def test_a_loaded_program_is_the_saved_one(program, saved):
     assert np.array_equal(loaded(X, Y)[0], program(X, Y)[0])
     assert np.array_equal(loaded({"y": Y, "x": X})[0], program(X, Y)[0])
     assert loaded.input_names == ("x", "y") and loaded.output_names == program.output_names
-    assert loaded.graph == program.graph and str(loaded.graph) == str(program.graph)
+    assert str(loaded.graph) == str(program.graph)
     assert len(loaded.launches) == len(program.launches)
     timeless = [line for line in program.report().splitlines() if " ms" not in line and " s)" not in line]
     assert all(line in loaded.report() for line in timeless)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from effcc.ir.types import DType, Tensor
 
@@ -20,6 +20,9 @@ class Blob:
     >>> a == Blob(np.arange(3, dtype="f4")), str(a.type)
     (True, 'f32[3]')
     """
+
+    at_hand: ClassVar[bool] = True
+    """Whether the elements can be asked for; else only type and hash can (graphs of artifacts)."""
 
     def __init__(self, array: Any, dtype: DType | None = None, owner: object = None):
         """`array`: anything NumPy takes; `dtype` where NumPy's carrier is wider than the element (i4 in int8, bf16 in uint16

@@ -228,6 +228,8 @@ def inline_text(b: Blob) -> str | None:
     """A constant's elements, where they are few (or all the same) and the text brings back every bit; else None."""
     import numpy as np
 
+    if not b.at_hand:
+        return None
     array = b.array
     if array.size > SPLAT_ELEMENTS:
         first = array.reshape(-1)[:1]
