@@ -18,7 +18,7 @@ from effcc.ops.contraction import Matmul
 from effcc.ops.elementwise import Elementwise
 from effcc.ops.fused import Fused
 from effcc.ops.reduction import Reduction
-from effcc.ops.view import Concat, View
+from effcc.ops.view import View
 from effcc.ops.window import Conv
 from effcc.pipeline import Context, Pass
 
@@ -256,7 +256,7 @@ def start_region(node: Node, k: int) -> Region | None:
     op = node.op
     if isinstance(op, Elementwise):
         return Region(MAP, node.results[0].shape, [k])
-    if isinstance(op, (Const, Fused, Concat)) or op.graphs():
+    if isinstance(op, (Const, Fused, View)) or op.graphs():
         return None
     if isinstance(op, (Matmul, Conv)):
         return Region(ANCHOR, node.results[0].shape, [k])
@@ -268,7 +268,7 @@ def start_region(node: Node, k: int) -> Region | None:
         if op.keepdims and axes and axes == tuple(range(len(space) - len(axes), len(space))):  # type: ignore[attr-defined]
             return Region(ROWS, space, [k], axes)
         return Region(ANCHOR, node.results[0].shape, [k])
-    if nest.is_map and not isinstance(op, View):
+    if nest.is_map:
         return Region(MAP, node.results[0].shape, [k], elementwise=False)
     if set(nest.kinds) <= {"p", "r"} and nest.write is None and nest.initial is None:
         return Region(ANCHOR, node.results[0].shape, [k])

@@ -144,6 +144,19 @@ class BinaryOfReshapeAndNumber(Rule):
         return f"{self.op}-of-reshape-and-number"
 
 
+class ClipOfTranspose(Rule):
+    """clip(transpose(x, p), lo, hi) --> transpose(clip(x, lo, hi), p)     for numbers lo and hi"""
+
+    def pattern(self, p: Any, x: Any) -> Any:
+        return p.clip(p.transpose(x, perm=p.any("perm")), p.number("lo"), p.number("hi"))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        return None if m.array("lo").ndim == m.array("hi").ndim == 0 else "a bound is no scalar"
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        return b.transpose(b.clip(m.x, m.lo, m.hi), perm=m.perm)
+
+
 @dataclass(frozen=True)
 class ReductionOfTranspose(Rule):
     """reduce(transpose(x, p), axes) --> transpose(reduce(x, p[axes]))"""
@@ -242,6 +255,7 @@ SINKING_RULES: tuple[Rule, ...] = (
     *(BinaryOfReshapeAndNumber(op, left) for op in _elementwise(2) for left in (True, False)),
     *map(ReductionOfTranspose, REDUCTIONS),
     *map(SoftmaxOfTranspose, ("softmax", "log_softmax")),
+    ClipOfTranspose(),
     SliceOfTranspose(),
     ConcatOfTransposes(),
 )

@@ -124,6 +124,7 @@ class Apply(Scalar):
         return self.args
 
 
+FREE = frozenset("cast bitcast select".split())
 COMPARISONS = frozenset("eq ne lt le gt ge isnan".split())
 
 
@@ -266,9 +267,9 @@ class Compute:
 
     @property
     def flops(self) -> Dim:
-        """Arithmetic on values, counted once for each Apply (index arithmetic is free)."""
+        """Arithmetic on values, one for each function applied (index arithmetic, selections and conversions are free)."""
         def count(roots: tuple[Scalar, ...]) -> int:
-            return sum(1 for s in walk(*roots) if isinstance(s, Apply) and s.dtype != i64 and s.fn != "cast")
+            return sum(1 for s in walk(*roots) if isinstance(s, Apply) and s.dtype not in (i64, bool_) and s.fn not in FREE)
 
         outer = product(e for e, k in zip(self.extents, self.kinds, strict=True) if k != REDUCTION)
         inner = product(self.extents)
