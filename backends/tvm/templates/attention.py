@@ -174,8 +174,8 @@ def emit(
     tile      int32 expression in [0, tiles(spec))
     scratch   pointer to scratch_bytes(spec) bytes of this thread
     q, k, v   flat buffers
-    mask      (batch..., head, query, key), lanes -> the mask there, as a predicate (true: attend) or a float to be added;
-              either the query or the key is a vector of indices (never beyond the last query), the rest are scalars
+    mask      (batch..., head, query, key), lanes -> the mask there, as a predicate (true: attend) or a float to be
+              added; the query or the key is a vector of indices (never beyond the last query), the rest are scalars
     epilogue  (batch..., head, query, element), value vector of `sum` along elements, lanes: stores the result
     """
     _Tile(spec, scratch, epilogue, q, k, v, mask).emit(tile)

@@ -42,6 +42,7 @@ from effcc.backends.tvm.templates.emission import (
     minimum,
     product,
     store,
+    transpose,
     unravel,
 )
 from effcc.backends.tvm.templates.micro_kernel import Steps, SumBlock, by_row_blocks, hand_over, multiply
@@ -325,6 +326,9 @@ class _Tile:
         def put(k: Expr, column: Expr, count: int, element: Expr) -> None:
             store(self.scratch, element, self.panel_base + k * width + column, count)
 
+        if self.read_b is None and spec.b_strides[-1] != 1 and spec.b_strides[-2] == 1 and lanes > 1:
+            self.stage_transposed(start, extent)
+            return
         vectors = self.read_b is not None or spec.b_strides[-1] == 1
         whole = bind(divide(self.column_count, lanes)) if vectors else T.int64(0)
         if vectors:
@@ -334,6 +338,32 @@ class _Tile:
             put(k, column, 1, value(k, column, 1))
         with T.serial(self.column_count, T.int64(width)) as column, T.serial(T.int64(0), index(extent)) as k:
             put(k, column, 1, constant(0, spec.sum))
+
+    def stage_transposed(self, start: Expr, extent: Index) -> None:
+        """The same for B with k contiguous: squares of lanes x lanes, turned in registers; then what they leave."""
+        spec, lanes, width = self.spec, self.spec.lanes, self.spec.width
+        base, stride = bind(self.b_base + start), index(spec.b_strides[-1])
+        columns = bind(divide(self.column_count, lanes) * lanes)
+        depth = bind(divide(index(extent), lanes) * lanes)
+
+        def put(k: Expr, column: Expr) -> None:
+            element = load(self.b, base + k + (self.column + column) * stride)
+            store(self.scratch, cast(element, spec.sum, 1), self.panel_base + k * width + column)
+
+        with T.serial(T.int64(0), divide(columns, lanes)) as block:
+            column = bind(block * lanes)
+            rows = [bind(base + (self.column + column + i) * stride) for i in range(lanes)]
+            with T.serial(T.int64(0), divide(depth, lanes)) as step:
+                k = bind(step * lanes)
+                square = transpose([bind(cast(load(self.b, row + k, lanes), spec.sum, lanes)) for row in rows])
+                for i, line in enumerate(square):
+                    store(self.scratch, line, self.panel_base + (k + i) * width + column, lanes)
+            with T.serial(depth, index(extent)) as k, T.serial(lanes) as i:
+                put(k, bind(column + index(i)))
+        with T.serial(columns, self.column_count) as column, T.serial(T.int64(0), index(extent)) as k:
+            put(k, column)
+        with T.serial(T.int64(0), index(extent)) as k, T.serial(self.column_count, T.int64(width)) as column:
+            store(self.scratch, constant(0, spec.sum), self.panel_base + k * width + column)
 
     def stage_rows(self, start: Expr, extent: Index) -> None:
         """Copy the tile's rows, k in [start, start + extent), to scratch, through the prologue if there is one."""

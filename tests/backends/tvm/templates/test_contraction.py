@@ -99,10 +99,11 @@ def test_batches_broadcast(panels: str) -> None:
     check(run(spec, a, b), a, b)
 
 
-def test_transposed_operands() -> None:
-    a, b = random(3, 17, 30), random(3, 25, 30)  # a is read as [.., 30, 17]^T, b as [.., N, K]
-    spec = Contraction(17, 25, 30, CPU, batch=(3,), panels="staged", a_strides=(510, 1, 17), b_strides=(750, 1, 30))
-    left, right = a.reshape(3, 30, 17).transpose(0, 2, 1), b.transpose(0, 2, 1)
+@pytest.mark.parametrize("n,k", [(25, 30), (64, 32), (3, 100), (100, 3)])
+def test_transposed_operands(n: int, k: int) -> None:
+    a, b = random(3, k, 17), random(3, n, k)
+    spec = Contraction(17, n, k, CPU, batch=(3,), panels="staged", a_strides=(17 * k, 1, 17), b_strides=(n * k, 1, k))
+    left, right = a.transpose(0, 2, 1), b.transpose(0, 2, 1)
     check(run(spec, left, right), left, right)
 
 
