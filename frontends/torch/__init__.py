@@ -38,6 +38,6 @@ def load(model: Any, inputs: Any = None, shapes: Any = None, name: str | None = 
 
 def backend(module: Any, example_inputs: Any, **options: Any) -> Callable[..., Any]:
     """The torch.compile backend "effcc" (an entry point of torch_dynamo_backends)."""
-    from effcc.frontends.torch.backend import compile_fx
+    from effcc.frontends.torch.dynamo import compile_fx
 
     return compile_fx(module, example_inputs, **options)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from effcc.frontends.torch import backend
-from effcc.frontends.torch.backend import Compiled, FallbackWarning
+from effcc.frontends.torch.dynamo import Compiled, FallbackWarning
 
 INTERPRETER = {"target": "interpreter"}
 TARGETS = pytest.mark.parametrize("target", ["interpreter", "cpu"])
@@ -36,7 +36,7 @@ def mlp() -> nn.Module:
 @pytest.fixture
 def builds(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """One entry for each program that is built."""
-    from effcc.frontends.torch import backend as module
+    from effcc.frontends.torch import dynamo as module
 
     made: list[Any] = []
     build = module.program_of
@@ -291,3 +291,11 @@ def test_locations_are_module_paths_and_lines() -> None:
     places = {n.op.name: n.loc for n in seen[0].nodes}
     assert places["matmul"].name == "layers.0" and places["layer_norm"].name == "layers.1"
     assert places["relu"].source.startswith("test_backend.py:")
+
+
+def test_the_backend_keeps_its_name_when_its_module_is_loaded() -> None:
+    """The entry point loads the attribute `backend` of the package; a module of that name would replace it."""
+    import effcc.frontends.torch as package
+    import effcc.frontends.torch.dynamo  # noqa: F401
+
+    assert package.backend is backend and callable(package.backend)
