@@ -91,7 +91,8 @@ def flops(model: Model) -> int:
     """Multiply-adds counted as two, of the contractions and convolutions of one call."""
     from torch.utils.flop_counter import FlopCounterMode
 
+    module, inputs = build(model), example(model)
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
-        build(model)(*example(model))
+        module(*inputs)
     return counter.get_total_flops()
