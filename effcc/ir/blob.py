@@ -41,7 +41,7 @@ class Blob:
         t = t.detach()
         t = t if t.is_contiguous() else t.contiguous()
         dtype = DType.of(t.dtype)
-        if t.dtype in (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2):
+        if dtype.name == "bf16" or (dtype.is_float and dtype.bits == 8):
             raw = t.view(torch.int16 if dtype.bits == 16 else torch.int8).numpy().view(dtype.numpy)
             return Blob(raw, dtype, owner=t)
         return Blob(t.numpy(), dtype, owner=t)

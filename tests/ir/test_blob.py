@@ -1,11 +1,52 @@
-"""Constants as keys: equal by content however they lie in memory, and told apart without reading all of them."""
-
-from __future__ import annotations
+"""Constant data: shared memory, content hashes, dtypes that NumPy or torch lack; constants as keys."""
 
 import numpy as np
 import pytest
+import torch
 
-from effcc.ir.blob import Blob
+from effcc.ir import DTYPES, Blob
+
+
+def test_equality_is_by_type_and_content():
+    a, b = Blob(np.arange(4, dtype="f4")), Blob(np.arange(4, dtype="f4"))
+    assert a == b and a.sha256 == b.sha256 and hash(a) == hash(b)
+    assert a != Blob(np.arange(4, dtype="f4").reshape(2, 2))
+    assert a != Blob(np.arange(4, dtype="i4"))
+    assert Blob(np.array([0.0], "f4")) != Blob(np.array([-0.0], "f4"))
+
+
+def test_the_hash_does_not_depend_on_strides():
+    array = np.arange(6, dtype="f4").reshape(2, 3)
+    assert Blob(array.T).sha256 == Blob(array.T.copy()).sha256
+
+
+NARROW = (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2fnuz)
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float16, *NARROW, torch.int8, torch.bool))
+def test_torch_round_trip(dtype):
+    t = torch.tensor([[0, 1], [2, 3]]).to(dtype)
+    back = Blob.from_torch(t).torch()
+    assert back.dtype == dtype and torch.equal(back.float(), t.float())
+
+
+def test_torch_memory_is_shared_both_ways():
+    t = torch.zeros(3)
+    blob = Blob.from_torch(t)
+    t[0] = 5.0
+    assert blob.array[0] == 5.0 and blob.torch().data_ptr() == t.data_ptr()
+
+
+def test_narrow_integers_ride_in_bytes():
+    blob = Blob(np.array([-8, 7], "i1"), DTYPES["i4"])
+    assert str(blob.type) == "i4[2]" and blob.torch().dtype == torch.int8
+
+
+def test_read_only_arrays_do_not_warn(recwarn):
+    array = np.arange(3, dtype="f4")
+    array.flags.writeable = False
+    assert Blob(array).torch().tolist() == [0, 1, 2]
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (0, 3), (1,), (5, 7), (40, 3)])
