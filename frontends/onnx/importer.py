@@ -120,7 +120,7 @@ class Importer:
             first = len(scope.builder.inputs)
             kind = info.type.WhichOneof("value") or "tensor_type"
             if kind == "tensor_type":
-                shape = tuple(substitute(d, bindings) for d in self._shape(info))
+                shape = tuple(_plain(substitute(d, bindings)) for d in self._shape(info))
                 dtype = element_dtype(info.type.tensor_type.elem_type, f"{self.source.name}:{info.name}")
                 item: Item = self._input(scope, info.name, Tensor(dtype, shape))
                 if info.name in self.fixed:
@@ -241,6 +241,11 @@ def _identifier(name: str) -> str:
     """A symbol's name from a dim_param: letters, digits and underscores; '' where it says nothing ('?')."""
     text = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")
     return f"n{text}" if text[:1].isdigit() else text
+
+
+def _plain(dim: Dim) -> Dim:
+    """A dimension that is a lone symbol as that symbol."""
+    return as_symbol(dim) or dim
 
 
 def _dim(wanted: Any, declared: Dim) -> Dim:
