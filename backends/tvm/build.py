@@ -10,6 +10,7 @@ import numpy as np
 
 from effcc.backends.tvm import entry, memory
 from effcc.backends.tvm import plan as p
+from effcc.backends.tvm.kernels import driver, obtain
 from effcc.backends.tvm.place import Buffer
 from effcc.ir.dims import Atom, Dim, Expr, Extremum, FloorDiv, Mod, Symbol, substitute, symbols
 
@@ -79,11 +80,9 @@ class _Namer:
 
 def build(plan: p.Plan, machine: Any, threads: int | None = None) -> Built:
     """Compile the plan's kernels and encode its steps."""
-    from effcc.backends.tvm import objects
-
     launches = plan.launches()
     kernels = list(dict.fromkeys(launch.kernel for launch in launches))
-    compiled = objects.compile_kernels([k.function for k in kernels], machine, threads=threads)
+    compiled = obtain([k.request for k in kernels], machine, threads=threads)
     symbol = {plan_: made.symbol for plan_, made in zip(kernels, compiled, strict=True)}
     name = _Namer(plan.inputs)
     inputs = tuple(
@@ -112,7 +111,7 @@ def build(plan: p.Plan, machine: Any, threads: int | None = None) -> Built:
         temporaries=tuple(entry.Temporary(name(b), expression(substitute(b.nbytes, defined))) for b in temporaries),
         scratch=tuple(expression(substitute(launch.scratch, defined)) for launch in launches if launch.scratch != 0),
         steps=steps)
-    return Built(memory.plan(program), list({k.symbol: k.object for k in compiled}.values()), objects.compile_driver(machine.architecture),
+    return Built(memory.plan(program), list({k.symbol: k.object for k in compiled}.values()), driver(machine.architecture),
                  {name(b): _bytes(b) for b in constants}, tuple({k.symbol: None for k in compiled}), launches)
 
 

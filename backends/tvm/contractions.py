@@ -15,6 +15,7 @@ from effcc.backends.tvm.templates.emission import Cpu
 from effcc.ir import Graph, Node, Value
 from effcc.ir.blob import Blob
 from effcc.ir.dims import Dim, ceildiv, product
+from effcc.ir.lazy import T
 from effcc.ir.types import Encoding, Tensor
 from effcc.machine import Machine
 from effcc.ops.contraction import accumulate_dtype
@@ -144,6 +145,4 @@ def pack_weights(lowering: Any, weights: Place, shape: Product, spec: Callable[[
 
 def ramp(x: Tir, lanes: int) -> Tir:
     """`lanes` consecutive indices from x on."""
-    from tvm.tirx.script import builder as T
-
     return x if lanes == 1 else T.ramp(x, T.int64(1), lanes)

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
-
-import tvm
-from tvm.script.ir_builder import IRBuilder
-from tvm.tirx.script import builder as T
 
 from effcc.backends.tvm.place import Buffer, Place
 from effcc.backends.tvm.templates import emission
 from effcc.ir import scalar as s
 from effcc.ir.dims import Dim, Expr, Extremum, FloorDiv, Mod, Symbol, as_symbol, symbols
+from effcc.ir.lazy import T, tvm
 from effcc.ir.types import DType, f32
 
 Tir = Any
-ANALYZER = tvm.sym.Analyzer()
 _MEMORY = {"bool": "uint8", "bf16": "uint16", "f16": "float16", "f32": "float32", "f64": "float64"}
 
 
@@ -91,8 +88,13 @@ def unequal(a: Tir, b: Tir) -> Tir:
     return tvm.prim.Or(tvm.prim.NE(a, b), tvm.prim.Or(isnan(a), isnan(b)))
 
 
+@cache
+def _analyzer() -> Any:
+    return tvm.sym.Analyzer()
+
+
 def simplify(x: Tir) -> Tir:
-    return ANALYZER.simplify(x)
+    return _analyzer().simplify(x)
 
 
 def bind(x: Tir) -> Tir:
@@ -125,6 +127,8 @@ class KernelBuilder:
         """The PrimFunc; `body` emits into its scope."""
         self.buffers = buffers
         self.symbols = sorted(sizes, key=lambda x: x.name)
+        from tvm.script.ir_builder import IRBuilder
+
         with IRBuilder() as builder:
             with T.prim_func(s_tir=True):
                 T.func_name(self.name)

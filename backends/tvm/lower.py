@@ -11,6 +11,7 @@ from typing import Any
 
 from effcc.backends.tvm import contractions, windows
 from effcc.backends.tvm.emit import KernelBuilder
+from effcc.backends.tvm.kernels import Request, canonical
 from effcc.backends.tvm.place import Buffer, Place, plain, row_major, view
 from effcc.backends.tvm.plan import Copy, KernelPlan, Launch, Plan, Step
 from effcc.backends.tvm.region import is_elementwise, is_immediate
@@ -115,8 +116,7 @@ class Lowering:
             bound = dict(zip((*graph.inputs, *graph.results), places, strict=False))
             tiles, scratch, body = make(bound)
             sizes = sorted(region_symbols(graph, places), key=lambda x: x.name)
-            function = KernelBuilder(template, self.machine.vector_bits).build(buffers, sizes, body)
-            self.kernels[full] = KernelPlan(function, template), tuple(sizes), tiles, scratch
+            self.kernels[full] = self._kernel(template, key, graph, layout, buffers, sizes, body), tuple(sizes), tiles, scratch
         kernel, sizes, tiles, scratch = self.kernels[full]
         flops: Dim = 0
         for n in graph.nodes:
@@ -140,6 +140,12 @@ class Lowering:
             )
         )
 
+    def _kernel(self, template: str, key: Any, graph: Graph, layout: Any, buffers: list[Buffer], sizes: list[Symbol],
+                body: Body) -> KernelPlan:
+        bits = self.machine.vector_bits
+        name = repr((template, key, contractions.cpu_of(self.machine), layout, canonical(graph)))
+        return KernelPlan(Request(name, lambda: KernelBuilder(template, bits).build(buffers, sizes, body)), template)
+
     def launch_raw(
         self,
         template: str,
@@ -155,7 +161,9 @@ class Lowering:
         places = (*operands, *results)
         buffers = list(dict.fromkeys(p.buffer for p in places))
         sizes = sorted(region_symbols(graph, places), key=lambda x: x.name)
-        kernel = KernelPlan(KernelBuilder(template, self.machine.vector_bits).build(buffers, sizes, emit), template)
+        number = {b: k for k, b in enumerate(buffers)}
+        layout = tuple((number[p.buffer], p.buffer.dtype, p.shape, p.strides, p.offset) for p in places)
+        kernel = self._kernel(template, key, graph, layout, buffers, sizes, emit)
         label = graph.name if node is None else f"{node.op.name}.{graph.name}"
         self.steps.append(
             Launch(

@@ -12,14 +12,10 @@ once, whatever their names were.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
 import tvm
@@ -27,19 +23,12 @@ import tvm_ffi
 from tvm import tirx
 
 from effcc.errors import EffccError, UnsupportedError
-from effcc.machine import Machine, available_cores
+from effcc.machine import Machine
 
-from .cache import ObjectCache, default_cache
+from .cache import ObjectCache
+from .kernels import Kernel, Request, obtain
 
 DRIVER_SOURCE = Path(__file__).parent / "runtime" / "driver.ll"
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """A compiled kernel: `symbol` names it in launch programs and is a hash of its content; `object` is an ELF file."""
-
-    symbol: str
-    object: bytes = field(repr=False)
 
 
 def compile_kernels(
@@ -53,30 +42,8 @@ def compile_kernels(
 
     Raises EffccError, naming the function, where TVM refuses one.
     """
-    cache = default_cache() if cache is None else cache
-    keys = [_key(function, machine) for function in functions]
-    symbols = [f"effcc_{key[:32]}" for key in keys]
-    objects: dict[str, bytes] = {}
-    missing: dict[str, tirx.PrimFunc] = {}
-    for key, symbol, function in zip(keys, symbols, functions, strict=True):
-        if symbol not in objects and symbol not in missing:
-            stored = cache.get(key)
-            if stored is None:
-                missing[symbol] = function
-            else:
-                objects[symbol] = stored
-
-    key_of = dict(zip(symbols, keys, strict=True))
-
-    def build(symbol: str) -> bytes:
-        made = compile_kernel(missing[symbol], symbol, machine)
-        cache.put(key_of[symbol], made)
-        return made
-
-    with ThreadPoolExecutor(max(1, min(threads or available_cores(), len(missing)))) as pool:
-        for symbol, object_file in zip(missing, pool.map(build, missing), strict=True):
-            objects[symbol] = object_file
-    return [Kernel(symbol, objects[symbol]) for symbol in symbols]
+    requests = [Request(_key(function), lambda f=function: f) for function in functions]
+    return obtain(requests, machine, threads=threads, cache=cache)
 
 
 def compile_kernel(function: tirx.PrimFunc, symbol: str, machine: Machine) -> bytes:
@@ -94,16 +61,16 @@ def compile_kernel(function: tirx.PrimFunc, symbol: str, machine: Machine) -> by
         raise EffccError(f"TVM cannot compile this kernel: {reason}", where=f"kernel {name}") from error
 
 
-def compile_driver(architecture: str, cache: ObjectCache | None = None) -> bytes:
+def build_driver(architecture: str) -> bytes:
     """The driver's object file (runtime/driver.ll) for an architecture, without any of its optional instructions."""
-    cache = default_cache() if cache is None else cache
-    text = driver_text(architecture)
-    key = hashlib.sha256(f"{text}\n{_versions()}".encode()).hexdigest()
-    stored = cache.get(key)
-    if stored is None:
-        stored = _assemble(text)
-        cache.put(key, stored)
-    return stored
+    return _assemble(driver_text(architecture))
+
+
+def compile_driver(architecture: str, cache: ObjectCache | None = None) -> bytes:
+    """The same through the cache."""
+    from effcc.backends.tvm.kernels import driver
+
+    return driver(architecture, cache)
 
 
 def driver_text(architecture: str) -> str:
@@ -225,22 +192,7 @@ define i32 @__tvm_ffi_{symbol}(ptr %self, ptr %arguments, i32 %count, ptr %resul
 """
 
 
-def _key(function: tirx.PrimFunc, machine: Machine) -> str:
-    """A hash of all that the object file depends on, but for the function's name."""
+def _key(function: tirx.PrimFunc) -> str:
+    """The content of a PrimFunc, but for its name."""
     anonymous = function.with_attr("global_symbol", "kernel")
-    parts = (
-        anonymous.script(show_meta=True),
-        tvm_ffi.structural_hash(anonymous, map_free_vars=True),
-        machine.architecture,
-        machine.llvm_cpu,
-        " ".join(sorted(machine.features)),
-        _versions(),
-    )
-    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
-
-
-@cache
-def _versions() -> str:
-    """What else decides the object file: the compiler, and this file (its pipeline, its wrapper)."""
-    here = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-    return f"tvm {version('apache-tvm')} llvm {tvm.get_global_func('target.llvm_version_major')()} {here}"
+    return f"{anonymous.script(show_meta=True)}\n{tvm_ffi.structural_hash(anonymous, map_free_vars=True)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from effcc.backends.tvm.kernels import Request
 from effcc.backends.tvm.place import Buffer, Place
 from effcc.ir import Loc, Symbol, Tensor
 from effcc.ir.dims import Dim
@@ -12,11 +13,16 @@ from effcc.ir.dims import Dim
 
 @dataclass(eq=False)
 class KernelPlan:
-    """One kernel: a PrimFunc over `parameters` buffers (by position) and sizes by name."""
+    """One kernel: what names it, and how to build its PrimFunc."""
 
-    function: Any
+    request: Request
     template: str
-    """Which template made it: pointwise, rows, fold, contraction, conv, ..."""
+    """Which template makes it: pointwise, rows, fold, contraction, conv, ..."""
+
+    @property
+    def function(self) -> Any:
+        """The PrimFunc, built anew."""
+        return self.request.build()
 
 
 @dataclass(frozen=True, eq=False)

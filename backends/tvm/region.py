@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import tvm
-
 from effcc.backends.tvm.emit import Emitter, KernelBuilder, bind, literal, register_dtype, round_to
 from effcc.backends.tvm.place import Place
 from effcc.ir import Graph, Node, Value
 from effcc.ir.dims import Dim
+from effcc.ir.lazy import tvm
 from effcc.ir.scalar import Read
 from effcc.ops.constant import Const
 from effcc.ops.elementwise import Elementwise

@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import tvm
-from tvm.tirx.script import builder as T
-
 from effcc.backends.tvm.emit import KernelBuilder, bind, eq, isnan, literal, loop, ne, register_dtype, unequal
 from effcc.backends.tvm.lower import Lowering, as_region, lowers
 from effcc.backends.tvm.place import Place
@@ -19,6 +16,7 @@ from effcc.backends.tvm.plan import Define
 from effcc.backends.tvm.templates.emission import unravel
 from effcc.ir import Node, Tensor, Value, i64
 from effcc.ir.dims import Dim, product
+from effcc.ir.lazy import T, tvm
 from effcc.ops.index import Compress, Nonzero
 from effcc.ops.sort import Nms, Sort, TopK, Unique
 

@@ -19,8 +19,7 @@ from collections.abc import Callable, Sequence
 from math import log as _log
 from typing import Any
 
-import tvm
-from tvm.tirx.script import builder as T
+from effcc.ir.lazy import T, tvm
 
 Expr = Any
 Bind = Callable[[Expr], Expr]

@@ -24,3 +24,6 @@ class LazyModule:
 
 torch: Any = LazyModule("torch")
 F: Any = LazyModule("torch.nn.functional")
+tvm: Any = LazyModule("tvm")
+T: Any = LazyModule("tvm.tirx.script.builder")
+"""TIR's builder"""

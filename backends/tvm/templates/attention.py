@@ -17,9 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import tvm
-from tvm.tirx.script import builder as T
-
 from effcc.backends.tvm import vector_math
 from effcc.backends.tvm.templates.blocking import TYPICAL_ROWS, fits, micro_kernel_cost
 from effcc.backends.tvm.templates.emission import (
@@ -50,6 +47,7 @@ from effcc.backends.tvm.templates.emission import (
     unravel,
 )
 from effcc.backends.tvm.templates.micro_kernel import Steps, SumBlock, by_row_blocks, multiply
+from effcc.ir.lazy import T, tvm
 
 Mask = Callable[[tuple[Expr, ...], int], Expr]
 FEW_QUERIES = 4

@@ -17,7 +17,6 @@ from math import gcd
 from typing import Any
 
 import numpy as np
-from tvm.tirx.script import builder as T
 
 from effcc.backends.tvm.templates.blocking import Blocking, choose_blocking
 from effcc.backends.tvm.templates.emission import (
@@ -46,6 +45,7 @@ from effcc.backends.tvm.templates.emission import (
     unravel,
 )
 from effcc.backends.tvm.templates.micro_kernel import Steps, SumBlock, by_row_blocks, hand_over, multiply
+from effcc.ir.lazy import T
 
 L1_WAYS = 8
 

@@ -18,7 +18,6 @@ from math import gcd, prod
 from typing import Any
 
 import numpy as np
-from tvm.tirx.script import builder as T
 
 from effcc.backends.tvm.templates.blocking import register_block
 from effcc.backends.tvm.templates.emission import (
@@ -47,6 +46,7 @@ from effcc.backends.tvm.templates.emission import (
     unravel,
 )
 from effcc.backends.tvm.templates.micro_kernel import Steps, SumBlock, by_row_blocks, hand_over, multiply
+from effcc.ir.lazy import T
 
 Triple = tuple[Index, Index, Index]
 L1_WAYS, LINE_BYTES = 8, 64

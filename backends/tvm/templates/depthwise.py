@@ -16,7 +16,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from tvm.tirx.script import builder as T
 
 from effcc.backends.tvm import vector_math
 from effcc.backends.tvm.templates.conv import Triple, Window
@@ -42,6 +41,7 @@ from effcc.backends.tvm.templates.emission import (
     unravel,
 )
 from effcc.backends.tvm.templates.micro_kernel import by_row_blocks
+from effcc.ir.lazy import T
 
 PIXELS = 4
 MOST_UNROLLED_TAPS = 8

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import tvm
-from tvm.tirx.script import builder as T
+from effcc.ir.lazy import T, tvm
 
 Expr = Any  # a tirx PrimExpr: TVM's Python classes are not typed
 Index = int | Any  # a Python integer or an int64 expression

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tvm.tirx.script import builder as T
-
 from effcc.backends.tvm.emit import (
     Emitter,
     KernelBuilder,
@@ -28,6 +26,7 @@ from effcc.backends.tvm.region import FlatPoint, Point, is_elementwise
 from effcc.backends.tvm.templates.emission import for_lanes, unravel
 from effcc.ir import Graph, Value
 from effcc.ir.dims import Dim, ceildiv, product
+from effcc.ir.lazy import T
 from effcc.ir.scalar import PARALLEL, REDUCTION, Compute
 
 Tir = Any

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tvm.tirx.script import builder as T
-
 from effcc.backends.tvm.templates.emission import (
     Accumulators,
     Epilogue,
@@ -26,6 +24,7 @@ from effcc.backends.tvm.templates.emission import (
     splat,
     store,
 )
+from effcc.ir.lazy import T
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tvm.tirx.script import builder as T
-
 from effcc.backends.tvm.emit import Emitter, KernelBuilder, bind, literal, loop, ne, register_dtype, round_to, splat
 from effcc.backends.tvm.place import Place, merge_axes
 from effcc.backends.tvm.region import FlatPoint
@@ -18,6 +16,7 @@ from effcc.backends.tvm.templates.emission import divide, lane_pieces, unravel
 from effcc.backends.tvm.templates.loops import TILE_ELEMENTS, States, lanes_for
 from effcc.ir import DType, Graph, Node, Value
 from effcc.ir.dims import Dim, ceildiv, product
+from effcc.ir.lazy import T
 from effcc.ir.scalar import Apply, Read, State, cast, walk
 from effcc.ops.contraction import accumulate_dtype
 from effcc.ops.elementwise import Elementwise
