@@ -26,14 +26,15 @@ def accepts(model: Any) -> bool:
     return isinstance(model, torch.nn.Module) or isinstance(model, torch.export.ExportedProgram)
 
 
-def load(model: Any, inputs: Any = None, shapes: Any = None, name: str | None = None) -> Graph:
+def load(model: Any, inputs: Any = None, shapes: Any = None, fixed: Any = None) -> Graph:
     """A module (with example `inputs`: a tensor, a tuple, a dict by argument name) or an exported program as a graph.
 
-    shapes: {argument: (sizes...)}; a size that is a string or a `Symbol` is dynamic. Example inputs give the rest.
+    shapes: {argument: (sizes...)}; a size may be a number, a symbol's name, or a (lowest, highest) range. The example
+        inputs give the rest. fixed: for frontends that specialise on values; none are needed here.
     """
     from effcc.frontends.torch.module import from_exported_or_module
 
-    return from_exported_or_module(model, inputs, shapes, name)
+    return from_exported_or_module(model, inputs, shapes)
 
 
 def backend(module: Any, example_inputs: Any, **options: Any) -> Callable[..., Any]:

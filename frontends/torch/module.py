@@ -26,29 +26,35 @@ def from_module(module: torch.nn.Module, inputs: Any, shapes: Any = None, name: 
     """Export a module with example inputs and import it. Weights are shared, not copied.
 
     inputs: a tensor, a tuple of tensors, or a dict by argument name.
-    shapes: {argument: (sizes...)}, a str or Symbol size is dynamic, None in place of a size keeps the example's.
+    shapes: {argument: (sizes...)}: a number, a symbol's name, a (lowest, highest) range, a Symbol, or None for the
+        example's size.
     """
     if inputs is None:
         raise InputError("a module needs example inputs", hint="effcc.compile(module, inputs=(x,))")
     args, kwargs = _arguments(inputs)
     shapes = dict(shapes or {})
-    names, ranges = _named(module, args, kwargs), {}
+    names = _named(module, args, kwargs)
     if unknown := set(shapes) - set(names):
         raise InputError(f"shapes names no argument {sorted(unknown)[0]!r}", hint=f"one of {', '.join(names)}")
     dims: dict[str, Any] = {}
-    dynamic = {n: _dynamic(n, v, shapes.get(n), dims, ranges) for n, v in names.items()} if shapes else None
+    dynamic = {n: _dynamic(n, v, shapes.get(n), dims) for n, v in names.items()} if shapes else None
     try:
         with torch.no_grad():
             program = torch.export.export(
                 module, args, kwargs, dynamic_shapes=_by_position(module, dynamic, args, kwargs)
             )
     except Exception as error:
-        first = next((line for line in str(error).splitlines() if line.strip()), "")
         raise UnsupportedError(
-            f"torch.export cannot trace {type(module).__name__}: {type(error).__name__}: {first}",
+            f"torch.export cannot trace {type(module).__name__}: {type(error).__name__}: {_reason(error)}",
             hint="see torch.export's documentation, or use torch.compile(module, backend='effcc')",
         ) from error
     return from_exported(program, _symbol_names(program, names, shapes), name or type(module).__name__)
+
+
+def _reason(error: Exception) -> str:
+    """One line of torch's message: the constraint that fails where it lists one, else the first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line[2:] for line in lines if line.startswith("- ")), lines[0] if lines else "")
 
 
 def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -74,29 +80,30 @@ def _named(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
     return out
 
 
-def _dynamic(name: str, value: Any, shape: Any, dims: dict[str, Any], ranges: dict[str, Any]) -> Any:
+def _dynamic(name: str, value: Any, shape: Any, dims: dict[str, Any]) -> Any:
     if shape is None or not isinstance(value, torch.Tensor):
         return None
     if len(shape) != value.dim():
         raise InputError(f"shapes gives {name} {len(shape)} axes, the example has {value.dim()}")
     out: dict[int, Any] = {}
     for axis, size in enumerate(shape):
-        symbol = (
-            size
-            if isinstance(size, Symbol)
-            else Symbol(size)
-            if isinstance(size, str)
-            else as_symbol(size)
-            if size is not None and not isinstance(size, int)
-            else None
-        )
+        symbol = _symbol(size, f"{name}_{axis}")
         if symbol is not None:
             if symbol.name not in dims:
-                dims[symbol.name] = torch.export.Dim(symbol.name, min=max(symbol.lo, 0) or None, max=symbol.hi)
+                dims[symbol.name] = torch.export.Dim(symbol.name, min=symbol.lo or None, max=symbol.hi)
             out[axis] = dims[symbol.name]
-        elif isinstance(size, int) and size != value.shape[axis]:
+        elif size is not None and size != value.shape[axis]:
             raise InputError(f"shapes says {size} for axis {axis} of {name}, the example has {value.shape[axis]}")
     return out or None
+
+
+def _symbol(size: Any, name: str) -> Symbol | None:
+    """What a user writes for a size as a symbol: its name, a (lowest, highest) range, a Symbol; None for a number."""
+    if isinstance(size, str):
+        return Symbol(size)
+    if isinstance(size, (tuple, list)):
+        return Symbol(name, int(size[0]), int(size[1]))
+    return None if size is None or isinstance(size, int) else as_symbol(size)
 
 
 def _by_position(
@@ -127,15 +134,9 @@ def _symbol_names(program: Any, arguments: dict[str, Any], shapes: dict[str, Any
         fake = fakes.get(name)
         if fake is None:
             continue
-        for size, d in zip(shape, fake.shape, strict=True):
+        for axis, (size, d) in enumerate(zip(shape, fake.shape, strict=True)):
             expr = getattr(getattr(d, "node", None), "expr", None)
-            label = (
-                size
-                if isinstance(size, str)
-                else getattr(as_symbol(size), "name", None)
-                if not isinstance(size, (int, type(None)))
-                else None
-            )
-            if expr is not None and expr.is_Symbol and label:
-                out[str(expr)] = label
+            symbol = _symbol(size, f"{name}_{axis}")
+            if expr is not None and expr.is_Symbol and symbol is not None:
+                out[str(expr)] = symbol.name
     return out

@@ -14,8 +14,8 @@ def trace(function: Any, *tensors: Any) -> Any:
     from torch._functorch.aot_autograd import aot_module_simplified
     from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-    from effcc.frontends.torch.dynamo import boxed
     from effcc.frontends.torch.decompositions import decompositions
+    from effcc.frontends.torch.dynamo import boxed
     from effcc.frontends.torch.fx import import_fx
 
     class Module(torch.nn.Module):
