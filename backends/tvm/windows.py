@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from effcc.backends.tvm.contractions import cpu_of, ramp
-from effcc.backends.tvm.emit import KernelBuilder, memory_dtype, register_dtype, round_to
+from effcc.backends.tvm.emit import KernelBuilder, lanes_of, memory_dtype, register_dtype, round_to, splat
 from effcc.backends.tvm.place import Place
-from effcc.backends.tvm.region import FlatPoint
+from effcc.backends.tvm.region import FlatPoint, constant
 from effcc.backends.tvm.templates import conv, depthwise
 from effcc.ir import Builder, Graph, Node, Value
 from effcc.ir.blob import Blob
@@ -149,8 +149,10 @@ class _Launch:
 
         def store(at: tuple[Tir, ...], value: Tir, lanes: int) -> None:
             index = self._axes(at, lanes)
-            if bias is not None:
+            if bias in places:
                 value = value + kernel.load(places[bias], index[-1:])
+            elif bias is not None:  # of one element: it is in the code
+                value = value + splat(constant(self.body.producer(bias).op), lanes_of(value))
             point = FlatPoint(kernel, self.body, places, strides, index, {self.out: round_to(value, self.out.dtype)})
             for v in dict.fromkeys(self.body.results):
                 kernel.store(places[v], index, point.value(v), strides[v])
