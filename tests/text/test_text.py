@@ -215,7 +215,8 @@ def test_damaged_text_gives_one_error_never_a_traceback(seed):
     text = str(Drawer(random.Random(seed).choice).random_graph(drawable_ops(), 4))
     for _ in range(5):
         at = rng.randrange(len(text))
-        text = text[:at] + rng.choice(("", "%", "f32", "}", "{", "(", "9", '"', "return", "\x00")) + text[at + rng.randint(0, 3):]
+        junk = rng.choice(("", "%", "f32", "}", "{", "(", "9", '"', "return", "\x00"))
+        text = text[:at] + junk + text[at + rng.randint(0, 3):]
     try:
         parse(text)
     except EffccError as error:
