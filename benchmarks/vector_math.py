@@ -1,6 +1,6 @@
 """The largest error of each float32 function over all 2^32 floats, in units in the last place, against float64.
 
-usage: python benchmarks/vector_math.py [function...]        (about two minutes a function)
+usage: python benchmarks/vector_math.py [step] [function...]     (minutes a function; with a step, every step-th float)
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ def errors(got: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(got) & np.isnan(wanted), 0, np.where(np.isnan(distance), np.inf, distance))
 
 
-def worst(name: str) -> tuple[float, float]:
-    """(largest error, where) over all floats."""
+def worst(name: str, step: int = 1) -> tuple[float, float]:
+    """(largest error, where) over every step-th float."""
     run = kernel(name, CHUNK)
     largest, where = 0.0, 0.0
     y = np.zeros(CHUNK, np.float32)
-    for start in range(0, 1 << 32, CHUNK):
-        x = np.arange(start, start + CHUNK, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    for start in range(0, 1 << 32, CHUNK * step):
+        x = np.arange(start, start + CHUNK * step, step, dtype=np.uint64).astype(np.uint32).view(np.float32)
         run([x, y])
         error = errors(y, exact(name, x))
         at = int(error.argmax())
@@ -67,8 +67,10 @@ def worst(name: str) -> tuple[float, float]:
 
 
 def main() -> None:
-    for name in sys.argv[1:] or FUNCTIONS:
-        largest, where = worst(name)
+    names = sys.argv[1:]
+    step = int(names.pop(0)) if names and names[0].isdigit() else 1
+    for name in names or FUNCTIONS:
+        largest, where = worst(name, step)
         print(f"{name:10} {largest:.3f} ulp at {where!r}", flush=True)
 
 

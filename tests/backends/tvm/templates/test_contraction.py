@@ -78,7 +78,7 @@ def test_deep_products_are_cut_along_k(panels: str) -> None:
 
 def test_rows_in_the_same_cache_sets_are_staged() -> None:
     a, b = random(40, 1024), random(1024, 48)
-    spec = Contraction(40, 48, 1024, CPU, a_strides=(1024, 1))
+    spec = Contraction(40, 48, 1024, CPU, a_strides=(1024, 1), blocking=Blocking(8, 1, 40, 3, None))
     assert spec.stages_rows
     check(run(spec, a, b), a, b)
 
