@@ -472,18 +472,16 @@ def _integer_power(name: str, a: Tir, b: Tir, lanes: int) -> Tir:
     """By squaring, wrapping; a negative exponent gives 0, or ±1 for a base of ±1."""
     bits = int(name.removeprefix("u").removeprefix("int"))
     zero, one = literal(name, 0, lanes), literal(name, 1, lanes)
-    result, base, exponent = one, bind(a), bind(b)
-    odd = bind(T.bitwise_and(exponent, one))
-    negative = None if name.startswith("u") else bind(exponent < zero)
+    a, b = emission.hold(a), emission.hold(b)
+    result, base, exponent = one, a, b
     for _ in range(min(bits, 32)):
-        result = bind(T.Select(ne(T.bitwise_and(exponent, one), zero), result * base, result))
-        base, exponent = bind(base * base), bind(T.shift_right(exponent, one))
-    if negative is None:
+        result = emission.hold(T.Select(ne(T.bitwise_and(exponent, one), zero), result * base, result))
+        base, exponent = emission.hold(base * base), emission.hold(T.shift_right(exponent, one))
+    if name.startswith("u"):
         return result
-    a = bind(a)
-    alternate = T.Select(ne(odd, zero), literal(name, -1, lanes), one)
+    alternate = T.Select(ne(T.bitwise_and(b, one), zero), literal(name, -1, lanes), one)
     small = T.Select(eq(a, one), one, T.Select(eq(a, literal(name, -1, lanes)), alternate, zero))
-    return T.Select(negative, small, result)
+    return T.Select(b < zero, small, result)
 
 
 def cast(x: Tir, source: DType, to: DType, lanes: int) -> Tir:

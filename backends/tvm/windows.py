@@ -105,14 +105,15 @@ class _Launch:
                 cpu=cpu_of(self.lowering.machine), multiplier=multiplier, pads_after=(*(0,) * (3 - n), *self.op.pads[n:]),  # type: ignore[arg-type]
                 count_pads=getattr(self.op, "count_include_pad", False), x=memory_dtype(self.x.dtype), sum=self.sum)
 
-        outline = spec(lambda d: d)
+        depth, height, _ = spatial(self.out.shape)
+        known = all(isinstance(d, int) for d in (self.x.shape[0], *spatial(self.out.shape), self.out.shape[-1]))
+        chunk = spec(lambda d: d).channel_chunk if known else self.out.shape[-1]
         weights = None
         if w is not None:
             rank = w.tensor.rank
             weights = self.weights(depthwise.pack, ("depthwise",), lambda b, v: b.transpose(
                 b.reshape(v, shape=(v.shape[0], *v.shape[2:])), perm=(*range(1, rank - 1), 0)))
-        depth, height, _ = spatial(self.out.shape)
-        chunks = ceildiv(self.out.shape[-1], outline.channel_chunk) if isinstance(outline.channel_chunk, int) and outline.channel_chunk else 1
+        chunks = ceildiv(self.out.shape[-1], chunk) if isinstance(chunk, int) and chunk else 1
         tiles = product((self.x.shape[0], depth, height, chunks))
 
         def emit(kernel: KernelBuilder, places: dict[Value, Place]) -> None:

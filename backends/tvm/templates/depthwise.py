@@ -84,9 +84,11 @@ class WindowFold:
     @cached_property
     def channel_chunk(self) -> Index:
         """Channels of a tile: all, or whole vectors of them where there are too few lines for the threads."""
-        lines = product((self.images, *self.output[:2]))
-        wanted = 4 * self.cpu.threads if self.cpu.threads > 1 else 1
-        if not isinstance(lines, int) or not isinstance(self.channels, int) or lines >= wanted:
+        counts = (self.images, *self.output[:2])
+        if not all(isinstance(n, int) for n in (*counts, self.channels)):
+            return self.channels
+        lines, wanted = product(counts), 4 * self.cpu.threads if self.cpu.threads > 1 else 1
+        if lines >= wanted:
             return self.channels
         vectors = -(-self.channels // self.lanes)
         parts = min(vectors, -(-wanted // max(1, lines)))

@@ -108,6 +108,12 @@ def bind(value: Expr) -> Expr:
     dtype, _, lanes = dtype_of(value).partition("x")
     if dtype == "bool" or (not lanes and "int" in dtype):
         return T.bind(value)
+    return hold(value)
+
+
+def hold(value: Expr) -> Expr:
+    """`value` by way of a small buffer, whatever it is: never substituted into what uses it."""
+    dtype, _, lanes = dtype_of(value).partition("x")
     buffer = T.alloc_buffer((int(lanes or 1),), dtype)
     place = at(T.int32(0), int(lanes or 1))
     T.buffer_store(buffer, value, [place])
