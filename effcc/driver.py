@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+import numpy as np
+
 from effcc.errors import EffccError, InputError, NeedsValue, UnsupportedError
 from effcc.ir.graph import Graph
 from effcc.pipeline import Context, Instrument, Pass, PassManager, Time, Verify, parse_pass, parse_pipeline
@@ -58,6 +60,7 @@ def compile(  # noqa: A001
     calibration: Any = None,
     tune: str = "default",
     *,
+    values: Mapping[str, Any] | None = None,
     threads: int | None = None,
     check: bool = False,
     progress: Callable[[str], None] | None = None,
@@ -69,6 +72,7 @@ def compile(  # noqa: A001
     shapes: {input name: sizes}; a size may be a number, a symbol's name, or a (lowest, highest) range.
     passes: a pipeline that replaces the target's default. quantize, sparsify, reduce_tokens, prune: a pass of that category
         (an instance, or text such as "tome:r=13") to insert into the default pipeline.
+    values: {input name: contents} to compile for, where a model's structure depends on them; calls with others are refused.
     threads: how many the program uses by default; all cores of the process if None.
     check: run every pass against the reference interpreter on random inputs.
     Raises EffccError: one line with what is wrong, where, and how to mend it.
@@ -90,7 +94,12 @@ def compile(  # noqa: A001
                                hint="give a path to a .onnx or .effir file, an onnx ModelProto, an nn.Module with inputs=, or a Graph")
     tell("import")
 
+    promised = {name: np.asarray(value) for name, value in (values or {}).items()}
+    if promised and not hasattr(frontend, "imported"):
+        raise UnsupportedError("values= is for models that take shapes or choices as inputs", hint="leave it out")
+
     def make(fixed: Mapping[str, Any], seen: Mapping[str, Any]) -> Unit:
+        fixed = {**promised, **fixed}
         wanted = {**(shapes or {}), **seen} or None
         if not hasattr(frontend, "imported"):
             return Unit(
@@ -99,6 +108,7 @@ def compile(  # noqa: A001
         source = frontend.imported(model, shapes=wanted, fixed=fixed or None)
         flat = all(port.kind == "tensor" for port in (*source.inputs, *source.outputs))
         program = compile_graph(source.graph, **options)
+        program.fixed = promised
         return Unit(program) if flat else Unit(program, source.inputs, source.outputs)
 
     try:

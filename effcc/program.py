@@ -31,12 +31,24 @@ class Program:
         self.input_names = tuple(v.name or f"input{k}" for k, v in enumerate(graph.inputs))
         self.output_names = tuple(v.name or f"output{k}" for k, v in enumerate(source.results))
         self.saved_facts: dict[str, Any] | None = None
+        self.fixed: Mapping[str, Any] = {}
+        """Contents of inputs that the program was compiled for: it refuses others."""
 
     def __call__(self, *inputs: Any, threads: int | None = None) -> tuple[Any, ...]:
         """Run once. Raises InputError where an input does not fit."""
         if len(inputs) == 1 and isinstance(inputs[0], Mapping):
             inputs = by_name(inputs[0], self.input_names)
+        if self.fixed:
+            self._check_fixed(inputs)
         return self.code(*inputs, threads=threads)
+
+    def _check_fixed(self, inputs: Sequence[Any]) -> None:
+        import numpy as np
+
+        for name, given in zip(self.input_names, inputs):
+            if name in self.fixed and not np.array_equal(np.asarray(given), self.fixed[name]):
+                message = f"the program was compiled for {np.asarray(self.fixed[name]).tolist()}"
+                raise InputError(message, where=f"input {name!r}", hint="compile the model for this value")
 
     @property
     def launches(self) -> Sequence[Any]:
@@ -62,6 +74,7 @@ class LoadedProgram(Program):
     def __init__(self, code: Any, facts: dict[str, Any], graph_text: str, path: str):
         self.code, self.saved_facts, self.graph_text, self.path = code, facts, graph_text, path
         self.target, self.context, self.times, self.seconds = facts["target"], None, None, {}
+        self.fixed = facts["fixed"]
         self.input_names = tuple(x["name"] for x in facts["inputs"])
         self.output_names = tuple(x["name"] for x in facts["outputs"])
 

@@ -38,6 +38,7 @@ def facts(program: Program, sizes: Mapping[str, int] | None = None) -> dict[str,
         "name": program.source.name,
         "target": program.target,
         "sizes": bound,
+        "fixed": {name: value.tolist() for name, value in program.fixed.items()},
         "inputs": [signature(v, name) for v, name in zip(program.source.inputs, program.input_names)],
         "outputs": [signature(v, name) for v, name in zip(program.source.results, program.output_names)],
         "ops": {"before": ops(program.source), "after": ops(program.graph)},
@@ -113,6 +114,7 @@ def render(found: Mapping[str, Any]) -> str:
     imported, compiled = found["ops"]["before"], found["ops"]["after"]
     lines = [f"@{found['name']} for {found['target']}: {imported} ops imported, {compiled} compiled"]
     lines += [f"  in   {x['name']}: {x['type']}" for x in found["inputs"]]
+    lines += [f"  for  {name} = {value}" for name, value in found["fixed"].items()]
     lines += [f"  out  {x['name']}: {x['type']}" for x in found["outputs"]]
     if found["passes"]:
         width = max(len(p["pass"]) for p in found["passes"])

@@ -7,7 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
-from effcc.cli.options import Inputs, Json, Pipeline, Runnable, Seed, Shapes, Sizes, Target, Threads, parse_shapes
+from effcc.cli.options import (
+    Inputs,
+    Json,
+    Pipeline,
+    Runnable,
+    Seed,
+    Shapes,
+    Sizes,
+    Target,
+    Threads,
+    Values,
+    parse_shapes,
+    parse_values,
+)
 
 
 def bench(
@@ -22,6 +35,7 @@ def bench(
     seed: Seed = 0,
     target: Target = "cpu",
     shape: Shapes = None,
+    value: Values = None,
     passes: Pipeline = None,
     threads: Threads = None,
     as_json: Json = False,
@@ -39,7 +53,9 @@ def bench(
         raise InputError("ONNX Runtime needs the .onnx model", where=model, hint="give that instead")
     threads = threads or available_cores()
     with progress(quiet=as_json) as tell:
-        program = program_of(model, parse_shapes(shape), threads, tell, target=target, passes=passes)
+        program = program_of(
+            model, parse_shapes(shape), threads, tell, target=target, passes=passes, values=parse_values(value)
+        )
         given = inputs_of(program, inputs, size, seed)
         arrays = by_name(given, program.input_names)
         engines: dict[str, Callable[[], Any]] = {"effcc": lambda: program(*arrays)}

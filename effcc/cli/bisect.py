@@ -6,7 +6,19 @@ from typing import Any
 
 import typer
 
-from effcc.cli.options import Inputs, Json, Model, Pipeline, Seed, Shapes, Sizes, Target, parse_shapes
+from effcc.cli.options import (
+    Inputs,
+    Json,
+    Model,
+    Pipeline,
+    Seed,
+    Shapes,
+    Sizes,
+    Target,
+    Values,
+    parse_shapes,
+    parse_values,
+)
 
 
 def bisect(
@@ -17,6 +29,7 @@ def bisect(
     seed: Seed = 0,
     target: Target = "cpu",
     shape: Shapes = None,
+    value: Values = None,
     as_json: Json = False,
 ) -> None:
     """Find the pass and the rewrite that break a model. Exit status 1 if there is one.
@@ -34,7 +47,7 @@ def bisect(
 
     with progress(quiet=as_json) as tell:
         tell("importing")
-        graph = graph_of(model, parse_shapes(shape))
+        graph = graph_of(model, parse_shapes(shape), parse_values(value))
         names = [v.name or f"input{k}" for k, v in enumerate(graph.inputs)]
         given = read_inputs(inputs, names) if inputs else random_inputs(graph, names, parse_sizes(size), seed)
         arrays = tensors(by_name(given, names))

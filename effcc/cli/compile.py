@@ -19,7 +19,9 @@ from effcc.cli.options import (
     Sparsify,
     Target,
     Threads,
+    Values,
     parse_shapes,
+    parse_values,
 )
 
 
@@ -31,6 +33,7 @@ def compile(
     ] = None,
     target: Target = "cpu",
     shape: Shapes = None,
+    value: Values = None,
     passes: Pipeline = None,
     quantize: Quantize = None,
     sparsify: Sparsify = None,
@@ -63,6 +66,7 @@ def compile(
             tell,
             target=target,
             passes=passes,
+            values=parse_values(value),
             quantize=quantize,
             sparsify=sparsify,
             reduce_tokens=reduce_tokens,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from effcc.cli.options import Json, Model, Pipeline, Shapes, Target, parse_shapes
+from effcc.cli.options import Json, Model, Pipeline, Shapes, Target, Values, parse_shapes, parse_values
 
 
 def explain(
@@ -20,6 +20,7 @@ def explain(
     passes: Pipeline = None,
     target: Target = "cpu",
     shape: Shapes = None,
+    value: Values = None,
     as_json: Json = False,
 ) -> None:
     """Run the passes and tell which rules fired where, and which were refused, and why."""
@@ -30,7 +31,7 @@ def explain(
 
     with progress(quiet=as_json) as tell:
         tell("importing")
-        graph = graph_of(model, parse_shapes(shape))
+        graph = graph_of(model, parse_shapes(shape), parse_values(value))
         backend = backend_of(target)
         pipeline = pipeline_of(backend, passes, {})
         context = Context(machine=backend.machine, progress=tell)

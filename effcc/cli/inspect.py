@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from effcc.cli.options import Json, Pipeline, Runnable, Shapes, Sizes, Target, parse_shapes
+from effcc.cli.options import Json, Pipeline, Runnable, Shapes, Sizes, Target, Values, parse_shapes, parse_values
 
 
 def inspect(
@@ -20,6 +20,7 @@ def inspect(
     size: Sizes = None,
     target: Target = "cpu",
     shape: Shapes = None,
+    value: Values = None,
     passes: Pipeline = None,
     as_json: Json = False,
 ) -> None:
@@ -32,7 +33,9 @@ def inspect(
     from effcc.report import size as bytes_
 
     with progress(quiet=as_json) as tell:
-        program = program_of(model, parse_shapes(shape), None, tell, target=target, passes=passes)
+        program = program_of(
+            model, parse_shapes(shape), None, tell, target=target, passes=passes, values=parse_values(value)
+        )
         found = facts(program, parse_sizes(size))
         if html is not None:
             tell("writing the page")

@@ -30,7 +30,7 @@ def check_path(model: Path) -> None:
         )
 
 
-def graph_of(model: Path, shapes: Mapping[str, Any] | None = None) -> Graph:
+def graph_of(model: Path, shapes: Mapping[str, Any] | None = None, values: Mapping[str, Any] | None = None) -> Graph:
     """The graph of a model, as imported (of an artifact: as compiled)."""
     check_path(model)
     if model.suffix == ".effcc":
@@ -38,7 +38,7 @@ def graph_of(model: Path, shapes: Mapping[str, Any] | None = None) -> Graph:
 
         return load(model).graph
     frontend = import_module("effcc.frontends").find(str(model))
-    return frontend.load(str(model), shapes=shapes)
+    return frontend.load(str(model), shapes=shapes, fixed=values or None)
 
 
 def program_of(
@@ -64,12 +64,19 @@ def program_of(
     tell("compiling")
     program = compile(str(model), shapes=shapes, threads=threads, progress=tell, **options)
     if not isinstance(program, Program):
-        raise UnsupportedError(
-            "its shapes depend on the contents of inputs, so it is not one program",
-            where=model,
-            hint="call effcc.compile in Python, which specialises on them",
-        )
+        raise many_programs(model, program)
     return program
+
+
+def many_programs(model: Path, program: Any) -> UnsupportedError:
+    """The refusal of a model whose structure depends on the shapes or contents of inputs that are not fixed."""
+    if program.values:
+        message = f"its structure depends on the contents of {', '.join(program.values)}, so it is many programs"
+        values = " ".join(f"--value {name}=..." for name in program.values)
+        return UnsupportedError(message, where=model, hint=f"fix them by {values}")
+    shapes = " ".join(f"--shape {name}=..." for name in program.shapes) or "--shape"
+    message = f"its structure depends on the shape of {', '.join(program.shapes) or 'its inputs'}"
+    return UnsupportedError(message, where=model, hint=f"fix it by {shapes}")
 
 
 def parse_sizes(texts: Sequence[str] | None) -> dict[str, int]:
@@ -162,7 +169,17 @@ def inputs_of(
         if sizes:
             raise InputError("sizes are those of the given inputs", where="--size", hint="leave it out")
         return read_inputs(files, program.input_names)
-    return random_inputs(graph or program.graph, program.input_names, parse_sizes(sizes), seed)
+    arrays = random_inputs(graph or program.graph, program.input_names, parse_sizes(sizes), seed)
+    return {
+        name: array if name not in program.fixed else _filled(array, program.fixed[name])
+        for name, array in arrays.items()
+    }
+
+
+def _filled(array: np.ndarray, value: Any) -> np.ndarray:
+    """The contents that a program was compiled for, as the input's dtype and shape."""
+    array[...] = value
+    return array
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from effcc.cli.options import Pipeline, Shapes, Target, parse_shapes
+from effcc.cli.options import Pipeline, Shapes, Target, Values, parse_shapes, parse_values
 
 
 def opt(
@@ -17,6 +17,7 @@ def opt(
     passes: Pipeline = None,
     target: Target = "cpu",
     shape: Shapes = None,
+    value: Values = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the text here.", show_default=False)
     ] = None,
@@ -42,7 +43,7 @@ def opt(
     from effcc.text import parse, print_graph
 
     pipeline = parse_pipeline(passes or "")
-    graph = parse(sys.stdin.read()) if str(model) == "-" else graph_of(model, parse_shapes(shape))
+    graph = parse(sys.stdin.read()) if str(model) == "-" else graph_of(model, parse_shapes(shape), parse_values(value))
     instruments = []
     if verify_each:
         verify(graph)

@@ -24,6 +24,15 @@ Shapes = Annotated[
         help="An input's shape: x=1x3x224x224, or with sizes that vary: x=Nx3x224x224,N=1..64. Repeatable.",
     ),
 ]
+Values = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--value",
+        metavar="NAME=NUMBERS",
+        show_default=False,
+        help="Contents of an input to compile for: sr=16000, sizes=1,3. The program refuses others. Repeatable.",
+    ),
+]
 Pipeline = Annotated[
     str | None,
     typer.Option(
@@ -112,3 +121,22 @@ def parse_shapes(texts: list[str] | None) -> dict[str, tuple[Any, ...]] | None:
         return int(text) if text.isdigit() else Symbol(text, *ranges.get(text, (1, None)))
 
     return {name: tuple(map(size, listed)) for name, listed in sizes.items()}
+
+
+def parse_values(texts: list[str] | None) -> dict[str, Any] | None:
+    """{input: number, or list of numbers} of --value options.
+
+    >>> parse_values(["sr=16000", "scales=1.0,2.0", "axes=1,"])
+    {'sr': 16000, 'scales': [1.0, 2.0], 'axes': [1]}
+    """
+    values: dict[str, Any] = {}
+    for text in texts or ():
+        name, _, listed = text.rpartition("=")
+        try:
+            numbers = [float(n) if "." in n or "e" in n else int(n) for n in listed.split(",") if n.strip()]
+        except ValueError:
+            numbers = []
+        if not name or not numbers:
+            raise InputError(f"cannot read {text!r}", where="--value", hint="write NAME=16000 or NAME=1,3")
+        values[name] = numbers if "," in listed else numbers[0]
+    return values or None

@@ -8,7 +8,20 @@ from typing import Annotated
 
 import typer
 
-from effcc.cli.options import Inputs, Json, Pipeline, Runnable, Seed, Shapes, Sizes, Target, Threads, parse_shapes
+from effcc.cli.options import (
+    Inputs,
+    Json,
+    Pipeline,
+    Runnable,
+    Seed,
+    Shapes,
+    Sizes,
+    Target,
+    Threads,
+    Values,
+    parse_shapes,
+    parse_values,
+)
 
 
 def run(
@@ -22,6 +35,7 @@ def run(
     seed: Seed = 0,
     target: Target = "cpu",
     shape: Shapes = None,
+    value: Values = None,
     passes: Pipeline = None,
     threads: Threads = None,
     as_json: Json = False,
@@ -34,7 +48,9 @@ def run(
     if bool(inputs) == random:
         raise InputError("where do the inputs come from?", hint="give --input FILE.npz, or --random")
     with progress(quiet=as_json) as tell:
-        program = program_of(model, parse_shapes(shape), threads, tell, target=target, passes=passes)
+        program = program_of(
+            model, parse_shapes(shape), threads, tell, target=target, passes=passes, values=parse_values(value)
+        )
         given = inputs_of(program, inputs, size, seed)
         tell("running")
         start = time.perf_counter()

@@ -7,7 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from effcc.cli.options import Inputs, Json, Pipeline, Runnable, Seed, Shapes, Sizes, Target, parse_shapes
+from effcc.cli.options import (
+    Inputs,
+    Json,
+    Pipeline,
+    Runnable,
+    Seed,
+    Shapes,
+    Sizes,
+    Target,
+    Values,
+    parse_shapes,
+    parse_values,
+)
 
 
 def verify(
@@ -24,6 +36,7 @@ def verify(
     seed: Seed = 0,
     target: Target = "cpu",
     shape: Shapes = None,
+    value: Values = None,
     passes: Pipeline = None,
     as_json: Json = False,
 ) -> None:
@@ -56,9 +69,9 @@ def verify(
     origin = source or model
     shapes = parse_shapes(shape)
     with progress(quiet=as_json) as tell:
-        options = {} if saved else {"target": target, "passes": passes}
+        options = {} if saved else {"target": target, "passes": passes, "values": parse_values(value)}
         program = program_of(model, None if saved else shapes, None, tell, **options)
-        graph = graph_of(origin, shapes)
+        graph = graph_of(origin, shapes, program.fixed)
         given = inputs_of(program, inputs, size, seed, graph)
         arrays = by_name(given, program.input_names)
         reference = None

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from effcc.ir.location import UNKNOWN, FusedLoc, Loc, PassLoc
+
 if TYPE_CHECKING:
     from effcc.ir.graph import Graph, Node, Value
     from effcc.program import Program
@@ -53,12 +55,12 @@ def draw(graph: Graph, sizes: Mapping[str, int]) -> dict[str, Any]:
     maker: dict[Value, int] = {}
     constants: dict[Value, str] = {}
 
-    def add(kind: str, label: str, loc: str, reads: list[int], **more: Any) -> int:
-        nodes.append({"kind": kind, "label": label, "path": path_of(loc), "at": loc, "reads": reads, **more})
+    def add(kind: str, label: str, loc: Loc, reads: list[int], **more: Any) -> int:
+        nodes.append({"kind": kind, "label": label, "path": path_of(loc), "at": str(loc), "reads": reads, **more})
         return len(nodes) - 1
 
     for value in graph.inputs:
-        maker[value] = add("input", value.name or "input", "", [], results=[str(value.type)])
+        maker[value] = add("input", value.name or "input", UNKNOWN, [], results=[str(value.type)])
     for node in graph.nodes:
         results = [str(v.type) for v in node.results]
         if node.op.name == "const":
@@ -70,7 +72,7 @@ def draw(graph: Graph, sizes: Mapping[str, int]) -> dict[str, Any]:
         number = add(
             _kind(node),
             " + ".join(inner) if inner else node.op.name,
-            str(node.loc),
+            node.loc,
             reads,
             results=results,
             constants=[constants[v] for v in node.operands if v in constants],
@@ -80,7 +82,7 @@ def draw(graph: Graph, sizes: Mapping[str, int]) -> dict[str, Any]:
         maker.update(dict.fromkeys(node.results, number))
     for k, value in enumerate(graph.results):
         if value in maker:
-            add("output", value.name or f"output{k}", "", [maker[value]], results=[str(value.type)])
+            add("output", value.name or f"output{k}", UNKNOWN, [maker[value]], results=[str(value.type)])
     return {"name": graph.name, "nodes": nodes}
 
 
@@ -92,20 +94,18 @@ def _kind(node: Node) -> str:
     return next((f for f in HEAVIEST_FIRST if f in families), node.op.family)
 
 
-def path_of(loc: str) -> list[str]:
-    """The modules that a location lies in.
+def path_of(loc: Loc) -> list[str]:
+    """The modules that a location lies in: of "/blocks.0/attn/MatMul" in ONNX, or of "blocks.0.attn" in torch.
 
-    >>> path_of("vit.onnx:/blocks.0/attn/MatMul")
-    ['blocks.0', 'attn']
-    >>> path_of("encoder.3.attn")
-    ['encoder', '3']
+    >>> path_of(Loc("vit.onnx", "/blocks.0/attn/MatMul")), path_of(Loc("vit.py:42", "blocks.0.attn"))
+    (['blocks.0', 'attn'], ['blocks', '0', 'attn'])
     """
-    first = loc.split(" + ")[0]
-    name = first.rpartition(":")[2] if ":" in first else first
-    while name.endswith(")") and "(" in name:  # pass(loc)
-        name = name[name.index("(") + 1 : -1]
-    parts = name.strip("/").split("/") if "/" in name else name.split(".")
-    return [part for part in parts[:-1] if part]
+    while isinstance(loc, FusedLoc | PassLoc):
+        loc = loc.locs[0] if isinstance(loc, FusedLoc) else loc.origin
+    if "/" in loc.name:
+        return [part for part in loc.name.split("/")[:-1] if part]
+    torch = not loc.source or ".py:" in loc.source
+    return [part for part in loc.name.split(".") if part] if torch else []
 
 
 def _attributes(op: Any) -> str:

@@ -197,3 +197,40 @@ def test_a_full_disk_leaves_nothing_behind(net, tmp_path):
 def test_a_process_ends_with_status_2_and_no_traceback(in_a_process, tmp_path):
     done = in_a_process("compile", tmp_path / "nope.onnx")
     assert "no such file" in done.refused() and done.out == ""
+
+
+# -- models whose structure depends on contents ------------------------------------------------------------------------
+@pytest.fixture
+def reshaper(tmp_path):
+    """reshape(x: f32[6], sizes: i64[2])"""
+    import onnx
+    from onnx import TensorProto, helper
+
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [6]),
+        helper.make_tensor_value_info("sizes", TensorProto.INT64, [2]),
+    ]
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["a", "b"])
+    graph = helper.make_graph([helper.make_node("Reshape", ["x", "sizes"], ["y"])], "g", inputs, [output])
+    path = tmp_path / "reshape.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), path)
+    return path
+
+
+def test_contents_to_compile_for(effcc, reshaper, tmp_path):
+    assert "--value sizes=..." in effcc("compile", reshaper).refused()
+    out = tmp_path / "r.effcc"
+    assert effcc("compile", reshaper, "--value", "sizes=2,3", "-o", out).status == 0
+    assert effcc("run", out, "--random", "--json").json["outputs"]["y"]["shape"] == [2, 3]
+    assert effcc("verify", out, "--source", reshaper).status == 0
+    x = np.zeros(6, "f4")
+    assert package.load(out)(x, np.array([2, 3]))[0].shape == (2, 3)
+    np.savez(tmp_path / "other.npz", x=x, sizes=np.array([3, 2]))
+    assert "compiled for [2, 3]" in effcc("run", out, "-i", tmp_path / "other.npz").refused()
+
+
+def test_wrong_contents(effcc, reshaper, net):
+    effcc("compile", reshaper, "--value", "sizes=4,4").refused()
+    assert "'nope'" in effcc("compile", reshaper, "--value", "nope=4,4").refused()
+    assert "NAME=16000" in effcc("compile", reshaper, "--value", "sizes=two").refused()
+    effcc("compile", net, "--value", "x=1").refused()

@@ -37,15 +37,22 @@ def test_an_artifact_of_another_model_differs(effcc, artifact, net, tmp_path):
     assert "not compiled from this model" in done.out
 
 
-def test_a_miscompiled_op_is_named(effcc, net, monkeypatch):
-    """Generated code in which every tanh is wrong."""
-    from effcc.ops.elementwise import Tanh
+def test_a_miscompiled_op_is_named(effcc, tmp_path, monkeypatch):
+    """Generated code in which every asinh is wrong."""
+    from effcc.ops.elementwise import Asinh
 
-    formula = Tanh.scalar
-    monkeypatch.setattr(Tanh, "scalar", lambda self, x: formula(self, x) * 1.001)
-    done = effcc("verify", net)
+    model = tmp_path / "m.effir"
+    model.write_text("""graph @m(%x: f32[7,13]) -> f32[7,13] {
+      %0: f32[7,13] = sigmoid(%x)  loc("m.onnx":"/first")
+      %1: f32[7,13] = asinh(%0)  loc("m.onnx":"/second")
+      %2: f32[7,13] = neg(%1)  loc("m.onnx":"/third")
+      return %2
+    }""")
+    formula = Asinh.scalar
+    monkeypatch.setattr(Asinh, "scalar", lambda self, x: formula(self, x) * 1.001)
+    done = effcc("verify", model)
     assert done.status == 1 and "DIFFERS" in done.out
-    assert "first diverging op:" in done.out and "tanh" in done.out and "net.onnx:/layer.1/Tanh" in done.out
+    assert "first diverging op:" in done.out and "asinh" in done.out and "m.onnx:/second" in done.out
     assert "the passes are right, the generated code is not" in done.out
 
 

@@ -5,7 +5,7 @@ import pytest
 
 import effcc
 from effcc.inspect import draw, page, path_of
-from effcc.ir import Builder, Loc, Symbol, Tensor, f32
+from effcc.ir import Builder, Loc, PassLoc, Symbol, Tensor, f32, merge
 from effcc.report import facts
 
 
@@ -46,7 +46,8 @@ def test_the_page_holds_the_facts_and_cannot_be_broken_out_of(program):
 
 
 def test_paths_of_places():
-    assert path_of("m.onnx:/a/b/MatMul") == ["a", "b"]
-    assert path_of("m.onnx:/a/b/MatMul + m.onnx:/c/Add") == ["a", "b"]
-    assert path_of("fold(m.onnx:/a/MatMul)") == ["a"]
-    assert path_of("") == [] and path_of("m.onnx:node_add_3") == []
+    product, add = Loc("m.onnx", "/a/b/MatMul"), Loc("m.onnx", "/c/Add")
+    assert path_of(product) == ["a", "b"] and path_of(merge((product, add))) == ["a", "b"]
+    assert path_of(PassLoc(name="fold", origin=add)) == ["c"]
+    assert path_of(Loc("model.py:3", "encoder.0")) == ["encoder", "0"]
+    assert path_of(Loc()) == [] and path_of(Loc("m.onnx", "p2o.Add.3")) == []
