@@ -135,7 +135,7 @@ def main() -> None:
     for name, entry in results.items():
         cells = [entry.get(column, "") for column in columns]
         table.add_row(name, *("failed" if c is None else c if c == "" else f"{c:.2f}" for c in cells))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps({"machine": peak.machine(), "seconds": results}, indent=1) + "\n")
 

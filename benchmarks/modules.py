@@ -7,6 +7,8 @@ statistics of a forward pass.
 
 from __future__ import annotations
 
+import logging
+import warnings
 from pathlib import Path
 
 import torch
@@ -73,6 +75,8 @@ def example(model: Model) -> tuple[Tensor, ...]:
 
 def export(model: Model, path: Path) -> None:
     """Write the ONNX file beside its place, then rename it: a stopped export leaves no half a model."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # torchvision's ops are not missed here
+    warnings.filterwarnings("ignore", category=FutureWarning)
     unfinished = path.with_name(path.name + ".unfinished")
     torch.onnx.export(
         build(model),
