@@ -28,6 +28,7 @@ def bench(
     against: Annotated[
         str | None, typer.Option(help="Another engine to take turns with: onnxruntime.", show_default=False)
     ] = None,
+    source: Source = None,
     kernels: Annotated[bool, typer.Option("--kernels", help="Also the time of each launch.")] = False,
     rounds: Annotated[int, typer.Option(min=1, help="Timed runs of each engine.")] = 50,
     inputs: Inputs = None,
@@ -49,8 +50,9 @@ def bench(
 
     if against not in (None, "onnxruntime"):
         raise InputError(f"there is no engine {against!r}", hint="onnxruntime is the one that bench knows")
-    if against and model.suffix != ".onnx":
-        raise InputError("ONNX Runtime needs the .onnx model", where=model, hint="give that instead")
+    origin = source or model
+    if against and origin.suffix != ".onnx":
+        raise InputError("ONNX Runtime needs the .onnx model", where=model, hint="give it by --source, or instead")
     threads = threads or available_cores()
     with progress(quiet=as_json) as tell:
         program = program_of(
@@ -62,7 +64,7 @@ def bench(
         if against:
             from effcc.verification import onnxruntime
 
-            session = onnxruntime(model, program.input_names, threads)
+            session = onnxruntime(origin, program.input_names, threads)
             engines["onnxruntime"] = lambda: session(arrays)
         tell("timing")
         times = turns(list(engines.values()), rounds)

@@ -14,6 +14,10 @@ Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model (.onnx, or
 Runnable = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A compiled .effcc, or a model to compile first.", show_default=False)
 ]
+Source = Annotated[
+    Path | None,
+    typer.Option(metavar="MODEL", help="The model that an artifact was compiled from.", show_default=False),
+]
 Target = Annotated[str, typer.Option(help="What to compile for, as cpu or cpu{mcpu=skylake-avx512,threads=2}.")]
 Shapes = Annotated[
     list[str] | None,

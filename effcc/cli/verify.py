@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -24,10 +23,7 @@ from effcc.cli.options import (
 
 def verify(
     model: Runnable,
-    source: Annotated[
-        Path | None,
-        typer.Option(metavar="MODEL", help="The model that an artifact was compiled from.", show_default=False),
-    ] = None,
+    source: Source = None,
     against: Annotated[
         str, typer.Option(help="The reference: onnxruntime, torch (the interpreter), or auto.")
     ] = "auto",

@@ -18,6 +18,13 @@ def test_against_onnx_runtime(effcc, digits):
     assert set(found["milliseconds"]) == {"effcc", "onnxruntime"}
 
 
+def test_an_artifact_against_onnx_runtime(effcc, digits, tmp_path):
+    out = tmp_path / "d.effcc"
+    assert effcc("compile", digits, "-o", out).status == 0
+    shown = effcc("bench", out, "--source", digits, "--rounds", 2, "--against", "onnxruntime").out
+    assert "of the time of onnxruntime" in shown
+
+
 def test_wrong_options(effcc, net):
     assert "onnxruntime" in effcc("bench", net, "--against", "nothing").refused()
     assert ".onnx" in effcc("bench", net, "--against", "onnxruntime").refused()
