@@ -15,6 +15,7 @@ from effcc.cli.options import (
     Seed,
     Shapes,
     Sizes,
+    Source,
     Target,
     Threads,
     Values,

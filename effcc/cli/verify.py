@@ -14,6 +14,7 @@ from effcc.cli.options import (
     Seed,
     Shapes,
     Sizes,
+    Source,
     Target,
     Values,
     parse_shapes,
