@@ -13,12 +13,15 @@ A tile is row_chunk rows x panel_chunk panels of one batch element, rows fastest
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import gcd
 from typing import Any
 
 import numpy as np
 
+from effcc.backends.tvm.templates import byte_dots
 from effcc.backends.tvm.templates.blocking import Blocking, choose_blocking
+from effcc.backends.tvm.templates.byte_dots import ByteDots
 from effcc.backends.tvm.templates.emission import (
     BYTES,
     Cpu,
@@ -44,7 +47,7 @@ from effcc.backends.tvm.templates.emission import (
     transpose,
     unravel,
 )
-from effcc.backends.tvm.templates.micro_kernel import Steps, SumBlock, by_row_blocks, hand_over, multiply
+from effcc.backends.tvm.templates.micro_kernel import Arithmetic, Steps, SumBlock, by_row_blocks, hand_over, multiply
 from effcc.ir.lazy import T
 
 L1_WAYS = 8
@@ -83,8 +86,18 @@ class Contraction:
         assert self.panels in ("packed", "staged", "direct")
         assert self.panels != "packed" or is_static(self.n, self.k), "only constants are packed ahead"
         if self.blocking is None:
-            chosen = choose_blocking(self.m, self.n, self.k, self.batch, self.cpu, self.sum)
+            chosen = choose_blocking(self.m, self.n, self.steps, self.batch, self.cpu, self.sum)
             object.__setattr__(self, "blocking", chosen)
+
+    @cached_property
+    def by_bytes(self) -> bool:
+        """Whether four products of bytes are added by one instruction (templates/byte_dots.py)."""
+        return self.panels == "packed" and byte_dots.applies(self.cpu, self.a, self.b, self.sum)
+
+    @property
+    def steps(self) -> Index:
+        """Iterations over k."""
+        return ceil_divide(self.k, byte_dots.GROUP) if self.by_bytes else self.k
 
     @property
     def lanes(self) -> int:
@@ -109,7 +122,7 @@ class Contraction:
 
     @property
     def depth_chunks(self) -> Index:
-        return 1 if self.blocking.depth is None else ceil_divide(self.k, self.blocking.depth)
+        return 1 if self.blocking.depth is None else ceil_divide(self.steps, self.blocking.depth)
 
     @property
     def panel_depth(self) -> int:
@@ -119,7 +132,7 @@ class Contraction:
     @property
     def stages_rows(self) -> bool:
         """A tile's rows of A are copied to scratch: to run a prologue once, or because they share cache sets."""
-        if self.prologue:
+        if self.prologue or self.by_bytes:
             return True
         stride, step = self.a_strides[-2:]
         if not is_static(stride, step, self.k) or step != 1 or stride == 0:
@@ -134,7 +147,7 @@ class Contraction:
     @property
     def row_stride(self) -> int:
         """Elements between staged rows: an odd number of 64-byte lines, so that they spread over the cache's sets."""
-        depth = self.k if isinstance(self.k, int) else self.panel_depth
+        depth = self.steps if isinstance(self.steps, int) else self.panel_depth
         line = 64 // BYTES[self.sum]
         return (-(-depth // line) | 1) * line
 
@@ -167,14 +180,18 @@ def scratch_bytes(spec: Contraction) -> int:
     return _scratch(spec)[3] * BYTES[spec.sum]
 
 
-def packed_shape(spec: Contraction) -> tuple[int, int, int]:
-    """(panels, K, NR) of one packed matrix."""
-    assert isinstance(spec.k, int) and isinstance(spec.panel_count, int)
-    return spec.panel_count, spec.k, spec.width
+def packed_shape(spec: Contraction) -> tuple[int, ...]:
+    """(panels, K, NR) of one packed matrix; (panels, 1 + K / 4, NR, 4) for byte_dots."""
+    assert isinstance(spec.steps, int) and isinstance(spec.panel_count, int)
+    if spec.by_bytes:
+        return spec.panel_count, 1 + spec.steps, spec.width, byte_dots.GROUP
+    return spec.panel_count, spec.steps, spec.width
 
 
 def pack(spec: Contraction, matrix: np.ndarray) -> np.ndarray:
-    """[..., K, N] -> [..., panels, K, NR], the ragged last panel filled with zeros."""
+    """[..., K, N] -> [..., *packed_shape], the ragged last panel filled with zeros."""
+    if spec.by_bytes:
+        return byte_dots.pack(matrix, spec.width, spec.a == "int8")
     panels, depth, width = packed_shape(spec)
     *batch, _, columns = matrix.shape
     padded = np.zeros((*batch, depth, panels * width), matrix.dtype)
@@ -219,6 +236,7 @@ class _Tile:
         self.spec, self.epilogue, self.a, self.b, self.read_a, self.read_b = spec, epilogue, a, b, read_a, read_b
         self.scratch = flat(scratch, spec.sum)
         self.sums = SumBlock(self.scratch, spec.sum, spec.lanes, spec.blocking.vectors)
+        self.arithmetic = ByteDots(spec.lanes) if spec.by_bytes else Arithmetic(spec.sum, spec.lanes)
         sums, panel, _, _ = _scratch(spec)
         self.panel_base, self.rows_base = sums, sums + panel
         self.blocked = spec.blocking.depth is not None
@@ -243,17 +261,20 @@ class _Tile:
             self.column = bind(panel * spec.width)
             self.column_count = bind(minimum(index(spec.n) - self.column, spec.width))
             if not self.blocked:
-                self.multiply_depth(T.int64(0), spec.k)
+                self.multiply_depth(T.int64(0), spec.steps)
             else:
                 self.multiply_by_blocks(blocking.depth)
 
     def multiply_by_blocks(self, depth: int) -> None:
         """k block by k block, the sums of all the tile's rows waiting in scratch."""
         spec = self.spec
-        self.sums.clear(self.row_count)
+        if spec.by_bytes:
+            self.sums.begin(self.row_count, self.arithmetic, self.b, bind(self.packed_panel()))
+        else:
+            self.sums.clear(self.row_count)
         with T.serial(T.int64(0), index(spec.depth_chunks)) as chunk:
             start = bind(chunk * depth)
-            extent = bind(minimum(index(spec.k) - start, depth))
+            extent = bind(minimum(index(spec.steps) - start, depth))
             if spec.stages_rows and not isinstance(spec.k, int):
                 self.stage_rows(start, extent)
             self.multiply_depth(start, extent)
@@ -263,8 +284,8 @@ class _Tile:
         """All the tile's rows by the current panel, over k in [start, start + extent)."""
         spec = self.spec
         if spec.panels == "packed":
-            depth, width = spec.k, spec.width
-            self.rows_by_panel(start, extent, self.b, self.b_base + self.panel * (depth * width) + start * width, width)
+            step = spec.width * self.arithmetic.unit
+            self.rows_by_panel(start, extent, self.b, self.packed_panel() + start * step, step)
             return
         if spec.panels == "direct":
             in_place = self.b_base + start * index(spec.b_strides[-2]) + self.column
@@ -280,6 +301,12 @@ class _Tile:
         self.stage_panel(start, extent)
         self.rows_by_panel(start, extent, self.scratch, T.int64(self.panel_base), spec.width)
 
+    def packed_panel(self) -> Expr:
+        """Where the first step of the current packed panel lies."""
+        _, *panel = packed_shape(self.spec)
+        initial = self.spec.width * byte_dots.GROUP if self.spec.by_bytes else 0
+        return self.b_base + self.panel * product(panel) + initial
+
     def rows_by_panel(self, start: Expr, extent: Index, panel: Any, base: Expr, step: Index) -> None:
         """The tile's row blocks in turn; when k is not cut, each is finished at once."""
         spec, blocked = self.spec, self.blocked
@@ -288,7 +315,8 @@ class _Tile:
 
         def kernel(block: Expr, offset: Expr, count: int) -> None:
             source, offsets = self.row_offsets(block + offset, count, start)
-            multiply(self.sums, block + offset if blocked else offset, source, offsets, panel, base, steps, blocked)
+            row = block + offset if blocked else offset
+            multiply(self.sums, row, source, offsets, panel, base, steps, blocked, self.arithmetic)
 
         def after(block: Expr, left: Expr) -> None:
             if not blocked:
@@ -372,11 +400,16 @@ class _Tile:
             line = bind(self.rows_base + row * spec.row_stride)
             at_row = bind(self.row + row)
 
-            def put(position: Expr, count: int) -> None:
+            def read(position: Expr, count: int) -> Expr:
                 if self.read_a is not None:
-                    value = self.read_a((*self.batch, at_row, position), count)
-                else:
-                    value = load(self.a, self.a_base + at_row * index(spec.a_strides[-2]) + position, count)
-                store(self.scratch, cast(value, spec.sum, count), line + (position - start), count)
+                    return self.read_a((*self.batch, at_row, position), count)
+                place = self.a_base + dot((at_row, position), spec.a_strides[-2:])
+                return load(self.a, place, count, spec.a_strides[-1])
 
-            for_lanes(start, extent, spec.lanes, put)
+            def put(position: Expr, count: int) -> None:
+                store(self.scratch, cast(read(position, count), spec.sum, count), line + (position - start), count)
+
+            if spec.by_bytes:
+                byte_dots.stage(self.scratch, line, spec.k, spec.a, spec.lanes, read)
+            else:
+                for_lanes(start, extent, spec.lanes, put)

@@ -42,6 +42,7 @@ class Cpu:
     l1_bytes: int = 32 << 10
     l2_bytes: int = 1 << 20
     threads: int = 1
+    byte_dots: bool = False  # vpdpbusd on whole vectors
 
     def lanes(self, dtype: str) -> int:
         return max(1, self.vector_bits // (8 * BYTES[dtype]))

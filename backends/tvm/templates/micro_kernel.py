@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from effcc.backends.tvm.templates.byte_dots import ByteDots
 from effcc.backends.tvm.templates.emission import (
     Accumulators,
     Epilogue,
@@ -54,6 +55,37 @@ class SumBlock:
         with T.serial(T.int64(0), index(rows) * self.vectors) as vector:
             store(self.buffer, constant(0, self.dtype, self.lanes), self.base + vector * self.lanes, self.lanes)
 
+    def begin(self, rows: Index, arithmetic: Arithmetic | ByteDots, b: Any, panel: Expr) -> None:
+        """The sums before the first product."""
+        values = [bind(arithmetic.initial(b, panel, v, self.vectors)) for v in range(self.vectors)]
+        with T.serial(T.int64(0), index(rows)) as row:
+            for v, value in enumerate(values):
+                store(self.buffer, value, self.base + row * self.width + v * self.lanes, self.lanes)
+
+
+class Arithmetic:
+    """How the micro-kernel reads and adds: both operands converted to the sums' dtype, one multiplication a lane."""
+
+    unit = 1  # elements of B for each lane
+
+    def __init__(self, dtype: str, lanes: int):
+        self.dtype, self.lanes = dtype, lanes
+
+    def column(self, b: Any, place: Expr) -> Expr:
+        """A vector of B."""
+        return cast(load(b, place, self.lanes), self.dtype, self.lanes)
+
+    def value(self, a: Any, place: Expr) -> Expr:
+        """An element of A in all lanes."""
+        return splat(cast(load(a, place), self.dtype, 1), self.lanes)
+
+    def add(self, total: Expr, value: Expr, column: Expr) -> Expr:
+        return total + value * column
+
+    def initial(self, b: Any, panel: Expr, vector: int, vectors: int) -> Expr:
+        """What the sums of a panel's vector begin with."""
+        return constant(0, self.dtype, self.lanes)
+
 
 def multiply(
     sums: SumBlock,
@@ -64,25 +96,28 @@ def multiply(
     panel: Expr,
     steps: Sequence[Steps],
     accumulate: bool,
+    arithmetic: Arithmetic | ByteDots | None = None,
 ) -> None:
     """sums[row + i, :] (+)= sum over `steps` of a[offsets[i] + ...] * b[panel + ..., :], the rows unrolled."""
     lanes, vectors, dtype = sums.lanes, sums.vectors, sums.dtype
+    arithmetic = arithmetic or Arithmetic(dtype, lanes)
     accumulators = Accumulators(len(offsets), vectors, dtype, lanes)
     first = bind(sums.base + row * sums.width)
     for i, v in accumulators:
         place = first + (i * sums.width + v * lanes)
-        accumulators[i, v] = load(sums.buffer, place, lanes) if accumulate else constant(0, dtype, lanes)
+        initial = load(sums.buffer, place, lanes) if accumulate else arithmetic.initial(b, panel, v, vectors)
+        accumulators[i, v] = initial
 
     def nest(a_offset: Expr, b_offset: Expr, rest: Sequence[Steps]) -> None:
         if rest:
             with T.serial(T.int64(0), index(rest[0].extent)) as k:
                 nest(a_offset + k * index(rest[0].a), bind(b_offset + k * index(rest[0].b)), rest[1:])
             return
-        columns = [bind(cast(load(b, b_offset + v * lanes, lanes), dtype, lanes)) for v in range(vectors)]
+        columns = [bind(arithmetic.column(b, b_offset + v * lanes * arithmetic.unit)) for v in range(vectors)]
         for i, offset in enumerate(offsets):
-            value = bind(splat(cast(load(a, offset + a_offset), dtype, 1), lanes))
+            value = bind(arithmetic.value(a, offset + a_offset))
             for v in range(vectors):
-                accumulators[i, v] = accumulators[i, v] + value * columns[v]
+                accumulators[i, v] = arithmetic.add(accumulators[i, v], value, columns[v])
 
     nest(T.int64(0), panel, steps)
     for i, v in accumulators:
@@ -136,8 +171,9 @@ def hand_over(
         return
     left = bind(minimum(index(total) - column, sums.width))
     whole = bind(divide(left, lanes))
-    with T.serial(T.int64(0), whole) as vector:
-        give(bind(vector * lanes), lanes)
+    if not isinstance(total, int) or total >= lanes:  # (a row of one column has stride 0: nothing to store a vector to)
+        with T.serial(T.int64(0), whole) as vector:
+            give(bind(vector * lanes), lanes)
     if not isinstance(total, int):
         with T.serial(whole * lanes, left) as element:
             give(element, 1)

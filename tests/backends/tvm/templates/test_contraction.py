@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import ml_dtypes
@@ -113,12 +114,27 @@ def test_float64() -> None:
     check(run(spec, a, b, "float64"), a, b, "float64")
 
 
+@pytest.mark.parametrize("dots", [True, False])
 @pytest.mark.parametrize("left,right", [("int8", "int8"), ("uint8", "int8"), ("int32", "int32")])
-def test_integers_are_exact(left: str, right: str) -> None:
+@pytest.mark.parametrize("m,n,k", [(14, 33, 70), (1, 16, 64), (9, 50, 131), (5, 20, 3), (3, 4, 0), (40, 64, 256)])
+def test_integers_are_exact(m: int, n: int, k: int, left: str, right: str, dots: bool) -> None:
     generator = np.random.default_rng(0)
-    a = generator.integers(0 if left == "uint8" else -128, 127, (14, 70)).astype(left)
-    b = generator.integers(-128, 127, (70, 33)).astype(right)
-    spec = Contraction(14, 33, 70, CPU, a=left, b=right, sum="int32", a_strides=(70, 1))
+    a = generator.integers(0 if left == "uint8" else -128, 255 if left == "uint8" else 127, (m, k), endpoint=True)
+    b = generator.integers(-128, 127, (k, n), endpoint=True).astype(right)
+    cpu = replace(CPU, byte_dots=dots and CPU.byte_dots)
+    spec = Contraction(m, n, k, cpu, a=left, b=right, sum="int32", a_strides=(k, 1))
+    np.testing.assert_array_equal(run(spec, a.astype(left), b, "int32"), a.astype("i4") @ b.astype("i4"))
+
+
+@pytest.mark.skipif(not CPU.byte_dots, reason="no vpdpbusd here")
+@pytest.mark.parametrize("left", ["int8", "uint8"])
+def test_deep_products_of_bytes_are_cut(left: str) -> None:
+    generator = np.random.default_rng(0)
+    a, b = generator.integers(0, 127, (20, 4001)).astype(left), generator.integers(-128, 127, (4001, 50)).astype("i1")
+    spec = Contraction(
+        20, 50, 4001, replace(CPU, l2_bytes=64 << 10), a=left, b="int8", sum="int32", a_strides=(4001, 1)
+    )
+    assert spec.by_bytes and spec.depth_chunks > 2
     np.testing.assert_array_equal(run(spec, a, b, "int32"), a.astype("i4") @ b.astype("i4"))
 
 
