@@ -24,6 +24,7 @@ from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.lazy import torch
 from effcc.ir.op import Op
 from effcc.ir.types import DType, Optional, Sequence, Tensor, Type
+from effcc.ops.elementwise import narrow
 
 Bindings = dict[Symbol, int]
 Observer = Callable[[Node, tuple[Any, ...], tuple[Any, ...]], "tuple[Any, ...] | None"]
@@ -260,7 +261,7 @@ def _settle(x: Any, type_: Type) -> Any:
     if x.dtype == dtype.torch:
         return _wrap_storage(x, dtype)
     if dtype.is_float:
-        return round_f4(x.float()) if dtype.name == "f4" else x.to(dtype.torch)
+        return round_f4(x.float()) if dtype.name == "f4" else narrow(x, dtype)
     if x.dtype.is_floating_point:
         return x  # the check that follows reports it
     if dtype.name == "u64":

@@ -130,7 +130,7 @@ def pack_weights(lowering: Any, weights: Place, shape: Product, spec: Callable[[
     if key not in lowering.packed:
         flat = np.ascontiguousarray(blob.array).reshape(-1)
         if weights.buffer.dtype.name not in _AS_STORED:
-            flat = flat.astype(np.float32)
+            flat = flat.astype(register_dtype(weights.buffer.dtype))
         item = flat.itemsize
         view = np.lib.stride_tricks.as_strided(
             flat[weights.offset:], (*(d for d, _ in matrices), shape.k, shape.n),  # type: ignore[misc]

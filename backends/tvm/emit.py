@@ -224,7 +224,7 @@ def decode(x: Tir, dtype: DType) -> Tir:
         from effcc.backends.tvm import small_floats
 
         return small_floats.decode(x, dtype)
-    return x
+    return wrap(x, dtype)
 
 
 def encode(x: Tir, dtype: DType) -> Tir:
@@ -240,7 +240,15 @@ def encode(x: Tir, dtype: DType) -> Tir:
         from effcc.backends.tvm import small_floats
 
         return small_floats.encode(x, dtype)
-    return x
+    return wrap(x, dtype)
+
+
+def wrap(x: Tir, dtype: DType) -> Tir:
+    """An integer of less than a byte from its low bits: what the byte's other bits hold differs between NumPy and torch."""
+    if not dtype.is_integer or dtype.bits >= 8:
+        return x
+    unused = literal(register_dtype(dtype), 8 - dtype.bits, lanes_of(x))
+    return T.shift_right(T.shift_left(x, unused), unused)
 
 
 def bf16_bits(x: Tir) -> Tir:
@@ -258,7 +266,7 @@ def round_to(x: Tir, dtype: DType) -> Tir:
     """What the register value becomes when it passes through memory."""
     if dtype.is_float and dtype.bits < 32:
         return decode(bind(encode(bind(x), dtype)), dtype)
-    return x
+    return wrap(x, dtype)
 
 
 Reader = Callable[[int, tuple[Tir, ...]], Tir]
@@ -501,10 +509,7 @@ def cast(x: Tir, source: DType, to: DType, lanes: int) -> Tir:
         x = x if through == target else T.Cast(with_lanes(target, lanes), x)
     else:
         x = x if register_dtype(source) == target else T.Cast(with_lanes(target, lanes), x)
-    if to.bits < 8:
-        shift = literal(target, 8 - to.bits, lanes)
-        return T.shift_right(T.shift_left(x, shift), shift)
-    return x
+    return wrap(x, to)
 
 
 @contextlib.contextmanager

@@ -63,6 +63,15 @@ NARROW_FLOATS = {"f8e4m3": 448.0, "f8e5m2": 57344.0, "f8e4m3fnuz": 240.0, "f8e5m
 """The narrow floating-point dtypes and their greatest finite values (OCP 8-bit Floating Point 1.0; Microscaling 1.0)."""
 
 
+def narrow(x: Any, dtype: DType) -> Any:
+    """A torch tensor in a narrow float dtype. f8e4m3 has no infinities: beyond its last rounding interval lies NaN, where newer
+    versions of torch saturate."""
+    if dtype.name == "f8e4m3":
+        x = x.float()
+        x = torch.where(x.abs() > 464, torch.nan, x)
+    return x.to(dtype.torch)
+
+
 class Elementwise(Op):
     """result[i] = scalar(operands[i]...)"""
 
@@ -549,10 +558,7 @@ class Cast(Unary):
         if self.saturate and self.to.name in NARROW_FLOATS:
             top = NARROW_FLOATS[self.to.name]
             return torch.where(x.isnan(), x, x.clamp(-top, top)).to(self.to.torch)
-        if self.to.name == "f8e4m3":  # no infinities: beyond the last rounding interval NaN (newer torch saturates by itself)
-            wide = x.to(torch.float64)
-            x = torch.where(wide.abs() > 464, torch.nan, wide).float()
-        return x.to(self.to.torch)
+        return narrow(x, self.to)
 
 
 class Bitcast(Unary):

@@ -15,7 +15,7 @@ from effcc.ir.lazy import torch
 from effcc.ir.op import Op, require, tensor
 from effcc.ir.scalar import Compute, Read, Scalar
 from effcc.ir.types import DType, Tensor, Type, f32, f64, i8, i32
-from effcc.ops.elementwise import NARROW_FLOATS
+from effcc.ops.elementwise import NARROW_FLOATS, narrow
 
 
 def is_quantized(dtype: DType) -> bool:
@@ -91,11 +91,7 @@ class QuantizeLinear(Quantization):
         q = q if shift is None else q + shift
         if self.saturate or self.dtype.name == "f4":
             q = q.clamp(-NARROW_FLOATS[self.dtype.name], NARROW_FLOATS[self.dtype.name])
-        elif (
-            self.dtype.name == "f8e4m3"
-        ):  # without infinities: beyond the last rounding interval NaN, where torch saturates
-            q = torch.where(q.abs() > 464, torch.nan, q)
-        return q.to(self.dtype.torch)
+        return narrow(q, self.dtype)
 
     def compute(self, x: Tensor, scale: Tensor, zero_point: Tensor | None = None) -> Compute:
         acc = f64 if x.dtype == f64 else f32

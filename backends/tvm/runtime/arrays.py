@@ -15,18 +15,25 @@ import numpy as np
 
 from effcc.errors import InputError
 
-ITEM_BYTES = {
-    "f64": 8, "f32": 4, "f16": 2, "bf16": 2, "f8e4m3": 1, "f8e5m2": 1, "bool": 1,
-    "i64": 8, "i32": 4, "i16": 2, "i8": 1, "u64": 8, "u32": 4, "u16": 2, "u8": 1,
-}  # fmt: skip
 _NUMPY = {
     "f64": "float64", "f32": "float32", "f16": "float16", "bool": "bool",
     "i64": "int64", "i32": "int32", "i16": "int16", "i8": "int8",
     "u64": "uint64", "u32": "uint32", "u16": "uint16", "u8": "uint8",
 }  # fmt: skip
-_ML_DTYPES = {"bf16": "bfloat16", "f8e4m3": "float8_e4m3fn", "f8e5m2": "float8_e5m2"}
-_TORCH = {**_NUMPY, "bf16": "bfloat16", "f8e4m3": "float8_e4m3fn", "f8e5m2": "float8_e5m2"}
-_NAMES = {name: short for short, name in {**_NUMPY, **_ML_DTYPES}.items()}
+_ML_DTYPES = {
+    "bf16": "bfloat16", "f8e4m3": "float8_e4m3fn", "f8e5m2": "float8_e5m2", "f8e4m3fnuz": "float8_e4m3fnuz",
+    "f8e5m2fnuz": "float8_e5m2fnuz", "f8e8m0": "float8_e8m0fnu", "f4": "float4_e2m1fn",
+    "i4": "int4", "i2": "int2", "u4": "uint4", "u2": "uint2",
+}  # fmt: skip
+CARRIERS = {"i4": "i8", "i2": "i8", "u4": "u8", "u2": "u8", "u1": "u8"}
+"""Integers of less than a byte: each takes one, so arrays of the carrier's dtype will do for them."""
+_TORCH = {
+    **_NUMPY,
+    **{name: foreign for name, foreign in _ML_DTYPES.items() if name == "bf16" or name.startswith("f8")},
+    **{name: _NUMPY[carrier] for name, carrier in CARRIERS.items()},
+}
+_NAMES = {foreign: name for name, foreign in {**_NUMPY, **_ML_DTYPES}.items()}
+ITEM_BYTES = {name: {"64": 8, "32": 4, "16": 2}.get(name.lstrip("bfiu"), 1) for name in (*_NUMPY, *_ML_DTYPES, "u1")}
 
 ALIGNMENT = 64
 """Bytes: what kernels may assume of every buffer."""
@@ -114,7 +121,7 @@ class Torch:
         address = tensor.data_ptr()
         if address % ALIGNMENT == 0:
             return tensor, address
-        size = ITEM_BYTES[dtype]
+        size = tensor.element_size()
         memory = _torch_empty((prod(shape) + ALIGNMENT // size,), dtype)
         start = -memory.data_ptr() % ALIGNMENT // size
         tensor = memory[start : start + prod(shape)].view(tuple(shape))
@@ -130,7 +137,14 @@ Kind = type[Numpy] | type[Torch]
 
 def _torch_empty(shape: Sequence[int], dtype: str) -> Any:
     torch = sys.modules["torch"]
+    if dtype not in _TORCH:
+        raise InputError(f"torch has no tensors of {dtype}", hint="call the program with NumPy arrays")
     return torch.empty(shape, dtype=getattr(torch, _TORCH[dtype]))
+
+
+def fits(given: str, wanted: str) -> bool:
+    """Whether an array of dtype `given` may stand for one of dtype `wanted`."""
+    return given in (wanted, CARRIERS.get(wanted))
 
 
 def adopt(array: Any) -> tuple[Any, Kind]:
@@ -151,7 +165,7 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
         import ml_dtypes
 
         return np.dtype(getattr(ml_dtypes, _ML_DTYPES[name]))
-    return np.dtype(_NUMPY[name])
+    return np.dtype(_NUMPY[CARRIERS[name] if name == "u1" else name])
 
 
 def aligned_memory(size: int) -> np.ndarray:

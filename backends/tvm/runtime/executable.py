@@ -23,7 +23,7 @@ from effcc.machine import available_cores
 
 from ..entry import Expression, Header, Input, Layout, Program, Size, encode, evaluate
 from ..memory import place, rounded
-from .arrays import ALIGNMENT, ITEM_BYTES, Kind, Numpy, Torch, adopt, aligned_memory
+from .arrays import ALIGNMENT, ITEM_BYTES, Kind, Numpy, Torch, adopt, aligned_memory, fits
 from .loader import Library, driver
 
 SERIAL_BELOW = 5_000
@@ -282,7 +282,7 @@ class Executable:
             if kind is None:
                 sizes[spec.name] = array
                 continue
-            if kind.dtype(array) != spec.dtype or len(array.shape) != len(spec.shape):
+            if not fits(kind.dtype(array), spec.dtype) or len(array.shape) != len(spec.shape):
                 raise _mismatch(spec, array, kind)
             for dim, extent in zip(spec.shape, array.shape, strict=True):
                 if isinstance(dim, str):
