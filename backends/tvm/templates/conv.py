@@ -19,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from effcc.backends.tvm.templates import byte_dots
 from effcc.backends.tvm.templates.blocking import register_block
+from effcc.backends.tvm.templates.byte_dots import ByteDots
 from effcc.backends.tvm.templates.emission import (
     BYTES,
     Cpu,
@@ -45,7 +47,7 @@ from effcc.backends.tvm.templates.emission import (
     store,
     unravel,
 )
-from effcc.backends.tvm.templates.micro_kernel import Steps, SumBlock, by_row_blocks, hand_over, multiply
+from effcc.backends.tvm.templates.micro_kernel import Arithmetic, Steps, SumBlock, by_row_blocks, hand_over, multiply
 from effcc.ir.lazy import T
 
 Triple = tuple[Index, Index, Index]
@@ -106,6 +108,7 @@ class Convolution:
     channels, features      of the input and the output, all groups
     x, w, sum               dtypes of input and weights as stored, and of the accumulators
     prologue                the input comes from `read_x`, evaluated about once for each element of a tile
+    known                   the weights are packed ahead by `pack`: bytes may take the layout of byte_dots.py
     """
 
     images: Index
@@ -120,6 +123,7 @@ class Convolution:
     w: str = "float32"
     sum: str = "float32"
     prologue: bool = False
+    known: bool = False
     tiling: Tiling = field(default=None)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
@@ -142,6 +146,16 @@ class Convolution:
             lanes //= 2
         return lanes
 
+    @cached_property
+    def by_bytes(self) -> bool:
+        """Whether four products of bytes are added by one instruction."""
+        return self.known and self.lanes >= 4 and byte_dots.applies(self.cpu, self.x, self.w, self.sum)
+
+    @property
+    def steps(self) -> int:
+        """Iterations over a group's channels."""
+        return -(-self.group_channels // byte_dots.GROUP) if self.by_bytes else self.group_channels
+
     @property
     def width(self) -> int:
         return self.lanes * self.tiling.vectors
@@ -162,7 +176,7 @@ class Convolution:
     @cached_property
     def stages(self) -> bool:
         """Whether a tile copies its input to scratch."""
-        if self.prologue or not self.stays_inside:
+        if self.prologue or self.by_bytes or not self.stays_inside:
             return True
         stride_bytes = self.channels * self.window.strides[2] * BYTES[self.x]
         if stride_bytes % LINE_BYTES:
@@ -182,7 +196,7 @@ class Convolution:
     @property
     def pixel_stride(self) -> int:
         """Elements between staged pixels: as they come, or padded by one line where they would share cache sets."""
-        channels, line = self.group_channels, LINE_BYTES // BYTES[self.sum]
+        channels, line = self.steps, LINE_BYTES // BYTES[self.sum]
         return channels + line if channels % (8 * line) == 0 else channels
 
 
@@ -212,17 +226,31 @@ def _sums(spec: Convolution) -> int:
 
 
 def packed_shape(spec: Convolution) -> tuple[int, ...]:
-    """(groups, panels, kernel depth, height, width, C / groups, NR)"""
+    """(groups, panels, kernel depth, height, width, C / groups, NR); for byte_dots (groups, panels, 1 + steps, NR, 4)"""
+    if spec.by_bytes:
+        return spec.groups, spec.panels, 1 + spec.window.taps * spec.steps, spec.width, byte_dots.GROUP
     return (spec.groups, spec.panels, *spec.window.kernel, spec.group_channels, spec.width)
 
 
 def pack(spec: Convolution, weights: np.ndarray) -> np.ndarray:
     """[O, C / groups, kernel...] -> packed_shape, the ragged last panel of each group filled with zeros."""
+    if spec.by_bytes:
+        return _pack_bytes(spec, weights)
     groups, panels, *kernel, channels, width = packed_shape(spec)
     grouped = weights.reshape(groups, spec.group_features, channels, *kernel)
     padded = np.zeros((groups, panels * width, channels, *kernel), weights.dtype)
     padded[:, : spec.group_features] = grouped
     return np.ascontiguousarray(padded.reshape(groups, panels, width, channels, *kernel).transpose(0, 1, 4, 5, 6, 3, 2))
+
+
+def _pack_bytes(spec: Convolution, weights: np.ndarray) -> np.ndarray:
+    """One matrix [taps * channels, features] a group, the channels of each tap filled up to whole words."""
+    channels = spec.steps * byte_dots.GROUP
+    padded = np.zeros((spec.groups, spec.window.taps, channels, spec.group_features), np.int8)
+    grouped = weights.reshape(spec.groups, spec.group_features, spec.group_channels, spec.window.taps)
+    padded[:, :, : spec.group_channels] = grouped.transpose(0, 3, 2, 1)
+    matrices = padded.reshape(spec.groups, spec.window.taps * channels, spec.group_features)
+    return byte_dots.pack(matrices, spec.width, spec.x == "int8")
 
 
 def _divisors(extent: int) -> list[int]:
@@ -237,7 +265,7 @@ def choose_tiling(spec: Convolution) -> Tiling:
 
     def staged(lines: int, columns: int) -> int:
         reach = spec.window.reach
-        return spec.window.kernel[0] * reach(1, lines) * reach(2, columns) * spec.group_channels * size
+        return spec.window.kernel[0] * reach(1, lines) * reach(2, columns) * spec.steps * size
 
     def fitting(sizes: list[int], fits: Any) -> int:
         return max((s for s in sizes if fits(s)), default=sizes[0])
@@ -264,7 +292,7 @@ def choose_tiling(spec: Convolution) -> Tiling:
         if lines * columns < 14:
             break
     rows, vectors, panels = blocks(lines)
-    panel_bytes = spec.window.taps * spec.group_channels * spec.lanes * vectors * size
+    panel_bytes = spec.window.taps * spec.steps * spec.lanes * vectors * size
     cut = panel_bytes > cpu.l2_bytes // 2 and prod(spec.window.kernel[:2]) > 1
     spatial = outer * (-(-height // lines) if isinstance(height, int) else 1) * across
     most = max(1, (cpu.l2_bytes // 2) // max(1, panel_bytes))
@@ -298,6 +326,7 @@ class _Tile:
         self.spec, self.epilogue, self.x, self.w, self.read_x = spec, epilogue, x, w, read_x
         self.scratch = flat(scratch, spec.sum)
         self.sums = SumBlock(self.scratch, spec.sum, spec.lanes, spec.tiling.vectors)
+        self.arithmetic = ByteDots(spec.lanes) if spec.by_bytes else Arithmetic(spec.sum, spec.lanes)
 
     def emit(self, tile: Expr) -> None:
         spec, tiling = self.spec, self.spec.tiling
@@ -316,7 +345,7 @@ class _Tile:
         with T.serial(first, bind(minimum(first + tiling.panel_chunk, spec.panels))) as panel:
             self.panel = panel
             if tiling.cut:
-                self.sums.clear(self.pixels)
+                self.sums.begin(self.pixels, self.arithmetic, self.w, bind(self.packed_panel()))
                 with T.serial(window.kernel[0]) as kd, T.serial(window.kernel[1]) as kh:
                     self.multiply(bind(index(kd)), bind(index(kh)))
                 self.finish(T.int64(0), self.pixels)
@@ -328,7 +357,7 @@ class _Tile:
     def steps(self) -> tuple[list[Steps], tuple[Index, Index]]:
         """The loops over (kernel depth, height, width, channel), and the strides of an input pixel and line in A."""
         spec, window = self.spec, self.spec.window
-        channels, width = spec.group_channels, spec.width
+        channels, width = spec.steps, spec.width * self.arithmetic.unit
         if spec.stages:
             pixel: Index = spec.pixel_stride
             line: Index = pixel * spec.region[2]
@@ -350,6 +379,13 @@ class _Tile:
         else:
             loops += [Steps(kernel[2], pixel * dilations[2], across), Steps(channels, 1, width)]
         return loops, (pixel, line)
+
+    def packed_panel(self) -> Expr:
+        """Where the first step of the current panel lies."""
+        spec = self.spec
+        size = prod(packed_shape(spec)[2:])
+        initial = spec.width * byte_dots.GROUP if spec.by_bytes else 0
+        return (self.group * spec.panels + self.panel) * size + initial
 
     def row_offsets(self, row: Expr, count: int, start: Expr, pixel: Index, line: Index) -> list[Expr]:
         """Where the windows of the tile's output pixels row, row + 1... begin in A."""
@@ -373,8 +409,7 @@ class _Tile:
         """All the tile's pixels by the current panel; with (kd, kh), that line of taps only, added to the sums."""
         spec, tiling = self.spec, self.spec.tiling
         loops, (pixel, line) = self.steps()
-        size = prod(packed_shape(spec)[2:])
-        panel = (self.group * spec.panels + self.panel) * size
+        panel = self.packed_panel()
         start = T.int64(_sums(spec)) if spec.stages else T.int64(0)
         cut = kd is not None and kh is not None
         if cut:
@@ -386,7 +421,8 @@ class _Tile:
         def kernel(block: Expr, offset: Expr, count: int) -> None:
             offsets = self.row_offsets(bind(block + offset), count, start, pixel, line)
             source = self.scratch if spec.stages else self.x
-            multiply(self.sums, block + offset if cut else offset, source, offsets, self.w, panel, loops, cut)
+            row = block + offset if cut else offset
+            multiply(self.sums, row, source, offsets, self.w, panel, loops, cut, self.arithmetic)
 
         def after(block: Expr, left: Expr) -> None:
             if not cut:
@@ -440,8 +476,10 @@ class _Tile:
     def zero(self, place: Expr, pixels: Expr) -> None:
         spec = self.spec
 
+        nothing = -0x7F7F7F80 if spec.by_bytes and spec.x == "int8" else 0  # four bytes of 0 + 128
+
         def put(position: Expr, lanes: int) -> None:
-            store(self.scratch, constant(0, spec.sum, lanes), position, lanes)
+            store(self.scratch, constant(nothing, spec.sum, lanes), position, lanes)
 
         for_lanes(place, bind(pixels * spec.pixel_stride), spec.cpu.lanes(spec.sum), put)
 
@@ -451,7 +489,7 @@ class _Tile:
         channel = bind(self.group * spec.group_channels)
         position = ((self.image * index(spec.input[0]) + plane) * index(spec.input[1]) + row) * index(spec.input[2])
         source = bind((position + column) * spec.channels + channel)
-        if not spec.prologue and spec.pixel_stride == spec.channels:
+        if not spec.prologue and not spec.by_bytes and spec.pixel_stride == spec.channels:
 
             def put(offset: Expr, count: int) -> None:
                 store(self.scratch, cast(load(self.x, source + offset, count), spec.sum, count), place + offset, count)
@@ -463,11 +501,15 @@ class _Tile:
             origin = bind(source + pixel * spec.channels)
             at = bind(column + pixel)
 
-            def put_channels(c: Expr, count: int) -> None:
+            def read(c: Expr, count: int) -> Expr:
                 if self.read_x is not None:
-                    value = self.read_x((self.image, plane, row, at, bind(channel + c)), count)
-                else:
-                    value = load(self.x, origin + c, count)
-                store(self.scratch, cast(value, spec.sum, count), target + c, count)
+                    return self.read_x((self.image, plane, row, at, bind(channel + c)), count)
+                return load(self.x, origin + c, count)
 
-            for_lanes(T.int64(0), spec.group_channels, lanes, put_channels)
+            def put_channels(c: Expr, count: int) -> None:
+                store(self.scratch, cast(read(c, count), spec.sum, count), target + c, count)
+
+            if spec.by_bytes:
+                byte_dots.stage(self.scratch, target, spec.group_channels, spec.x, lanes, read)
+            else:
+                for_lanes(T.int64(0), spec.group_channels, lanes, put_channels)

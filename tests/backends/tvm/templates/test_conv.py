@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -36,7 +37,7 @@ def reference(x: torch.Tensor, w: torch.Tensor, strides, pads, dilations, groups
 
 def check(
     images=1, channels=3, features=5, size=(7, 7), kernel=(3, 3), strides=1, pads=0, dilations=1, groups=1,
-    cpu=CPU, prologue=False, symbolic=False, dtype="float32",
+    cpu=CPU, prologue=False, symbolic=False, dtype="float32", known=False,
 ) -> Convolution:  # fmt: skip
     """Build, run and compare; returns the spec."""
     rank = len(size)
@@ -47,18 +48,19 @@ def check(
         x = torch.randn(images, channels, *size, generator=generator)
         w = torch.randn(features, channels // groups, *kernel, generator=generator)
     else:
-        x = torch.randint(-128, 127, (images, channels, *size), generator=generator)
-        w = torch.randint(-128, 127, (features, channels // groups, *kernel), generator=generator)
+        low, high = (0, 256) if dtype == "uint8" else (-128, 128)
+        x = torch.randint(low, high, (images, channels, *size), generator=generator)
+        w = torch.randint(-128, 128, (features, channels // groups, *kernel), generator=generator)
     expected, bound = reference(torch.relu(x + x) if prologue else x, w, strides, pads, dilations, groups)
     ones = (1,) * (3 - rank)
     output = (*ones, *expected.shape[1:-1])
-    total = "float32" if dtype == "float32" else "int32"
+    total, w_dtype = ("float32", "float32") if dtype == "float32" else ("int32", "int8")
 
     def spec_of(images, *sizes) -> Convolution:
         in_size, out_size = (sizes[:3], sizes[3:]) if symbolic else ((*ones, *size), output)
         return Convolution(
             images, in_size, out_size, channels, features, window(kernel, strides, dilations, pads), cpu, groups,
-            x=dtype, w=dtype, sum=total, prologue=prologue,
+            x=dtype, w=w_dtype, sum=total, prologue=prologue, known=known,
         )  # fmt: skip
 
     def body(buffers, dims, scratch, tile):
@@ -81,12 +83,12 @@ def check(
     dims = (images, *ones, *size, *output) if symbolic else ()
     spec = spec_of(*((T.int64(d) for d in dims) if symbolic else (images,)))
     kernel_ = Kernel(
-        body, [dtype, dtype, total], lambda *d: conv.tiles(spec_of(*d) if symbolic else spec), len(dims),
+        body, [dtype, w_dtype, total], lambda *d: conv.tiles(spec_of(*d) if symbolic else spec), len(dims),
         conv.scratch_bytes(spec),
     )  # fmt: skip
     y = np.full(expected.shape, 77, total)
     source = np.ascontiguousarray(x.movedim(1, -1).numpy().astype(dtype))
-    kernel_([source, conv.pack(spec, w.numpy().astype(dtype)), y], dims)
+    kernel_([source, conv.pack(spec, w.numpy().astype(w_dtype)), y], dims)
     if dtype == "float32":
         assert (np.abs(y - expected) <= bound).all()
     else:
@@ -146,6 +148,25 @@ def test_symbolic_sizes(kernel: tuple[int, int], pads) -> None:
     check(images=2, channels=5, features=18, kernel=kernel, pads=pads, size=(6, 70), symbolic=True)
 
 
-@pytest.mark.parametrize("groups", [1, 3])
-def test_integers_are_exact(groups: int) -> None:
-    check(channels=6, features=9, pads=1, groups=groups, dtype="int8")
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(
+    "options",
+    [
+        case(channels=6, features=9, pads=1, groups=3),
+        case(channels=70, features=20, pads=1),
+        case(channels=3, features=33, pads=2, strides=2, kernel=(5, 5)),
+        case(channels=64, features=64, kernel=(1, 1)),
+        case(channels=16, features=12, groups=2, pads=1, dilations=2, dtype="uint8"),
+    ],
+    ids=str,
+)
+def test_integers_are_exact(options: dict, known: bool) -> None:
+    """Signed input staged plus 128 must not show at the borders."""
+    check(**{"dtype": "int8", **options}, known=known)
+
+
+@pytest.mark.skipif(not CPU.byte_dots, reason="no vpdpbusd here")
+def test_large_weights_of_bytes_are_cut() -> None:
+    cpu = replace(CPU, l2_bytes=8 << 10)
+    spec = check(channels=64, features=24, pads=1, cpu=cpu, dtype="int8", known=True)
+    assert spec.tiling.cut and spec.by_bytes
