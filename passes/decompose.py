@@ -21,7 +21,7 @@ class Decompose(Pass):
     name = "decompose"
     category = "lower"
     contract = "bounded"
-    keep: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ("attention",)
 
     def run(self, graph: Graph, ctx: Context) -> Graph:
         builder = _Rebuild(self.keep, ctx)

@@ -12,7 +12,7 @@ from typing import Any
 from effcc.backends.tvm import contractions, windows
 from effcc.backends.tvm.emit import KernelBuilder
 from effcc.backends.tvm.kernels import Request, canonical
-from effcc.backends.tvm.place import Buffer, Place, plain, row_major, view
+from effcc.backends.tvm.place import Buffer, Place, plain, reshaped_strides, row_major, view
 from effcc.backends.tvm.plan import Copy, KernelPlan, Launch, Plan, Step
 from effcc.backends.tvm.region import is_elementwise, is_immediate
 from effcc.backends.tvm.templates import loops
@@ -29,7 +29,7 @@ from effcc.ops.contraction import Matmul
 from effcc.ops.elementwise import Identity
 from effcc.ops.fused import Fused
 from effcc.ops.reduction import Reduction
-from effcc.ops.view import Concat, Reshape, View
+from effcc.ops.view import Concat, Reshape, Transpose, View
 from effcc.ops.window import AvgPool, Conv, MaxPool
 
 Body = Callable[[KernelBuilder], None]
@@ -203,20 +203,34 @@ class Lowering:
             self.node(node)
 
     def _choose_places(self, graph: Graph) -> None:
-        """Let the operands of a concatenation be written into their slices of it where nobody else needs them elsewhere."""
-        for node in graph.nodes:
-            if not isinstance(node.op, Concat):
-                continue
-            whole = self.result(node.result)
-            start: Dim = 0
-            for v, part in zip(node.operands, concat_slices(node, whole), strict=True):
-                producer = graph.producer(v)
-                free = (producer is not None and v not in self.places and v not in graph.results
-                        and not isinstance(producer.op, (View, Const, Identity)) and type(producer.op) not in SPECIAL
-                        and node.operands.count(v) == 1)
-                if free:
-                    self.places[v] = part
-                start = start + v.shape[node.op.axis]
+        """Let producers write where their only reader wants it: a slice of a concatenation, or the order that makes the
+        transposes and reshapes behind them views."""
+        for node in reversed(graph.nodes):
+            op = node.op
+            if isinstance(op, Concat):
+                for v, part in zip(node.operands, concat_slices(node, self.result(node.result)), strict=True):
+                    if node.operands.count(v) == 1 and self._is_free(graph, v):
+                        self.places[v] = part
+            elif isinstance(op, (Transpose, Reshape)) and self._is_free(graph, node.operands[0]):
+                source = node.operands[0]
+                if node.result not in self.places and isinstance(op, Transpose) and op.perm[-1] == len(op.perm) - 1:
+                    self.places[node.result] = self.temporary(node.result.tensor)
+                if node.result in self.places:
+                    before = unviewed(op, self.places[node.result], source.tensor)
+                    if before is not None:
+                        self.places[source] = before
+
+    def _is_free(self, graph: Graph, v: Value) -> bool:
+        """Whether a value may be placed for the sake of its one reader."""
+        producer = graph.producer(v)
+        return (
+            producer is not None
+            and v not in self.places
+            and v not in graph.results
+            and len(graph.users(v)) == 1
+            and not isinstance(producer.op, (View, Const, Identity) if not isinstance(producer.op, Concat) else ())
+            and type(producer.op) not in SPECIAL
+        )
 
     def node(self, node: Node) -> None:
         op = node.op
@@ -241,7 +255,8 @@ class Lowering:
             source = self._viewed(node)
             if source is None:
                 return False
-            self.copy(source, self.places[node.result], node.result.tensor)
+            if not same_place(source, self.places[node.result]):
+                self.copy(source, self.places[node.result], node.result.tensor)
             return True
         source = self._viewed(node)
         if source is None:
@@ -260,7 +275,7 @@ class Lowering:
         whole = self.result(node.result)
         for v, part in zip(node.operands, concat_slices(node, whole), strict=True):
             here = self.places[v]
-            if not (here.buffer is part.buffer and here.offset == part.offset and here.strides == part.strides):
+            if not same_place(here, part):
                 self.copy(here, part, v.tensor)
 
     def fused(self, node: Node, body: Graph) -> None:
@@ -321,6 +336,20 @@ def concat_slices(node: Node, whole: Place) -> list[Place]:
     return out
 
 
+def same_place(a: Place, b: Place) -> bool:
+    """Whether two places of one shape hold each element at the same address (strides of axes of size 1 do not matter)."""
+    return a.buffer is b.buffer and a.offset == b.offset and all(
+        d == 1 or x == y for d, x, y in zip(a.shape, a.strides, b.strides, strict=True))
+
+
+def unviewed(op: Transpose | Reshape, place: Place, operand: Tensor) -> Place | None:
+    """Where the operand of a view must lie for the result to lie at `place`; None where no strides say so."""
+    if isinstance(op, Transpose):
+        return Place(place.buffer, operand.shape, tuple(place.strides[op.perm.index(k)] for k in range(operand.rank)), place.offset)
+    strides = reshaped_strides(place, operand.shape)
+    return None if strides is None else Place(place.buffer, operand.shape, strides, place.offset)
+
+
 def as_region(node: Node) -> Graph:
     """A region of one node."""
     b = Builder(node.op.name)
@@ -377,7 +406,7 @@ from effcc.ir.location import UNKNOWN as _UNKNOWN  # noqa: E402
 
 def lower(graph: Graph, machine: Machine) -> Plan:
     """The plan of a graph whose composites have been decomposed; raises UnsupportedError naming op and location."""
-    from effcc.backends.tvm import control, routines  # noqa: F401  (they register what they lower)
+    from effcc.backends.tvm import attentions, control, routines  # noqa: F401  (they register what they lower)
 
     lowering = Lowering(machine)
     plan = lowering.plan
@@ -405,7 +434,7 @@ def lower(graph: Graph, machine: Machine) -> Plan:
     lowering.run(graph)
     for v, place in zip(graph.results, outputs, strict=True):
         here = lowering.places[v]
-        if here != place:
+        if not same_place(here, place):
             if here.is_plain and place.is_plain:
                 lowering.steps.append(Copy(place.buffer, here.buffer))
             else:

@@ -73,6 +73,7 @@ class Attention:
     queries, keys         lengths
     size, value_size      D of q and k, and of v
     q_strides, k_strides, v_strides   (batch..., head, position, element); 0 broadcasts
+    q_offset, ...         where the first element lies in its buffer
     scale                 of the scores
     softcap               c: scores become c tanh(score / c), before the mask
     causal                query i attends to keys j <= i + causal; None: to all
@@ -97,6 +98,9 @@ class Attention:
     k: str = "float32"
     v: str = "float32"
     sum: str = "float32"
+    q_offset: Index = 0
+    k_offset: Index = 0
+    v_offset: Index = 0
     blocking: QueryBlocking = field(default=None)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
@@ -200,9 +204,9 @@ class _Tile:
         *batch, head, block = unravel(index(tile), (*spec.batch, spec.heads, spec.query_blocks))
         self.outer = (*batch, head)
         shared = bind(divide(head, divide(spec.heads, spec.key_heads)))
-        self.q_base = bind(dot(self.outer, spec.q_strides[:-2]))
-        self.k_base = bind(dot((*batch, shared), spec.k_strides[:-2]))
-        self.v_base = bind(dot((*batch, shared), spec.v_strides[:-2]))
+        self.q_base = bind(index(spec.q_offset) + dot(self.outer, spec.q_strides[:-2]))
+        self.k_base = bind(index(spec.k_offset) + dot((*batch, shared), spec.k_strides[:-2]))
+        self.v_base = bind(index(spec.v_offset) + dot((*batch, shared), spec.v_strides[:-2]))
         self.first = bind(block * spec.width)
         self.count = bind(minimum(index(spec.queries) - self.first, spec.width))
         few = min(FEW_QUERIES, spec.lanes // 2)
