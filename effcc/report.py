@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from effcc.errors import InputError
+
 if TYPE_CHECKING:
     from effcc.ir.dims import Dim
     from effcc.ir.graph import Graph
@@ -23,6 +25,8 @@ MOST_RULES = 6
 def facts(program: Program, sizes: Mapping[str, int] | None = None) -> dict[str, Any]:
     """All that is known of a program, as JSON; `sizes` are values of size symbols by name."""
     if program.saved_facts is not None:
+        if sizes and any(program.saved_facts["sizes"].get(name) != value for name, value in sizes.items()):
+            raise InputError("an artifact knows its figures for one size only", hint="give the model instead")
         return program.saved_facts
     bound = {**smallest(program.graph), **(sizes or {})}
     kernels = program.code.kernels(bound)

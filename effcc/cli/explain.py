@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from effcc.cli.options import Json, Model, Pipeline, Shapes, Target, Values, parse_shapes, parse_values
+
+if TYPE_CHECKING:
+    from effcc.ir.graph import Graph
+    from effcc.pipeline import Pass, Refusal, Rewrite
 
 
 def explain(
@@ -23,11 +28,15 @@ def explain(
     value: Values = None,
     as_json: Json = False,
 ) -> None:
-    """Run the passes and tell which rules fired where, and which were refused, and why."""
+    """Run the passes and tell which rules fired where, and which were refused, and why.
+
+    With --rule or --at also near misses: places where a rule's last op stands and the rest of its pattern does not fit.
+    """
     from effcc.cli.models import graph_of
     from effcc.cli.show import print_json, print_table, progress
     from effcc.driver import backend_of, pipeline_of
     from effcc.pipeline import Context, PassManager
+    from effcc.pipeline.explain import Remains, near_misses
 
     with progress(quiet=as_json) as tell:
         tell("importing")
@@ -35,19 +44,21 @@ def explain(
         backend = backend_of(target)
         pipeline = pipeline_of(backend, passes, {})
         context = Context(machine=backend.machine, progress=tell)
-        PassManager().run(graph, pipeline, context)
+        remains = Remains()
+        PassManager([remains]).run(graph, pipeline, context)
+        tell("looking for near misses")
+        missed = near_misses(remains, rule, at) if rule is not None or at is not None else []
 
-    def wanted(entry) -> bool:
+    def wanted(entry: Rewrite | Refusal) -> bool:
         named = rule is None or rule in entry.rule or rule in entry.pass_name
         return named and (at is None or at in str(entry.loc))
 
     fired = [r for r in context.log if wanted(r)]
     refused = [r for r in context.refusals if wanted(r)]
     if as_json:
-        print_json({
-            "fired": [{"number": r.number, "pass": r.pass_name, "rule": r.rule, "at": str(r.loc)} for r in fired],
-            "refused": [{"pass": r.pass_name, "rule": r.rule, "at": str(r.loc), "reason": r.reason} for r in refused],
-        })  # fmt: skip
+        places = [{"number": r.number, "pass": r.pass_name, "rule": r.rule, "at": str(r.loc)} for r in fired]
+        reasons = [{"pass": r.pass_name, "rule": r.rule, "at": str(r.loc), "reason": r.reason} for r in refused]
+        print_json({"fired": places, "refused": reasons, "missed": missed})
         return
     if fired:
         rows = [(r.number, r.pass_name, r.rule, r.loc) for r in fired]
@@ -55,11 +66,14 @@ def explain(
     if refused:
         rows = [(r.pass_name, r.rule, r.loc, r.reason) for r in refused]
         print_table(f"refused {len(rows)} times", ("pass", "rule", "at", "because"), rows)
-    if not fired and not refused:
+    if missed:
+        rows = [(m["pass"], m["rule"], m["at"], m["matched"], m["reason"]) for m in missed]
+        print_table("near misses", ("pass", "rule", "at", "ops that fit", "but"), rows, right=("ops that fit",))
+    if not fired and not refused and not missed:
         print(nothing(rule, at, pipeline, graph))
 
 
-def nothing(rule: str | None, at: str | None, pipeline: list, graph) -> str:
+def nothing(rule: str | None, at: str | None, pipeline: Sequence[Pass], graph: Graph) -> str:
     """Why there is nothing to tell."""
     import difflib
 

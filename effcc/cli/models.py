@@ -61,11 +61,22 @@ def program_of(
     from effcc.driver import compile
     from effcc.program import Program
 
-    tell("compiling")
-    program = compile(str(model), shapes=shapes, threads=threads, progress=tell, **options)
+    watch = (_tell_passes(tell),)
+    program = compile(str(model), shapes=shapes, threads=threads, progress=tell, instruments=watch, **options)
     if not isinstance(program, Program):
         raise many_programs(model, program)
     return program
+
+
+def _tell_passes(tell: Callable[[str], None]) -> Any:
+    """An instrument that says which pass is running."""
+    from effcc.pipeline import Instrument
+
+    class Told(Instrument):
+        def before(self, p: Any, graph: Graph, ctx: Any) -> None:
+            tell(f"pass {p}, {len(graph.nodes)} ops")
+
+    return Told()
 
 
 def many_programs(model: Path, program: Any) -> UnsupportedError:

@@ -99,7 +99,7 @@ def planted(monkeypatch):
     """planted("wrong") makes a pass known for this test.
 
     wrong: takes additions for their left operand.  reluctant: matches negations and refuses them.
-    unsound: makes a graph with an undefined value.
+    greedy: looks for tanh(exp(x)).  unsound: makes a graph with an undefined value.
     """
     from effcc.ir import Graph, Value
     from effcc.pipeline import Pass, RulePass, pass_table
@@ -123,6 +123,21 @@ def planted(monkeypatch):
         def rewrite(self, b, m):
             return "it is too small"
 
+    class ExpOfNeg(Rule):
+        """tanh(exp(x)) --> x"""
+
+        def pattern(self, p, x):
+            return p.tanh(p.exp(x))
+
+        def rewrite(self, b, m):
+            return m.x
+
+    class Greedy(RulePass):
+        """Never fires."""
+
+        name = "greedy"
+        rules = (ExpOfNeg(),)
+
     class Wrong(RulePass):
         """Additions lose their right operand."""
 
@@ -143,7 +158,7 @@ def planted(monkeypatch):
         def run(self, graph, ctx):
             return Graph(graph.name, graph.inputs, graph.nodes, tuple(Value(v.type) for v in graph.results))
 
-    made = {cls.name: cls for cls in (Wrong, Reluctant, Unsound)}
+    made = {cls.name: cls for cls in (Wrong, Reluctant, Unsound, Greedy)}
     module = types.ModuleType("planted_passes")
     for name, cls in made.items():
         setattr(module, name, cls)

@@ -23,3 +23,14 @@ def test_why_there_is_nothing_to_tell(effcc, net):
     assert "no op of the model is at 'nowhere'" in effcc("explain", net, "--at", "nowhere").out
     quiet = effcc("explain", net, "--passes", "simplify", "--rule", "simplify", "--at", "Tanh").out
     assert "met nothing like its pattern" in quiet
+
+
+def test_near_misses(effcc, net, planted):
+    planted("greedy")
+    found = effcc("explain", net, "--passes", "greedy", "--rule", "exp-of-neg", "--json").json
+    assert found["fired"] == found["refused"] == []
+    (miss,) = found["missed"]
+    assert miss["matched"] == 1 and miss["at"] == "net.onnx:/layer.1/Tanh"
+    assert miss["reason"] == "operand 0 of tanh comes from neg, the pattern has exp"
+    assert "the pattern has exp" in effcc("explain", net, "--passes", "greedy", "--at", "Tanh").out
+    assert "missed" not in effcc("explain", net, "--passes", "greedy").out

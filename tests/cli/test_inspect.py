@@ -18,6 +18,11 @@ def test_json_at_a_size(effcc, net):
     assert eight["memory"]["peak"] >= eight["memory"]["lower_bound"] >= one["memory"]["lower_bound"]
 
 
+def test_an_artifact_knows_one_size(effcc, artifact):
+    assert effcc("inspect", artifact, "--size", "B=1").status == 0
+    assert "one size only" in effcc("inspect", artifact, "--size", "B=8").refused()
+
+
 def test_an_artifact_keeps_what_was_known(effcc, net, artifact):
     saved, fresh = (effcc("inspect", path, "--json").json for path in (artifact, net))
     for key in ("name", "inputs", "outputs", "ops", "kernels", "flops", "bytes", "memory", "log", "refusals"):
