@@ -26,7 +26,8 @@ Tir = Any
 def cpu_of(machine: Machine) -> Cpu:
     """The machine as the templates' blocking sees it."""
     registers = 32 if machine.vector_bits == 512 or machine.architecture == "aarch64" else 16
-    return Cpu(machine.vector_bits, registers, machine.l1, machine.l2, machine.cores)
+    dots = machine.has("avx512vnni") or (machine.has("avxvnni") and machine.vector_bits == 256)
+    return Cpu(machine.vector_bits, registers, machine.l1, machine.l2, machine.cores, dots)
 
 
 class Product:
@@ -126,7 +127,7 @@ def pack_weights(lowering: Any, weights: Place, shape: Product, spec: Callable[[
         step = step if st == 0 else step * d
     b_strides = (*strides, *shape.b_strides[-2:])
     outline = spec(b_strides)
-    key = (id(blob), weights.offset, shape.b_strides, shape.batch, shape.k, shape.n, outline.blocking)
+    key = (id(blob), weights.offset, shape.b_strides, shape.batch, shape.k, shape.n, outline.blocking, outline.by_bytes and outline.a)
     if key not in lowering.packed:
         flat = np.ascontiguousarray(blob.array).reshape(-1)
         if weights.buffer.dtype.name not in _AS_STORED:

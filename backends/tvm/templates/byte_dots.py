@@ -1,9 +1,9 @@
 """Products of bytes by one instruction for four of them: vpdpbusd (AVX512-VNNI), int32 += sum of 4 uint8 * int8.
 
 A's rows are staged in scratch as words of four consecutive k, B's panels hold [k / 4][NR][4], so that to the
-micro-kernel a step of k is a word. Signed A is staged plus 128 (as unsigned bytes); what that adds, 128 times the sum of
-B's column, is taken off ahead: a panel begins with the sums' initial values. Without the instruction the products run in
-int32.
+micro-kernel a step of k is a word. Signed A is staged plus 128 (as unsigned bytes); what that adds, 128 times the sum
+of B's column, is taken off ahead: a panel begins with the sums' initial values. Without the instruction the products
+run in int32.
 """
 
 from __future__ import annotations

@@ -226,7 +226,7 @@ def _sums(spec: Convolution) -> int:
 
 
 def packed_shape(spec: Convolution) -> tuple[int, ...]:
-    """(groups, panels, kernel depth, height, width, C / groups, NR); for byte_dots (groups, panels, 1 + steps, NR, 4)"""
+    """(groups, panels, kernel depth, height, width, C / groups, NR); by bytes (groups, panels, 1 + steps, NR, 4)."""
     if spec.by_bytes:
         return spec.groups, spec.panels, 1 + spec.window.taps * spec.steps, spec.width, byte_dots.GROUP
     return (spec.groups, spec.panels, *spec.window.kernel, spec.group_channels, spec.width)
