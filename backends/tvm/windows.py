@@ -15,25 +15,36 @@ from effcc.backends.tvm.templates import conv, depthwise
 from effcc.ir import Builder, Graph, Node, Value
 from effcc.ir.blob import Blob
 from effcc.ir.dims import Dim, ceildiv, product
+from effcc.ir.types import DType
 from effcc.ops.contraction import accumulate_dtype
 from effcc.ops.window import AvgPool, Conv, MaxPool
 
 Tir = Any
 Size = Callable[[Dim], Any]
 _AS_STORED = ("f32", "f64", "f16", "i8", "u8", "i32")
+"""Dtypes that the templates read from memory by themselves; other floats, and i4 and the like, come decoded."""
+
+
+def element(dtype: DType) -> str:
+    """The TIR dtype that a template sees."""
+    return memory_dtype(dtype) if dtype.name in _AS_STORED else register_dtype(dtype)
+
+
+def _takes(dtype: DType) -> bool:
+    return dtype.is_float or dtype.bits < 8 or dtype.name in _AS_STORED
 
 
 def has_template(node: Node) -> bool:
     """Whether a template takes this window op: channels last, up to three spatial axes, static channels."""
     x = node.operands[0].tensor
     op: Any = node.op
-    if op.layout != "nhwc" or x.rank > 5 or x.dtype.name not in _AS_STORED:
+    if op.layout != "nhwc" or x.rank > 5 or not _takes(x.dtype):
         return False
     if isinstance(op, Conv):
         w = node.operands[1].tensor
-        return w.is_static and isinstance(x.shape[-1], int) and w.dtype.name in _AS_STORED and w.size != 0 and (
+        return w.is_static and isinstance(x.shape[-1], int) and _takes(w.dtype) and w.size != 0 and (
             x.dtype.is_float or op.accumulate is not None)
-    return x.dtype.name in ("f32", "f64") and not (isinstance(op, AvgPool) and op.ceil_mode)
+    return x.dtype.is_float and not (isinstance(op, AvgPool) and op.ceil_mode)
 
 
 def spatial(shape: tuple[Dim, ...]) -> tuple[Dim, Dim, Dim]:
@@ -47,15 +58,15 @@ def lower_window(lowering: Any, node: Node, body: Graph, anchor: Node, operands:
     op: Any = anchor.op
     if isinstance(op, Conv):
         o, per_group = anchor.operands[1].shape[:2]
-        kind = "depthwise" if per_group == 1 and op.groups > 1 and o % op.groups == 0 and _all_f32(anchor) else "conv"
+        kind = "depthwise" if per_group == 1 and op.groups > 1 and o % op.groups == 0 and _all_floats(anchor) else "conv"
     else:
         kind = "max" if isinstance(op, MaxPool) else "average"
     launch = _Launch(lowering, node, body, anchor, operands, results, kind)
     launch.convolution() if kind == "conv" else launch.fold()
 
 
-def _all_f32(anchor: Node) -> bool:
-    return all(v.dtype.name == "f32" for v in anchor.operands)
+def _all_floats(anchor: Node) -> bool:
+    return all(v.dtype.is_float and v.dtype.bits <= 32 for v in anchor.operands)
 
 
 class _Launch:
@@ -66,7 +77,7 @@ class _Launch:
         self.op: Any = anchor.op
         self.x, self.out = anchor.operands[0], anchor.result
         self.bound = dict(zip((*body.inputs, *body.results), (*operands, *results), strict=True))
-        self.in_place = self.bound[self.x].is_dense and self.bound[self.x].offset == 0
+        self.in_place = self.bound[self.x].is_dense and self.bound[self.x].offset == 0 and self.x.dtype.name in _AS_STORED
         kernel = self.anchor.operands[1].shape[2:] if isinstance(self.op, Conv) else self.op.kernel
         dilations = self.op.dilations
         self.window = conv.window(kernel, self.op.strides, dilations, self.op.pads)
@@ -80,10 +91,11 @@ class _Launch:
             return conv.Convolution(
                 images=size(self.x.shape[0]), input=tuple(map(size, spatial(self.x.shape))), output=tuple(map(size, spatial(self.out.shape))),
                 channels=self.x.shape[-1], features=self.out.shape[-1], window=self.window, cpu=cpu_of(self.lowering.machine),
-                groups=self.op.groups, x=memory_dtype(self.x.dtype), w=memory_dtype(w.dtype), sum=self.sum, prologue=not self.in_place)
+                groups=self.op.groups, x=element(self.x.dtype), w=element(w.dtype), sum=self.sum, prologue=not self.in_place,
+                known=self.bound[w].buffer.blob is not None)
 
         outline = spec(lambda d: d)
-        weights = self.weights(lambda array: conv.pack(outline, array), ("conv", outline.tiling, outline.width), lambda b, v: _packed(b, v, outline))
+        weights = self.weights(lambda array: conv.pack(outline, array), ("conv", outline.tiling, outline.width, outline.by_bytes and outline.x), lambda b, v: _packed(b, v, outline))
         depth, height, width = spatial(self.out.shape)
         tiles = product((outline.groups, ceildiv(outline.panels, outline.tiling.panel_chunk), self.x.shape[0], depth,
                          ceildiv(height, outline.tiling.lines), ceildiv(width, outline.tiling.columns)))
@@ -103,7 +115,7 @@ class _Launch:
                 kind=self.kind, images=size(self.x.shape[0]), input=tuple(map(size, spatial(self.x.shape))),
                 output=tuple(map(size, spatial(self.out.shape))), channels=size(self.out.shape[-1]), window=self.window,
                 cpu=cpu_of(self.lowering.machine), multiplier=multiplier, pads_after=(*(0,) * (3 - n), *self.op.pads[n:]),  # type: ignore[arg-type]
-                count_pads=getattr(self.op, "count_include_pad", False), x=memory_dtype(self.x.dtype), sum=self.sum)
+                count_pads=getattr(self.op, "count_include_pad", False), x=element(self.x.dtype), sum=self.sum)
 
         depth, height, _ = spatial(self.out.shape)
         known = all(isinstance(d, int) for d in (self.x.shape[0], *spatial(self.out.shape), self.out.shape[-1]))
@@ -164,11 +176,13 @@ class _Launch:
         """The weights as the template wants them: packed ahead where they are constant, else by a copy at run time."""
         w = self.anchor.operands[1]
         place, lowering = self.bound[w], self.lowering
+        wide = DType.of(element(w.dtype))
         if place.buffer.blob is None:
-            return packed_at_run_time(lowering, w, place, ops)
+            decode = ops if wide == w.dtype else lambda b, v: ops(b, b.cast(v, to=wide))
+            return packed_at_run_time(lowering, w, place, decode)
         full = (id(place.buffer.blob), place.offset, place.strides, place.shape, key)
         if full not in lowering.packed:
-            flat = np.ascontiguousarray(place.buffer.blob.array).reshape(-1)
+            flat = np.ascontiguousarray(place.buffer.blob.array).reshape(-1).astype(wide.numpy, copy=False)
             array = np.lib.stride_tricks.as_strided(flat[place.offset:], place.shape, tuple(st * flat.itemsize for st in place.strides))  # type: ignore[operator]
             blob = Blob(np.ascontiguousarray(pack(array)))
             lowering.packed[full] = lowering.buffer("constant", blob.type, f"p{len(lowering.packed)}", blob=blob), place.buffer.blob

@@ -107,10 +107,15 @@ class Conv(Window):
         if self.accumulate is not None:
             x, w = x.to(torch.float64), w.to(torch.float64)
             bias = None if bias is None else bias.to(torch.float64)
+        dtype = x.dtype
+        if not x.is_floating_point():  # torch convolves no narrower integers
+            x, w, bias = x.long(), w.long(), None if bias is None else bias.long()
         flat = [p for i in reversed(range(n)) for p in (self.pads[i], self.pads[n + i])]
         y = getattr(F, f"conv{n}d")(F.pad(x, flat), w, bias, self.strides, 0, self.dilations, self.groups) if n <= 3 else self._by_loops(x, w, bias)
         if self.accumulate is not None:
             y = y.round().to(torch.int64).to(self.accumulate.torch) if self.accumulate.is_integer else y.to(self.accumulate.torch)
+        elif y.dtype != dtype:
+            y = y.to(dtype)
         return y.movedim(1, -1) if self.layout == "nhwc" else y
 
     def _by_loops(self, x: Any, w: Any, bias: Any) -> Any:

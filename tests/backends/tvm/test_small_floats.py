@@ -1,5 +1,5 @@
-"""Floats of 8 bits and less and integers of less than a byte on the CPU: every code, roundings at every place, arrays of
-every kind that can hold them."""
+"""Floats of 8 bits and less and integers of less than a byte on the CPU: every code, roundings at every place, arrays
+of every kind that can hold them."""
 
 from __future__ import annotations
 
@@ -123,7 +123,8 @@ def test_contraction(name):
         graph = b.graph(b.matmul(x, y), b.matmul(b.cast(x, to=bf16), b.cast(y, to=bf16)))
         operands = (a,) if constant else (a, w)
         for got, want in zip(effcc.compile(graph)(*operands), run(graph, *operands), strict=True):
-            torch.testing.assert_close(got.float(), want.float(), rtol=2e-2 if got.dtype == torch.bfloat16 else 0.25, atol=2e-2)
+            tolerance = 2e-2 if got.dtype == torch.bfloat16 else 0.25
+            torch.testing.assert_close(got.float(), want.float(), rtol=tolerance, atol=2e-2)
 
 
 def test_quantized_to_four_bits():
