@@ -61,7 +61,7 @@ class ByteDots:
 
 
 def stage(target: Any, place: Expr, count: int, dtype: str, lanes: int, read: Callable[[Expr, int], Expr]) -> None:
-    """Write ceil(count / 4) words to the int32 buffer `target` from `place` on; read(k, lanes) gives bytes k, k + 1..."""
+    """Write ceil(count / 4) words to the int32 buffer `target` from `place`: read(k, lanes) gives bytes k, k + 1..."""
     wide = GROUP * lanes
 
     def unsigned(value: Expr, n: int) -> Expr:
