@@ -35,7 +35,7 @@ Handler = Callable[..., Any]
 HANDLERS: dict[tuple[str, str], Handler] = {}
 FAMILIES = (
     "elementwise", "shape", "index", "reduction", "contraction", "window", "normalization", "attention", "quantize",
-    "recurrent", "control", "sequence", "resample", "signal", "random", "training", "features",
+    "recurrent", "control", "sequence", "resample", "signal", "random", "training", "gradient", "features",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import reduce
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from effcc.frontends.onnx.node import Absent, Items, OnnxNode, onnx_op
 from effcc.ir.graph import Value
-from effcc.ir.types import DType, bool_, f32, i64
+from effcc.ir.types import DType, bool_, f8e8m0, f32, i32, i64
 
 UNARY = {
     "Abs": "abs",
@@ -235,10 +236,31 @@ def cast_like(n: OnnxNode, x: Value, like: Value) -> Value:
 
 
 def _cast_like(n: OnnxNode, x: Value, to: DType) -> Value:
-    mode = n.attr("round_mode", "up")
-    if "f8e8m0" in (to.name, x.dtype.name) and to != x.dtype and mode != "up":
-        n.refuse(f"round_mode {mode!r}")
+    if to == f8e8m0 and x.dtype.is_float and x.dtype != to:
+        return to_exponent(n, cast(n, x, f32), n.attr("round_mode", "up"))
     return cast(n, x, to, bool(n.attr("saturate", 1)))
+
+
+def to_exponent(n: OnnxNode, x: Value, mode: str) -> Value:
+    """f32 -> f8e8m0: the biased exponent, rounded up, down or to the nearest; saturating, negative and NaN to NaN.
+
+    (OCP Microscaling Formats 1.0, 5.4.1)
+    """
+    b = n.b
+    bits = b.bitcast(x, to=i32)
+    exponent = b.shr(bits, b.const(np.int32(23)))
+    fraction = b.and_(bits, b.const(np.int32(0x7FFFFF)))
+    if mode not in ("up", "down", "nearest"):
+        n.malformed(f"round_mode {mode!r}")
+    if mode != "down":
+        above = b.gt(fraction, b.const(np.int32(0))) if mode == "up" else b.ge(fraction, b.const(np.int32(1 << 22)))
+        exponent = b.add(exponent, b.cast(above, to=i32))
+    exponent = b.min(exponent, b.const(np.int32(254)))
+    normal = b.shl(exponent, b.const(np.int32(23)))
+    power = b.where(b.gt(exponent, b.const(np.int32(0))), normal, b.const(np.int32(1 << 22)))
+    invalid = b.or_(b.lt(bits, b.const(np.int32(0))), b.isnan(x))
+    exact = b.where(invalid, b.full_like(x, math.nan), b.bitcast(power, to=f32))
+    return b.cast(exact, to=f8e8m0)
 
 
 @onnx_op("BitCast")

@@ -7,7 +7,7 @@ from typing import Any
 
 from effcc.frontends.onnx.node import OnnxNode, onnx_op
 from effcc.frontends.onnx.ops_elementwise import cast
-from effcc.ir.dims import product
+from effcc.ir.dims import Dim, product
 from effcc.ir.graph import Value
 from effcc.ir.types import DType, f32
 
@@ -104,11 +104,16 @@ def group_normalization(n: OnnxNode, x: Value, scale: Value, bias: Value) -> Val
     return cast(n, y, x.dtype)
 
 
+def expanded(n: OnnxNode, x: Value, shape: tuple[Dim, ...]) -> Value:
+    """x broadcast to a shape, itself where it has that shape already."""
+    return x if x.shape == shape else n.b.broadcast_to(x, shape=shape)
+
+
 @onnx_op("LayerNormalization")
 def layer_normalization(n: OnnxNode, x: Value, scale: Value, bias: Value | None = None) -> tuple[Any, ...]:
     axis = n.axis(n.attr("axis", -1), len(x.shape))
     eps, wide = n.attr("epsilon", 1e-5), widened(n, x, stash(n))
-    operands = [cast(n, n.b.broadcast_to(v, shape=x.shape[axis:]), wide.dtype) for v in (scale, bias) if v is not None]
+    operands = [cast(n, expanded(n, v, x.shape[axis:]), wide.dtype) for v in (scale, bias) if v is not None]
     y = cast(n, n.b.layer_norm(wide, *operands, axis=axis, eps=eps), x.dtype)
     if not n.wants(1) and not n.wants(2):
         return (y,)
@@ -125,7 +130,7 @@ def rms_normalization(n: OnnxNode, x: Value, scale: Value) -> Value:
     y = n.b.rms_norm(wide, axis=axis, eps=n.attr("epsilon", 1e-5)) if scale.dtype != x.dtype else None
     if y is not None:  # the scale has a dtype of its own, and the result takes it
         return n.b.mul(cast(n, y, scale.dtype), scale)
-    weights = cast(n, n.b.broadcast_to(scale, shape=x.shape[axis:]), wide.dtype)
+    weights = cast(n, expanded(n, scale, x.shape[axis:]), wide.dtype)
     return cast(n, n.b.rms_norm(wide, weights, axis=axis, eps=n.attr("epsilon", 1e-5)), x.dtype)
 
 

@@ -426,7 +426,8 @@ def main() -> int:
         return 0
     names = [n for n in cases() if re.search(options.filter, n)]
     record = options.record or BUILD / f"onnx_backend.{options.engine}.jsonl"
-    record.parent.mkdir(parents=True, exist_ok=True)
+    for folder in (BUILD, record.parent):
+        folder.mkdir(parents=True, exist_ok=True)
     outcomes = run_all(names, options.engine, options.jobs, options.timeout, record)
     if options.record is None:
         record.unlink()  # it is complete: the next run starts anew
