@@ -160,7 +160,8 @@ GRAPH, REPORT = "graph.effir", "report.json"
 
 
 def save(program: Program, path: str | os.PathLike[str]) -> None:
-    """Writes a program: its code and weights, its graph as text, and what `effcc.report` knows of it, less the times."""
+    """Writes a program: its code and weights, its graph as text, and what `effcc.report` knows of it, less the
+    times."""
     from .report import facts
 
     if not isinstance(program, Program):
@@ -175,7 +176,8 @@ def save(program: Program, path: str | os.PathLike[str]) -> None:
 
 
 def load(path: str | os.PathLike[str], threads: int | None = None) -> LoadedProgram:
-    """A saved program, ready to be called, without the compiler. `threads`: the default of its calls; all cores if None.
+    """A saved program, ready to be called, without the compiler. `threads`: the default of its calls; all cores if
+    None.
 
     It runs the native code in the file: load only what you trust. Raises EffccError where `read` does.
     """

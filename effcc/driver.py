@@ -1,7 +1,7 @@
 """compile(): frontend -> pipeline -> backend -> Program.
 
-    program = effcc.compile("model.onnx")
-    (logits,) = program(images)
+program = effcc.compile("model.onnx")
+(logits,) = program(images)
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def backend_of(target: str) -> Backend:
 CATEGORY_OPTIONS = {"reduce_tokens": "reduce-tokens", "quantize": "quantize", "sparsify": "sparsify", "prune": "prune"}
 
 
-def compile(  # noqa: A001
+def compile(
     model: Any,
     target: str = "cpu",
     inputs: Any = None,
@@ -68,30 +68,52 @@ def compile(  # noqa: A001
 ) -> Program | Specializing:
     """Compile a model for a target.
 
-    model: a path (.onnx, .effir), an onnx ModelProto, an nn.Module (with example `inputs`), an ExportedProgram, or a Graph.
+    model: a path (.onnx, .effir), an onnx ModelProto, an nn.Module (with example `inputs`), an ExportedProgram, or a
+    Graph.
     shapes: {input name: sizes}; a size may be a number, a symbol's name, or a (lowest, highest) range.
-    passes: a pipeline that replaces the target's default. quantize, sparsify, reduce_tokens, prune: a pass of that category
+    passes: a pipeline that replaces the target's default. quantize, sparsify, reduce_tokens, prune: a pass of that
+    category
         (an instance, or text such as "tome:r=13") to insert into the default pipeline.
-    values: {input name: contents} to compile for, where a model's structure depends on them; calls with others are refused.
+    values: {input name: contents} to compile for, where a model's structure depends on them; calls with others are
+    refused.
     threads: how many the program uses by default; all cores of the process if None.
     check: run every pass against the reference interpreter on random inputs.
     Raises EffccError: one line with what is wrong, where, and how to mend it.
     """
-    for name, value, known in (("precision", precision, ("fp32",)), ("schedule", schedule, ("auto", "barriers")),
-                               ("tune", tune, ("default", "none"))):
+    for name, value, known in (
+        ("precision", precision, ("fp32",)),
+        ("schedule", schedule, ("auto", "barriers")),
+        ("tune", tune, ("default", "none")),
+    ):
         if value not in known:
             raise UnsupportedError(f"{name}={value!r} is not offered", hint=f"one of {', '.join(map(repr, known))}")
     if budget is not None:
-        raise UnsupportedError("budget= needs an approximate pass to search, and none is installed", hint="leave it out")
+        raise UnsupportedError(
+            "budget= needs an approximate pass to search, and none is installed", hint="leave it out"
+        )
     tell = progress or (lambda message: None)
-    extra = {c: p for option, c in CATEGORY_OPTIONS.items()
-             if (p := {"quantize": quantize, "sparsify": sparsify, "reduce_tokens": reduce_tokens, "prune": prune}[option]) is not None}
-    options: dict[str, Any] = {"target": target, "passes": passes, "extra": extra, "calibration": calibration, "threads": threads,
-                               "check": check, "progress": tell, "instruments": instruments}
+    extra = {
+        c: p
+        for option, c in CATEGORY_OPTIONS.items()
+        if (p := {"quantize": quantize, "sparsify": sparsify, "reduce_tokens": reduce_tokens, "prune": prune}[option])
+        is not None
+    }
+    options: dict[str, Any] = {
+        "target": target,
+        "passes": passes,
+        "extra": extra,
+        "calibration": calibration,
+        "threads": threads,
+        "check": check,
+        "progress": tell,
+        "instruments": instruments,
+    }
     frontend = importlib.import_module("effcc.frontends").find(model)
     if frontend is None:
-        raise UnsupportedError(f"no frontend takes a {type(model).__name__}" + (f" ({model})" if isinstance(model, str) else ""),
-                               hint="give a path to a .onnx or .effir file, an onnx ModelProto, an nn.Module with inputs=, or a Graph")
+        raise UnsupportedError(
+            f"no frontend takes a {type(model).__name__}" + (f" ({model})" if isinstance(model, str) else ""),
+            hint="give a path to a .onnx or .effir file, an onnx ModelProto, an nn.Module with inputs=, or a Graph",
+        )
     tell("import")
 
     promised = {name: np.asarray(value) for name, value in (values or {}).items()}
@@ -155,7 +177,8 @@ def compile_graph(
 
 
 def pipeline_of(backend: Backend, passes: str | list[Pass] | None, extra: Mapping[str, Pass | str]) -> list[Pass]:
-    """The passes to run: the given ones, or the target's default with the category options at their place (in front of the
+    """The passes to run: the given ones, or the target's default with the category options at their place (in front
+    of the
     first pass of category "lower")."""
     if isinstance(passes, list):
         pipeline = list(passes)

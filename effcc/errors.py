@@ -7,7 +7,8 @@ from __future__ import annotations
 
 
 class EffccError(Exception):
-    """A mistake in the input (model, text, artifact, option), with one line that says what, where, and how to mend it."""
+    """A mistake in the input (model, text, artifact, option), with one line that says what, where, and how to mend
+    it."""
 
     def __init__(self, message: str, *, where: object = None, hint: str | None = None):
         self.message, self.where, self.hint = message, where, hint
@@ -38,8 +39,15 @@ class NeedsValue(UnsupportedError):
     inside: whether the data arise inside of a loop, so that no input can settle them (unrolling may).
     """
 
-    def __init__(self, message: str, *, where: object = None, inputs: tuple[str, ...] = (),
-                 shapes: tuple[str, ...] = (), inside: bool = False):
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: object = None,
+        inputs: tuple[str, ...] = (),
+        shapes: tuple[str, ...] = (),
+        inside: bool = False,
+    ):
         self.inputs, self.shapes, self.inside = inputs, shapes, inside
         wanted = ", ".join([f"the value of {i!r}" for i in inputs] + [f"the shape of {s!r}" for s in shapes])
         super().__init__(message, where=where, hint=f"specialise on {wanted}" if wanted else None)

@@ -48,7 +48,8 @@ def run(graph: Graph, *tensors: Any, bindings: Bindings | None = None, observe: 
     tensors: one torch tensor (or NumPy array) for each input, of its dtype and shape; a list for a sequence, None for
         an absent optional.
     bindings: values of symbols that no input's shape tells.
-    observe: called with each node, its operands and its results, in order; what it returns, if anything, takes their place.
+    observe: called with each node, its operands and its results, in order; what it returns, if anything, takes their
+    place.
     Raises InputError for inputs that do not fit, VerifyError where an op's meaning and its type disagree.
     """
     if len(tensors) != len(graph.inputs):

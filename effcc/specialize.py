@@ -16,7 +16,8 @@ from effcc.program import Program, by_name
 
 
 class Unit(NamedTuple):
-    """A program, and which of its inputs and results each input and output of the model consists of (None: one each)."""
+    """A program, and which of its inputs and results each input and output of the model consists of (None: one
+    each)."""
 
     program: Program
     inputs: Sequence[Any] | None = None

@@ -53,7 +53,9 @@ class _Rebuild(OpBuilder):
                 mapping.update(zip(node.results, expanded, strict=True))
         if not self.changed:
             return graph
-        return Graph(graph.name, graph.inputs, tuple(self.nodes), tuple(mapping[v] for v in graph.results), graph.aliases)
+        return Graph(
+            graph.name, graph.inputs, tuple(self.nodes), tuple(mapping[v] for v in graph.results), graph.aliases
+        )
 
     def _nested(self, op: Op) -> Op:
         changes: dict[str, Any] = {}

@@ -2,7 +2,8 @@
 
     add(matmul(x, w), b), gelu --> fused(x, w, b) {body = matmul + add + gelu}
 
-A region has one iteration space. It is made of maps alone, of elementwise ops with reductions over the same trailing axes
+A region has one iteration space. It is made of maps alone, of elementwise ops with reductions over the same trailing
+axes
 ("rows": softmax, norms), or of one anchor (contraction, window, other fold) with elementwise ops behind it. Legality comes
 from the ops' loop nests; a merge must not close a cycle through ops outside.
 """
@@ -63,7 +64,11 @@ def _fuse_nested(p: Fuse, graph: Graph, ctx: Context) -> Graph:
     """Fuse inside branches and loop bodies first."""
     nodes: list[Node] = []
     for node in graph.nodes:
-        changes = {k: g for k, old in node.op.graphs().items() if not isinstance(node.op, Fused) and (g := p.run(old, ctx)) is not old}
+        changes = {
+            k: g
+            for k, old in node.op.graphs().items()
+            if not isinstance(node.op, Fused) and (g := p.run(old, ctx)) is not old
+        }
         nodes.append(Node(node.op.replace(**changes), node.operands, node.results, node.loc) if changes else node)
     return graph if all(a is b for a, b in zip(nodes, graph.nodes, strict=True)) else graph.with_nodes(tuple(nodes))
 
@@ -82,7 +87,7 @@ class _Fusion:
                 self._place(k, node)
         return self._rebuild()
 
-    # -- growing regions -------------------------------------------------------------------------------------------------
+    # -- growing regions -----------------------------------------------------------------------------------------------
     def _place(self, k: int, node: Node) -> None:
         own = start_region(node, k)
         if own is None:
@@ -121,13 +126,23 @@ class _Fusion:
             return None
         if own.kind == ANCHOR:
             if node is not self.nodes[own.last] or isinstance(node.op, (Matmul, Conv)) or region.kind != MAP:
-                return None if region.kind == ANCHOR or not self._joins_epilogue(region, own, node) else (ANCHOR, own.space, ())
-            if len(own.nodes) == 1 and isinstance(node.op, Reduction):  # a fold takes what only it reads as its prologue
+                return (
+                    None
+                    if region.kind == ANCHOR or not self._joins_epilogue(region, own, node)
+                    else (ANCHOR, own.space, ())
+                )
+            if len(own.nodes) == 1 and isinstance(
+                node.op, Reduction
+            ):  # a fold takes what only it reads as its prologue
                 only = all(self._only_user(i, node, region) for i in region.nodes)
                 return (ANCHOR, own.space, ()) if only else None
             return (ANCHOR, own.space, ()) if len(own.nodes) > 1 and self._joins_epilogue(region, own, node) else None
         if region.kind == ANCHOR:
-            return (ANCHOR, region.space, ()) if own.kind == MAP and own.elementwise and own.space == region.space else None
+            return (
+                (ANCHOR, region.space, ())
+                if own.kind == MAP and own.elementwise and own.space == region.space
+                else None
+            )
         if kinds == (MAP, MAP):
             return (MAP, own.space, ()) if own.space == region.space else None
         if not (region.elementwise and own.elementwise):
@@ -145,7 +160,9 @@ class _Fusion:
     def _only_user(self, k: int, user: Node, region: Region) -> bool:
         """Whether a node's results are read by `user` and inside its region alone."""
         inside = {id(self.nodes[i]) for i in region.nodes} | {id(user)}
-        return all(r not in self.outputs and all(id(u) in inside for u in self.graph.users(r)) for r in self.nodes[k].results)
+        return all(
+            r not in self.outputs and all(id(u) in inside for u in self.graph.users(r)) for r in self.nodes[k].results
+        )
 
     def _closes_cycle(self, a: Region, b: Region, node: Node) -> bool:
         """Whether a path leads from one to the other through an op outside of both."""
@@ -181,7 +198,7 @@ class _Fusion:
     def _producers(self, k: int) -> list[int]:
         return [p for v in self.nodes[k].operands if (p := self.position.get(v)) is not None]
 
-    # -- the new graph ---------------------------------------------------------------------------------------------------
+    # -- the new graph -------------------------------------------------------------------------------------------------
     def _rebuild(self) -> Graph:
         regions = {id(r): r for r in self.region_of if r is not None}
         if all(len(r.nodes) == 1 and not self._has_immediate(r) for r in regions.values()):
@@ -189,8 +206,11 @@ class _Fusion:
         return self.graph.with_nodes(tuple(self._ordered()))
 
     def _has_immediate(self, region: Region) -> bool:
-        return any((p := self.position.get(v)) is not None and is_immediate(self.nodes[p])
-                   for i in region.nodes for v in self.nodes[i].operands)
+        return any(
+            (p := self.position.get(v)) is not None and is_immediate(self.nodes[p])
+            for i in region.nodes
+            for v in self.nodes[i].operands
+        )
 
     def _ordered(self) -> list[Node]:
         """Regions and single nodes, each after what it depends on (depth first, in the graph's order)."""
@@ -210,7 +230,12 @@ class _Fusion:
                     continue
                 stack.append((i, True))
                 inside = set(members)
-                stack.extend((p, False) for m in reversed(members) for p in reversed(self._producers(m)) if p not in inside and p not in done)
+                stack.extend(
+                    (p, False)
+                    for m in reversed(members)
+                    for p in reversed(self._producers(m))
+                    if p not in inside and p not in done
+                )
         return out
 
     def _fused(self, region: Region) -> Node:
@@ -236,8 +261,12 @@ class _Fusion:
             nodes.append(Node(n.op, tuple(inside[v] for v in n.operands), results, n.loc))
             inside.update(zip(n.results, results, strict=True))
         member_ids = {id(n) for n in members}
-        wanted = [r for n in members for r in n.results
-                  if r in self.outputs or any(id(u) not in member_ids for u in self.graph.users(r))]
+        wanted = [
+            r
+            for n in members
+            for r in n.results
+            if r in self.outputs or any(id(u) not in member_ids for u in self.graph.users(r))
+        ]
         body = Graph("fused", tuple(captured.values()), tuple(nodes), tuple(inside[r] for r in wanted))
         return Node(Fused(body), tuple(captured), tuple(wanted), merge(tuple(n.loc for n in members)))
 

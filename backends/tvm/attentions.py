@@ -23,7 +23,9 @@ def has_template(node: Node) -> bool:
     return q.dtype.name in ("f32", "f64") and static and 0 not in (q.shape[-1], v.shape[-1], q.shape[-3], k.shape[-3])
 
 
-def lower_attention(lowering: Lowering, node: Node, body: Graph, anchor: Node, operands: tuple[Place, ...], results: tuple[Place, ...]) -> None:
+def lower_attention(
+    lowering: Lowering, node: Node, body: Graph, anchor: Node, operands: tuple[Place, ...], results: tuple[Place, ...]
+) -> None:
     """Launch one attention."""
     if not has_template(anchor):
         decomposed(lowering, anchor, dict(zip(body.inputs, operands, strict=True)), results[0])
@@ -40,12 +42,28 @@ def lower_attention(lowering: Lowering, node: Node, body: Graph, anchor: Node, o
 
     def spec(size: Any) -> attention.Attention:
         return attention.Attention(
-            heads=q.shape[-3], key_heads=k.shape[-3], queries=size(q.shape[-2]), keys=size(k.shape[-2]), size=q.shape[-1],
-            value_size=v.shape[-1], q_strides=tuple(map(size, strides(q))), k_strides=tuple(map(size, strides(k))),
-            v_strides=tuple(map(size, strides(v))), scale=op.factor(q.shape[-1]), cpu=cpu_of(lowering.machine),
-            batch=tuple(map(size, batch)), softcap=op.softcap, causal=0 if op.causal else None,
-            q=memory_dtype(q.dtype), k=memory_dtype(k.dtype), v=memory_dtype(v.dtype), sum=sum_dtype,
-            q_offset=size(bound[q].offset), k_offset=size(bound[k].offset), v_offset=size(bound[v].offset))
+            heads=q.shape[-3],
+            key_heads=k.shape[-3],
+            queries=size(q.shape[-2]),
+            keys=size(k.shape[-2]),
+            size=q.shape[-1],
+            value_size=v.shape[-1],
+            q_strides=tuple(map(size, strides(q))),
+            k_strides=tuple(map(size, strides(k))),
+            v_strides=tuple(map(size, strides(v))),
+            scale=op.factor(q.shape[-1]),
+            cpu=cpu_of(lowering.machine),
+            batch=tuple(map(size, batch)),
+            softcap=op.softcap,
+            causal=0 if op.causal else None,
+            q=memory_dtype(q.dtype),
+            k=memory_dtype(k.dtype),
+            v=memory_dtype(v.dtype),
+            sum=sum_dtype,
+            q_offset=size(bound[q].offset),
+            k_offset=size(bound[k].offset),
+            v_offset=size(bound[v].offset),
+        )
 
     outline = spec(lambda d: d)
     tiles = product((*batch, q.shape[-3], ceildiv(q.shape[-2], outline.width)))
@@ -64,7 +82,14 @@ def lower_attention(lowering: Lowering, node: Node, body: Graph, anchor: Node, o
                     return kernel.load(places[rest[0]], at, mask_strides)
 
             chosen = spec(lambda d: d if isinstance(d, int) else kernel.dim(d))
-            attention.emit(chosen, kernel.tile, kernel.scratch, store, *(kernel.flat(places[x].buffer) for x in (q, k, v)), mask=mask)
+            attention.emit(
+                chosen,
+                kernel.tile,
+                kernel.scratch,
+                store,
+                *(kernel.flat(places[x].buffer) for x in (q, k, v)),
+                mask=mask,
+            )
 
         return tiles, attention.scratch_bytes(outline), emit
 

@@ -86,17 +86,29 @@ def build(plan: p.Plan, machine: Any, threads: int | None = None) -> Built:
     symbol = {plan_: made.symbol for plan_, made in zip(kernels, compiled, strict=True)}
     name = _Namer(plan.inputs)
     inputs = tuple(
-        entry.Input(name(buffer), type_.dtype.name, tuple(expression(d) for d in type_.shape), alignment=type_.dtype.bytes,
-                    overwritten=buffer.donated)
-        for _, type_, buffer in plan.inputs)
-    donated = {result: source for result, source in plan.aliases}
+        entry.Input(
+            name(buffer),
+            type_.dtype.name,
+            tuple(expression(d) for d in type_.shape),
+            alignment=type_.dtype.bytes,
+            overwritten=buffer.donated,
+        )
+        for _, type_, buffer in plan.inputs
+    )
+    donated = dict(plan.aliases)
     defined = plan.defined
     outputs = tuple(
-        entry.Output(f"result{k}", type_.dtype.name, tuple(expression(d) for d in type_.shape),
-                     alias=name(plan.inputs[donated[k]][2]) if k in donated else None,
-                     bound=tuple(expression(substitute(d, defined)) for d in type_.shape)
-                     if any(symbols(d) & defined.keys() for d in type_.shape) else None)
-        for k, (_, type_, place) in enumerate(plan.outputs))
+        entry.Output(
+            f"result{k}",
+            type_.dtype.name,
+            tuple(expression(d) for d in type_.shape),
+            alias=name(plan.inputs[donated[k]][2]) if k in donated else None,
+            bound=tuple(expression(substitute(d, defined)) for d in type_.shape)
+            if any(symbols(d) & defined.keys() for d in type_.shape)
+            else None,
+        )
+        for k, (_, type_, place) in enumerate(plan.outputs)
+    )
     for k, (_, _, place) in enumerate(plan.outputs):
         name.names.setdefault(place.buffer, f"result{k}")
     steps = _Steps(name, symbol).steps(plan.steps)
@@ -106,13 +118,21 @@ def build(plan: p.Plan, machine: Any, threads: int | None = None) -> Built:
     sizes = {s for _, type_, _ in plan.inputs for d in type_.shape for s in symbols(d)}
     program = entry.Program(
         sizes=tuple(entry.Size(s.name, s.lo, s.hi) for s in sorted(sizes, key=lambda s: s.name)),
-        inputs=inputs, outputs=outputs,
+        inputs=inputs,
+        outputs=outputs,
         constants=tuple(entry.Constant(name(b), name(b)) for b in constants),
         temporaries=tuple(entry.Temporary(name(b), expression(substitute(b.nbytes, defined))) for b in temporaries),
         scratch=tuple(expression(substitute(launch.scratch, defined)) for launch in launches if launch.scratch != 0),
-        steps=steps)
-    return Built(memory.plan(program), list({k.symbol: k.object for k in compiled}.values()), driver(machine.architecture),
-                 {name(b): _bytes(b) for b in constants}, tuple({k.symbol: None for k in compiled}), launches)
+        steps=steps,
+    )
+    return Built(
+        memory.plan(program),
+        list({k.symbol: k.object for k in compiled}.values()),
+        driver(machine.architecture),
+        {name(b): _bytes(b) for b in constants},
+        tuple({k.symbol: None for k in compiled}),
+        launches,
+    )
 
 
 def _bytes(buffer: Buffer) -> np.ndarray[Any, Any]:
@@ -130,9 +150,17 @@ class _Steps:
     def step(self, step: p.Step) -> list[entry.Step]:
         match step:
             case p.Launch():
-                return [entry.Launch(self.symbol[step.kernel], tuple(map(self.name, step.buffers)), tuple(s.name for s in step.symbols),
-                                     expression(step.tiles), work=expression(work(step)), label=step.label,
-                                     writes=tuple(map(self.name, step.writes)))]
+                return [
+                    entry.Launch(
+                        self.symbol[step.kernel],
+                        tuple(map(self.name, step.buffers)),
+                        tuple(s.name for s in step.symbols),
+                        expression(step.tiles),
+                        work=expression(work(step)),
+                        label=step.label,
+                        writes=tuple(map(self.name, step.writes)),
+                    )
+                ]
             case p.Copy(target, source):
                 return [entry.Copy(self.name(target), self.name(source), expression(target.nbytes))]
             case p.Define(symbol, source):

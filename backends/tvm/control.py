@@ -18,7 +18,8 @@ from effcc.ops.control import If, Loop
 
 
 def nested(lowering: Lowering, graph: Graph, places: list[Place]) -> Lowering:
-    """Lower a nested graph with its inputs at these places; the steps and the places of its results are in the child."""
+    """Lower a nested graph with its inputs at these places; the steps and the places of its results are in the
+    child."""
     child = Lowering(lowering.machine, lowering)
     for v, place in zip(graph.inputs, places, strict=True):
         child.places[v] = place
@@ -98,7 +99,8 @@ def scalar(child: Lowering, size: Any) -> Place:
 
 @lowers(Loop)
 def loop(lowering: Lowering, node: Node) -> None:
-    """Carried values live in buffers that the body's results are copied to; scanned values go to row `i` of their stack."""
+    """Carried values live in buffers that the body's results are copied to; scanned values go to row `i` of their
+    stack."""
     op: Any = node.op
     own = define_bounds(lowering, node)
     n = op.num_carried
@@ -108,7 +110,7 @@ def loop(lowering: Lowering, node: Node) -> None:
     body: Graph = op.body
     i, going, more = (lowering.temporary(Tensor(d, ())) for d in (i64, bool_, bool_))
     carried = [lowering.result(v) for v in node.results[:n]]
-    for v, start, declared in zip(node.operands[2:], operands[:n], body.inputs[2 : 2 + n]):
+    for v, declared in zip(node.operands[2:], body.inputs[2 : 2 + n]):
         set_sizes(lowering, declared.type, v.type, own)
     for v, source, target in zip(node.results[:n], operands[:n], carried, strict=True):
         at = Place(source.buffer, target.shape, source.strides, source.offset)

@@ -1,6 +1,8 @@
-"""Scalar expressions -> TIR, for one element or a vector of lanes: the one function that every template's code goes through.
+"""Scalar expressions -> TIR, for one element or a vector of lanes: the one function that every template's code goes
+through.
 
-Floats shorter than 32 bits are computed in f32 and rounded where an op ends; bool is a predicate in registers and a byte in
+Floats shorter than 32 bits are computed in f32 and rounded where an op ends; bool is a predicate in registers and a
+byte in
 memory; sub-byte integers ride in a byte.
 """
 
@@ -101,8 +103,9 @@ def bind(x: Tir) -> Tir:
     """Name a value in the current scope, so that using it twice computes it once."""
     if isinstance(x, (tvm.tirx.Var, tvm.prim.IntImm, tvm.prim.FloatImm)) or str(x.ty).startswith("boolx"):
         return x  # TVM's analyzer rejects a bound vector of predicates
-    if isinstance(x, (tvm.prim.Broadcast, tvm.prim.Ramp)) and isinstance(getattr(x, "value", getattr(x, "base", None)), (
-            tvm.tirx.Var, tvm.prim.IntImm, tvm.prim.FloatImm)):
+    if isinstance(x, (tvm.prim.Broadcast, tvm.prim.Ramp)) and isinstance(
+        getattr(x, "value", getattr(x, "base", None)), (tvm.tirx.Var, tvm.prim.IntImm, tvm.prim.FloatImm)
+    ):
         return x
     return emission.bind(x)
 
@@ -147,7 +150,7 @@ class KernelBuilder:
                 T.Return(T.int32(0))
         return builder.get()
 
-    # -- sizes -----------------------------------------------------------------------------------------------------------
+    # -- sizes ---------------------------------------------------------------------------------------------------------
     def dim(self, d: Dim) -> Tir:
         """A dimension as an int64 expression."""
         if isinstance(d, int):
@@ -181,7 +184,7 @@ class KernelBuilder:
                 return out
         raise TypeError(atom)
 
-    # -- memory ----------------------------------------------------------------------------------------------------------
+    # -- memory --------------------------------------------------------------------------------------------------------
     def flat(self, buffer: Buffer) -> Tir:
         return self._flat[buffer]
 
@@ -244,7 +247,8 @@ def encode(x: Tir, dtype: DType) -> Tir:
 
 
 def wrap(x: Tir, dtype: DType) -> Tir:
-    """An integer of less than a byte from its low bits: what the byte's other bits hold differs between NumPy and torch."""
+    """An integer of less than a byte from its low bits: what the byte's other bits hold differs between NumPy and
+    torch."""
     if not dtype.is_integer or dtype.bits >= 8:
         return x
     unused = literal(register_dtype(dtype), 8 - dtype.bits, lanes_of(x))
@@ -275,8 +279,14 @@ Reader = Callable[[int, tuple[Tir, ...]], Tir]
 class Emitter:
     """Translates scalar expressions at one point of an iteration space; shared subexpressions are computed once."""
 
-    def __init__(self, kernel: KernelBuilder, index: tuple[Tir, ...], read: Reader,
-                 state: tuple[Tir, ...] = (), old: tuple[Tir, ...] = ()):
+    def __init__(
+        self,
+        kernel: KernelBuilder,
+        index: tuple[Tir, ...],
+        read: Reader,
+        state: tuple[Tir, ...] = (),
+        old: tuple[Tir, ...] = (),
+    ):
         self.kernel, self.index, self.read, self.state, self.old = kernel, index, read, state, old
         self.memo: dict[int, Tir] = {}
 
@@ -372,7 +382,9 @@ def _float(fn: str, args: list[Tir], operands: tuple[s.Scalar, ...], lanes: int)
             which = T.max if fn == "max" else T.min
             for x, y, operand in ((a, b, operands[0]), (b, a, operands[1])):
                 if isinstance(operand, s.Literal) and operand.value == operand.value:
-                    return which(x, y)  # an ordered comparison with a number on the left gives the right operand for NaN
+                    return which(
+                        x, y
+                    )  # an ordered comparison with a number on the left gives the right operand for NaN
             a, b = bind(a), bind(b)
             return T.Select(isnan(a), a, which(a, b))
         case "sqrt" | "floor" | "ceil" | "trunc":
@@ -384,8 +396,11 @@ def _float(fn: str, args: list[Tir], operands: tuple[s.Scalar, ...], lanes: int)
         case "mod":
             raise ValueError("mod of floats is spelled with fmod")
         case "fmod":
-            return per_lane(lambda x, y: tvm.tirx.call_pure_extern(
-                str(x.ty), "fmodf" if str(x.ty) == "float32" else "fmod", x, y), args, lanes)
+            return per_lane(
+                lambda x, y: tvm.tirx.call_pure_extern(str(x.ty), "fmodf" if str(x.ty) == "float32" else "fmod", x, y),
+                args,
+                lanes,
+            )
         case _:
             from effcc.backends.tvm import vector_math
 

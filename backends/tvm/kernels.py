@@ -1,6 +1,7 @@
 """Kernels by key: from the cache if they were ever compiled, else built and compiled, several at a time.
 
-A key names a kernel before its code exists (template, region, layout, machine, and the sources of the code generator), so
+A key names a kernel before its code exists (template, region, layout, machine, and the sources of the code
+generator), so
 that a program whose kernels are all cached never imports the compiler.
 """
 
@@ -37,7 +38,9 @@ class Request:
     build: Callable[[], Any]
 
 
-def obtain(requests: Sequence[Request], machine: Machine, *, threads: int | None = None, cache: ObjectCache | None = None) -> list[Kernel]:
+def obtain(
+    requests: Sequence[Request], machine: Machine, *, threads: int | None = None, cache: ObjectCache | None = None
+) -> list[Kernel]:
     """The kernels, in order. TIR is built here, one after another; LLVM compiles on threads meanwhile."""
     cache = default_cache() if cache is None else cache
     symbols = [f"effcc_{digest(r.key, described(machine))[:32]}" for r in requests]

@@ -1,6 +1,7 @@
 """Graph -> plan: every node becomes a place (views), a kernel launch, or control flow over launches.
 
-Backends lower families, not names: a node is taken by its nest (map, fold, scan), its anchor (contraction, window, attention)
+Backends lower families, not names: a node is taken by its nest (map, fold, scan), its anchor (contraction, window,
+attention)
 or its algorithm (sorting); what has none of these is a composite that the pipeline should have decomposed.
 """
 
@@ -48,18 +49,21 @@ def lowers(*classes: type) -> Callable[[Lowerer], Lowerer]:
 
 
 class Lowering:
-    """Lowers one graph; nested graphs (branches, loop bodies) are lowered by children that share kernels and buffers."""
+    """Lowers one graph; nested graphs (branches, loop bodies) are lowered by children that share kernels and
+    buffers."""
 
     def __init__(self, machine: Machine, parent: Lowering | None = None):
         self.machine = machine
         self.plan = Plan() if parent is None else parent.plan
         self.steps: list[Step] = self.plan.steps if parent is None else []
         self.places: dict[Value, Place] = {}
-        self.kernels: dict[Any, tuple[KernelPlan, tuple[Symbol, ...], Dim, Dim]] = {} if parent is None else parent.kernels
+        self.kernels: dict[Any, tuple[KernelPlan, tuple[Symbol, ...], Dim, Dim]] = (
+            {} if parent is None else parent.kernels
+        )
         self.packed: dict[Any, Buffer] = {} if parent is None else parent.packed
         self.constants: dict[int, Buffer] = {} if parent is None else parent.constants
 
-    # -- buffers ---------------------------------------------------------------------------------------------------------
+    # -- buffers -------------------------------------------------------------------------------------------------------
     def buffer(self, kind: str, type_: Tensor, name: str = "", **more: Any) -> Buffer:
         made = Buffer(name or f"t{len(self.plan.buffers)}", kind, type_.dtype, type_.size, **more)
         self.plan.buffers.append(made)
@@ -74,7 +78,8 @@ class Lowering:
         return plain(self.constants[id(blob)], blob.type)
 
     def result(self, v: Value) -> Place:
-        """Where a node should write a result: where it is wanted (an output, a slice of a concatenation), or a temporary."""
+        """Where a node should write a result: where it is wanted (an output, a slice of a concatenation), or a
+        temporary."""
         if v not in self.places:
             self.places[v] = self.temporary(v.tensor)
         return self.places[v]
@@ -100,12 +105,22 @@ class Lowering:
         graph = b.graph(b.identity(x))
         self.region(graph, (source,), (target,), "copy", None)
 
-    # -- kernels ---------------------------------------------------------------------------------------------------------
-    def launch(self, template: str, key: Any, graph: Graph, operands: tuple[Place, ...], results: tuple[Place, ...],
-               make: Callable[[dict[Value, Place]], tuple[Dim, Dim, Body]], node: Node | None, more: tuple[Place, ...] = ()) -> None:
+    # -- kernels -------------------------------------------------------------------------------------------------------
+    def launch(
+        self,
+        template: str,
+        key: Any,
+        graph: Graph,
+        operands: tuple[Place, ...],
+        results: tuple[Place, ...],
+        make: Callable[[dict[Value, Place]], tuple[Dim, Dim, Body]],
+        node: Node | None,
+        more: tuple[Place, ...] = (),
+    ) -> None:
         """Launch the kernel of a region: built once for each distinct (template, region, layout).
 
-        make: places of the graph's inputs and results -> (tiles, scratch bytes, body). `more`: further places the body reads.
+        make: places of the graph's inputs and results -> (tiles, scratch bytes, body). `more`: further places the
+        body reads.
         """
         places = (*operands, *results, *more)
         buffers = list(dict.fromkeys(p.buffer for p in places))
@@ -116,7 +131,12 @@ class Lowering:
             bound = dict(zip((*graph.inputs, *graph.results), places, strict=False))
             tiles, scratch, body = make(bound)
             sizes = sorted(region_symbols(graph, places), key=lambda x: x.name)
-            self.kernels[full] = self._kernel(template, key, graph, layout, buffers, sizes, body), tuple(sizes), tiles, scratch
+            self.kernels[full] = (
+                self._kernel(template, key, graph, layout, buffers, sizes, body),
+                tuple(sizes),
+                tiles,
+                scratch,
+            )
         kernel, sizes, tiles, scratch = self.kernels[full]
         flops: Dim = 0
         for n in graph.nodes:
@@ -140,8 +160,9 @@ class Lowering:
             )
         )
 
-    def _kernel(self, template: str, key: Any, graph: Graph, layout: Any, buffers: list[Buffer], sizes: list[Symbol],
-                body: Body) -> KernelPlan:
+    def _kernel(
+        self, template: str, key: Any, graph: Graph, layout: Any, buffers: list[Buffer], sizes: list[Symbol], body: Body
+    ) -> KernelPlan:
         bits = self.machine.vector_bits
         name = repr((template, key, contractions.cpu_of(self.machine), layout, canonical(graph)))
         return KernelPlan(Request(name, lambda: KernelBuilder(template, bits).build(buffers, sizes, body)), template)
@@ -189,13 +210,14 @@ class Lowering:
         if any(isinstance(n.op, Reduction) for n in graph.nodes):
             self.launch("rows", key, graph, operands, results, lambda p: rows(graph, p), node)
         else:
+
             def make(p: dict[Value, Place]) -> tuple[Dim, Dim, Body]:
                 tiles, body = loops.pointwise(graph, p)
                 return tiles, 0, body
 
             self.launch("pointwise", key, graph, operands, results, make, node)
 
-    # -- nodes -----------------------------------------------------------------------------------------------------------
+    # -- nodes ---------------------------------------------------------------------------------------------------------
     def run(self, graph: Graph) -> None:
         """Lower every node; the places of inputs (and of results that are wanted somewhere) are set before."""
         self._choose_places(graph)
@@ -287,7 +309,9 @@ class Lowering:
             self.region(body, operands, results, None, node)
             return
         if len(anchors) > 1:
-            raise UnsupportedError(f"a region with {len(anchors)} anchors ({', '.join(a.op.name for a in anchors)})", where=node.loc)
+            raise UnsupportedError(
+                f"a region with {len(anchors)} anchors ({', '.join(a.op.name for a in anchors)})", where=node.loc
+            )
         anchor = anchors[0]
         nest = anchor.op.compute(*anchor.types)
         if isinstance(anchor.op, Matmul):
@@ -297,18 +321,24 @@ class Lowering:
         elif type(anchor.op) in ANCHORS:
             ANCHORS[type(anchor.op)](self, node, body, anchor, operands, results)
         elif nest is None:
-            raise UnsupportedError(f"target cpu has no code for op {anchor.op.name}", where=node.loc,
-                                   hint="decompose it into ops listed by `effcc ops`")
+            raise UnsupportedError(
+                f"target cpu has no code for op {anchor.op.name}",
+                where=node.loc,
+                hint="decompose it into ops listed by `effcc ops`",
+            )
         elif nest.write is not None or "s" in nest.kinds or nest.initial is not None:
             self._scan(node, body, anchor, nest, operands, results)
         else:
+
             def make(p: dict[Value, Place]) -> tuple[Dim, Dim, Body]:
                 tiles, emit = loops.fold(body, anchor, p)
                 return tiles, 0, emit
 
             self.launch("fold", None, body, operands, results, make, node)
 
-    def _scan(self, node: Node, body: Graph, anchor: Node, nest: Any, operands: tuple[Place, ...], results: tuple[Place, ...]) -> None:
+    def _scan(
+        self, node: Node, body: Graph, anchor: Node, nest: Any, operands: tuple[Place, ...], results: tuple[Place, ...]
+    ) -> None:
         if len([n for n in body.nodes if not isinstance(n.op, Const)]) > 1:
             raise UnsupportedError(f"{anchor.op.name} cannot be fused", where=node.loc)
         if nest.initial is not None:
@@ -337,15 +367,24 @@ def concat_slices(node: Node, whole: Place) -> list[Place]:
 
 
 def same_place(a: Place, b: Place) -> bool:
-    """Whether two places of one shape hold each element at the same address (strides of axes of size 1 do not matter)."""
-    return a.buffer is b.buffer and a.offset == b.offset and all(
-        d == 1 or x == y for d, x, y in zip(a.shape, a.strides, b.strides, strict=True))
+    """Whether two places of one shape hold each element at the same address (strides of axes of size 1 do not
+    matter)."""
+    return (
+        a.buffer is b.buffer
+        and a.offset == b.offset
+        and all(d == 1 or x == y for d, x, y in zip(a.shape, a.strides, b.strides, strict=True))
+    )
 
 
 def unviewed(op: Transpose | Reshape, place: Place, operand: Tensor) -> Place | None:
     """Where the operand of a view must lie for the result to lie at `place`; None where no strides say so."""
     if isinstance(op, Transpose):
-        return Place(place.buffer, operand.shape, tuple(place.strides[op.perm.index(k)] for k in range(operand.rank)), place.offset)
+        return Place(
+            place.buffer,
+            operand.shape,
+            tuple(place.strides[op.perm.index(k)] for k in range(operand.rank)),
+            place.offset,
+        )
     strides = reshaped_strides(place, operand.shape)
     return None if strides is None else Place(place.buffer, operand.shape, strides, place.offset)
 
@@ -375,8 +414,13 @@ def _is_row_reduction(node: Node, first: Node) -> bool:
     if not (isinstance(node.op, Reduction) and node.op.compute(*node.types) is not None):
         return False
     axes, rank = node.op.axes, node.operands[0].tensor.rank  # type: ignore[attr-defined]
-    return (bool(axes) and axes == tuple(range(rank - len(axes), rank)) and node.op.keepdims  # type: ignore[attr-defined]
-            and node.operands[0].shape == first.operands[0].shape and axes == first.op.axes)  # type: ignore[attr-defined]
+    return (
+        bool(axes)
+        and axes == tuple(range(rank - len(axes), rank))
+        and node.op.keepdims  # type: ignore[attr-defined]
+        and node.operands[0].shape == first.operands[0].shape
+        and axes == first.op.axes
+    )  # type: ignore[attr-defined]
 
 
 def region_symbols(graph: Graph, places: tuple[Place, ...]) -> set[Symbol]:

@@ -1,4 +1,5 @@
-"""Where a value lies: a buffer, an element offset and a stride for each axis. Views cost nothing: they only change this."""
+"""Where a value lies: a buffer, an element offset and a stride for each axis. Views cost nothing: they only change
+this."""
 
 from __future__ import annotations
 
@@ -82,7 +83,9 @@ def view(op: object, place: Place, result: Tensor) -> Place | None:
             offset = place.offset
             for a, s in zip(starts, place.strides, strict=True):
                 offset = offset + s * a
-            return Place(place.buffer, result.shape, tuple(s * st for s, st in zip(place.strides, steps, strict=True)), offset)
+            return Place(
+                place.buffer, result.shape, tuple(s * st for s, st in zip(place.strides, steps, strict=True)), offset
+            )
         case BroadcastTo(shape):
             lead = len(shape) - len(place.shape)
             for have, want in zip(place.shape, shape[lead:], strict=True):
@@ -97,7 +100,8 @@ def view(op: object, place: Place, result: Tensor) -> Place | None:
 
 
 def reshaped_strides(place: Place, shape: tuple[Dim, ...]) -> tuple[Dim, ...] | None:
-    """Strides of the same elements under another shape, if there are any: groups of axes with equal products are matched;
+    """Strides of the same elements under another shape, if there are any: groups of axes with equal products are
+    matched;
     several source axes must lie without gaps to be merged."""
     if any(d == 0 for d in (*place.shape, *shape)):
         return row_major(shape)
@@ -150,5 +154,3 @@ def merge_axes(space: tuple[Dim, ...], strides: list[tuple[Dim, ...]]) -> list[l
         else:
             runs.append([k])
     return runs
-
-

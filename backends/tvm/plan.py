@@ -1,4 +1,5 @@
-"""What lowering produces: kernels to compile and steps to run, over buffers; no compiler objects beyond the PrimFuncs."""
+"""What lowering produces: kernels to compile and steps to run, over buffers; no compiler objects beyond the
+PrimFuncs."""
 
 from __future__ import annotations
 

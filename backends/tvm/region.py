@@ -1,4 +1,5 @@
-"""Evaluating the values of a fused region at points of an iteration space: prologues and epilogues of every template."""
+"""Evaluating the values of a fused region at points of an iteration space: prologues and epilogues of every
+template."""
 
 from __future__ import annotations
 
@@ -23,8 +24,13 @@ class Point:
     given: values that the template supplies (an anchor's accumulator, a finished reduction), by index.
     """
 
-    def __init__(self, kernel: KernelBuilder, graph: Graph, places: dict[Value, Place],
-                 given: dict[Value, Callable[[tuple[Tir, ...]], Tir]] | None = None):
+    def __init__(
+        self,
+        kernel: KernelBuilder,
+        graph: Graph,
+        places: dict[Value, Place],
+        given: dict[Value, Callable[[tuple[Tir, ...]], Tir]] | None = None,
+    ):
         self.kernel, self.graph, self.places, self.given = kernel, graph, places, given or {}
         self.memo: dict[Any, tuple[Tir, tuple[Tir, ...]]] = {}
 
@@ -67,14 +73,22 @@ def is_immediate(op: object) -> bool:
 
 
 class FlatPoint:
-    """One point of a space that a region of elementwise ops is broadcast to: indices are the space's (merged) ones, so each
+    """One point of a space that a region of elementwise ops is broadcast to: indices are the space's (merged) ones,
+    so each
     value is just its formula of its operands at the same point.
 
     strides: for each placed value, its strides along the space's merged axes.
     """
 
-    def __init__(self, kernel: KernelBuilder, graph: Graph, places: dict[Value, Place], strides: dict[Value, tuple[Dim, ...]],
-                 index: tuple[Tir, ...], given: dict[Value, Tir] | None = None):
+    def __init__(
+        self,
+        kernel: KernelBuilder,
+        graph: Graph,
+        places: dict[Value, Place],
+        strides: dict[Value, tuple[Dim, ...]],
+        index: tuple[Tir, ...],
+        given: dict[Value, Tir] | None = None,
+    ):
         self.kernel, self.graph, self.places, self.strides, self.index = kernel, graph, places, strides, index
         self.memo: dict[Value, Tir] = dict(given or {})
 

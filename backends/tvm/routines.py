@@ -1,4 +1,5 @@
-"""The sort family and data-dependent sizes: algorithms written out as serial code, a row (or the whole tensor) at a time.
+"""The sort family and data-dependent sizes: algorithms written out as serial code, a row (or the whole tensor) at a
+time.
 
 What finds a size does so in two kernels: the first counts, the size symbol is set, and the second writes results whose
 strides depend on it.
@@ -63,7 +64,8 @@ def goes_before(a: Tir, b: Tir, is_float: bool, descending: bool) -> Tir:
 
 
 def merge_sort(n: Tir, order: Any, before: Callable[[Tir, Tir], Tir]) -> Tir:
-    """Stable bottom-up merge sort of the indices 0..n-1 in `order[0:2n]`; returns the offset (0 or n) where they end up.
+    """Stable bottom-up merge sort of the indices 0..n-1 in `order[0:2n]`; returns the offset (0 or n) where they end
+    up.
 
     before(i, j): whether element i goes before element j.
     """
@@ -78,14 +80,14 @@ def merge_sort(n: Tir, order: Any, before: Callable[[Tir, Tir], Tir]) -> Tir:
             middle, end = bind(T.min(start + w, n)), bind(T.min(start + w * 2, n))
             left, right = Cell("int64", start), Cell("int64", middle)
             with loop(start, end) as out:
-                l, r = left.get(), right.get()
-                a, b = (bind(order[src + T.min(k, n - 1)]) for k in (l, r))
-                take_right = tvm.prim.Or(tvm.prim.GE(l, middle), tvm.prim.And(tvm.prim.LT(r, end), before(b, a)))
+                i, j = left.get(), right.get()
+                a, b = (bind(order[src + T.min(k, n - 1)]) for k in (i, j))
+                take_right = tvm.prim.Or(tvm.prim.GE(i, middle), tvm.prim.And(tvm.prim.LT(j, end), before(b, a)))
                 chosen = Cell("int64", T.Select(take_right, integer(1), integer(0)))
                 c = chosen.get()
                 T.buffer_store(order, T.Select(eq(c, integer(1)), b, a), [dst + out])
-                left.set(l + 1 - c)
-                right.set(r + c)
+                left.set(i + 1 - c)
+                right.set(j + c)
         source.set(dst)
         width.set(w * 2)
     return source.get()
@@ -98,7 +100,8 @@ def _rows(
     body: Callable[[KernelBuilder, dict[Value, Place], tuple[Tir, ...], Any], None],
     scratch_words: Callable[[Dim], Dim],
 ) -> None:
-    """One tile for each row along `axis`; body(kernel, places, index of the row with None at the axis, scratch words)."""
+    """One tile for each row along `axis`; body(kernel, places, index of the row with None at the axis, scratch
+    words)."""
     region = as_region(node)
     x = node.operands[0].tensor
     others = [k for k in range(x.rank) if k != axis]

@@ -25,7 +25,8 @@ class Blob:
     """Whether the elements can be asked for; else only type and hash can (graphs of artifacts)."""
 
     def __init__(self, array: Any, dtype: DType | None = None, owner: object = None):
-        """`array`: anything NumPy takes; `dtype` where NumPy's carrier is wider than the element (i4 in int8, bf16 in uint16
+        """`array`: anything NumPy takes; `dtype` where NumPy's carrier is wider than the element (i4 in int8, bf16 in
+        uint16
         is not accepted: use ml_dtypes); `owner` is kept alive with the array (a torch tensor, a file mapping)."""
         import numpy as np
 
@@ -77,9 +78,17 @@ class Blob:
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        return isinstance(other, Blob) and self.type == other.type and (
-            (self.array.__array_interface__["data"] == other.array.__array_interface__["data"]
-             and self.array.strides == other.array.strides) or self.sha256 == other.sha256)
+        return (
+            isinstance(other, Blob)
+            and self.type == other.type
+            and (
+                (
+                    self.array.__array_interface__["data"] == other.array.__array_interface__["data"]
+                    and self.array.strides == other.array.strides
+                )
+                or self.sha256 == other.sha256
+            )
+        )
 
     def __hash__(self) -> int:
         return self._hash

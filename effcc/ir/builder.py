@@ -31,7 +31,8 @@ class OpBuilder:
         raise NotImplementedError
 
     def add(self, op: Op | Value, *operands: Value) -> Any:
-        """Append an op instance; one Value, or a tuple when the op has several results. `b.add(x, y)` on values is the sum."""
+        """Append an op instance; one Value, or a tuple when the op has several results. `b.add(x, y)` on values is
+        the sum."""
         if isinstance(op, Value):
             op, operands = op_class("add")(), (op, *operands)
         results = self.emit(op, operands)
@@ -47,7 +48,9 @@ class OpBuilder:
         """A constant from an array, a number or a Blob."""
         import numpy as np
 
-        blob = array if isinstance(array, Blob) else Blob(np.asarray(array, None if dtype is None else dtype.numpy), dtype)
+        blob = (
+            array if isinstance(array, Blob) else Blob(np.asarray(array, None if dtype is None else dtype.numpy), dtype)
+        )
         return self.add(op_class("const")(blob))  # type: ignore[call-arg]
 
     def full_like(self, x: Value, number: float) -> Value:

@@ -21,7 +21,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Union
 
 
 class Expr:
@@ -102,17 +101,38 @@ class Arithmetic:
     def expr(self) -> Expr:
         raise NotImplementedError
 
-    def __add__(self, other: Dim) -> Dim: return self.expr + other
-    def __radd__(self, other: Dim) -> Dim: return self.expr + other
-    def __sub__(self, other: Dim) -> Dim: return self.expr - other
-    def __rsub__(self, other: Dim) -> Dim: return other - self.expr
-    def __neg__(self) -> Dim: return -self.expr
-    def __mul__(self, other: Dim) -> Dim: return self.expr * other
-    def __rmul__(self, other: Dim) -> Dim: return self.expr * other
-    def __floordiv__(self, other: Dim) -> Dim: return floordiv(self.expr, other)
-    def __rfloordiv__(self, other: Dim) -> Dim: return floordiv(other, self.expr)
-    def __mod__(self, other: Dim) -> Dim: return mod(self.expr, other)
-    def __rmod__(self, other: Dim) -> Dim: return mod(other, self.expr)
+    def __add__(self, other: Dim) -> Dim:
+        return self.expr + other
+
+    def __radd__(self, other: Dim) -> Dim:
+        return self.expr + other
+
+    def __sub__(self, other: Dim) -> Dim:
+        return self.expr - other
+
+    def __rsub__(self, other: Dim) -> Dim:
+        return other - self.expr
+
+    def __neg__(self) -> Dim:
+        return -self.expr
+
+    def __mul__(self, other: Dim) -> Dim:
+        return self.expr * other
+
+    def __rmul__(self, other: Dim) -> Dim:
+        return self.expr * other
+
+    def __floordiv__(self, other: Dim) -> Dim:
+        return floordiv(self.expr, other)
+
+    def __rfloordiv__(self, other: Dim) -> Dim:
+        return floordiv(other, self.expr)
+
+    def __mod__(self, other: Dim) -> Dim:
+        return mod(self.expr, other)
+
+    def __rmod__(self, other: Dim) -> Dim:
+        return mod(other, self.expr)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,7 +184,7 @@ class Extremum(Atom):
         return f"{self.which}({', '.join(map(str, self.args))})"
 
 
-Dim = Union[int, Expr, Symbol]
+Dim = int | Expr | Symbol
 
 
 def _terms(x: Dim) -> tuple[tuple[tuple[Atom, ...], int], ...]:
@@ -219,7 +239,7 @@ def floordiv(a: Dim, b: Dim) -> Dim:
         if b > 0 and lo is not None and hi is not None and lo // b == hi // b:
             return whole + lo // b
         if len(_terms(rest)) == 1 and not isinstance(rest, int):  # ⌊⌊x/c⌋ / b⌋ = ⌊x / (b·c)⌋
-            (monomial, c), = _terms(rest)
+            ((monomial, c),) = _terms(rest)
             if c == 1 and len(monomial) == 1 and isinstance(monomial[0], FloorDiv) and b > 0:
                 inner = monomial[0]
                 if isinstance(inner.b, int) and inner.b > 0:
@@ -381,7 +401,7 @@ def _walk(a: Dim) -> Iterator[Symbol]:
                         yield from _walk(x)
 
 
-Bound = Union[int, None]
+Bound = int | None
 
 
 def bounds(a: Dim) -> tuple[Bound, Bound]:
@@ -394,9 +414,9 @@ def _bounds(a: Expr) -> tuple[Bound, Bound]:
     lo: Bound = 0
     hi: Bound = 0
     for monomial, c in a.terms:
-        l, h = c, c
-        low: Bound = l
-        high: Bound = h
+        first, last = c, c
+        low: Bound = first
+        high: Bound = last
         for atom in monomial:
             low, high = _times((low, high), _atom_bounds(atom))
         lo = None if lo is None or low is None else lo + low
@@ -432,7 +452,7 @@ def _atom_bounds(atom: Atom) -> tuple[Bound, Bound]:
             if which == "min":
                 known = [h for h in his if h is not None]
                 return (None if None in los else min(los)), (min(known) if known else None)
-            known = [l for l in los if l is not None]
+            known = [low for low in los if low is not None]
             return (max(known) if known else None), (None if None in his else max(his))
     return None, None
 

@@ -133,7 +133,9 @@ class Graph:
     def _key(self) -> tuple[Any, ...]:
         number: Mapping[Value, int] = {v: i for i, v in enumerate(self.values)}
         try:
-            nodes = tuple((n.op, tuple(number[v] for v in n.operands), tuple(r.type for r in n.results)) for n in self.nodes)
+            nodes = tuple(
+                (n.op, tuple(number[v] for v in n.operands), tuple(r.type for r in n.results)) for n in self.nodes
+            )
             return (tuple(v.type for v in self.inputs), nodes, tuple(number[v] for v in self.results), self.aliases)
         except KeyError as error:
             raise VerifyError(f"value {error.args[0]!r} is used but not defined", where=f"graph @{self.name}") from None

@@ -1,4 +1,5 @@
-"""Modules that are imported when first used, so that `import effcc` stays quick and running an artifact needs no torch."""
+"""Modules that are imported when first used, so that `import effcc` stays quick and running an artifact needs no
+torch."""
 
 from __future__ import annotations
 

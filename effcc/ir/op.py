@@ -28,8 +28,24 @@ if TYPE_CHECKING:
 
 REGISTRY: dict[str, type[Op]] = {}
 FAMILY_MODULES = (
-    "constant", "elementwise", "contraction", "window", "reduction", "normalization", "view", "index", "resize",
-    "resample", "sort", "scan", "control", "quantize", "random", "attention", "sequence", "fused",
+    "constant",
+    "elementwise",
+    "contraction",
+    "window",
+    "reduction",
+    "normalization",
+    "view",
+    "index",
+    "resize",
+    "resample",
+    "sort",
+    "scan",
+    "control",
+    "quantize",
+    "random",
+    "attention",
+    "sequence",
+    "fused",
 )
 
 
@@ -46,7 +62,8 @@ class Op:
     pure: ClassVar[bool] = True
     """Whether equal operands give equal results and nothing else happens: what CSE, DCE and folding may touch."""
     routine: ClassVar[bool] = False
-    """Whether it is an algorithm (sorting, control flow), for which each backend has a routine of its own: no loop nest."""
+    """Whether it is an algorithm (sorting, control flow), for which each backend has a routine of its own: no loop
+    nest."""
     undefined: ClassVar[str] = ""
     """Operand values for which the result may be anything (never a crash); the fuzzer keeps away from them."""
 
@@ -58,7 +75,7 @@ class Op:
                 raise TypeError(f"two ops are called {cls.name}")
             REGISTRY[cls.name] = cls
 
-    # -- what an op says about itself ------------------------------------------------------------------------------------
+    # -- what an op says about itself ----------------------------------------------------------------------------------
     def infer(self, *types: Any) -> tuple[Type, ...] | Type:
         """The type rule: result types for operand types; raises TypeRuleError. Shapes are outermost first."""
         raise NotImplementedError(f"{type(self).__name__}.infer")
@@ -76,7 +93,8 @@ class Op:
         return NotImplemented
 
     def defines(self, *types: Any) -> dict[Symbol, Dim | None]:
-        """The size symbols whose values the op tells at run time (nonzero, unique), each with an upper bound (None: unknown)."""
+        """The size symbols whose values the op tells at run time (nonzero, unique), each with an upper bound (None:
+        unknown)."""
         return {}
 
     def flops(self, *types: Type) -> Dim:
@@ -84,7 +102,7 @@ class Op:
         nest = self.compute(*types)
         return 0 if nest is None else nest.flops
 
-    # -- what follows from it --------------------------------------------------------------------------------------------
+    # -- what follows from it ------------------------------------------------------------------------------------------
     @classmethod
     def attributes(cls) -> tuple[dataclasses.Field[Any], ...]:
         return dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()  # type: ignore[arg-type]
@@ -155,5 +173,7 @@ def op_class(name: str) -> type[Op]:
         import difflib
 
         near = difflib.get_close_matches(name, REGISTRY, 1)
-        raise UnsupportedError(f"there is no op {name!r}", hint=f"did you mean {near[0]!r}?" if near else "see `effcc ops`")
+        raise UnsupportedError(
+            f"there is no op {name!r}", hint=f"did you mean {near[0]!r}?" if near else "see `effcc ops`"
+        )
     return REGISTRY[name]

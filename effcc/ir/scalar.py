@@ -1,6 +1,7 @@
 """Scalar expressions and loop nests: the one description of an op from which access maps, cost and code are derived.
 
-An op's `compute` is a loop nest over an iteration space. At each point it evaluates scalar expressions that read operands
+An op's `compute` is a loop nest over an iteration space. At each point it evaluates scalar expressions that read
+operands
 at index expressions:
 
     scalar := literal | size(dim) | index(axis) | read(operand, index...) | state(k) | old(k) | fn(scalar...)
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Union
 
 from effcc.ir.dims import Dim, product
 from effcc.ir.types import DType, bool_, i64
@@ -23,11 +23,13 @@ FUNCTIONS = frozenset(
     "bitcast".split()
 )
 """What a backend must translate. `div` is true division on floats and truncates toward zero on integers; `floordiv` and
-`mod` round toward minus infinity, `fmod` has the dividend's sign; `min` and `max` propagate NaN; `round` is half to even;
-`shr` is arithmetic on signed integers; `and or xor not` are logical on bool and bitwise on integers; `cast` from float to
+`mod` round toward minus infinity, `fmod` has the dividend's sign; `min` and `max` propagate NaN; `round` is half to
+even;
+`shr` is arithmetic on signed integers; `and or xor not` are logical on bool and bitwise on integers; `cast` from
+float to
 integer truncates; `bitcast` keeps the bits."""
 
-Number = Union[int, float, bool]
+Number = int | float | bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,26 +42,65 @@ class Scalar:
         other = lift(other, self.dtype)
         return apply(fn, other, self) if flip else apply(fn, self, other)
 
-    def __add__(self, o: Scalar | Number) -> Scalar: return self._bin("add", o)
-    def __radd__(self, o: Scalar | Number) -> Scalar: return self._bin("add", o, True)
-    def __sub__(self, o: Scalar | Number) -> Scalar: return self._bin("sub", o)
-    def __rsub__(self, o: Scalar | Number) -> Scalar: return self._bin("sub", o, True)
-    def __mul__(self, o: Scalar | Number) -> Scalar: return self._bin("mul", o)
-    def __rmul__(self, o: Scalar | Number) -> Scalar: return self._bin("mul", o, True)
-    def __truediv__(self, o: Scalar | Number) -> Scalar: return self._bin("div", o)
-    def __rtruediv__(self, o: Scalar | Number) -> Scalar: return self._bin("div", o, True)
-    def __floordiv__(self, o: Scalar | Number) -> Scalar: return self._bin("floordiv", o)
-    def __mod__(self, o: Scalar | Number) -> Scalar: return self._bin("mod", o)
-    def __neg__(self) -> Scalar: return apply("neg", self)
-    def __lt__(self, o: Scalar | Number) -> Scalar: return self._bin("lt", o)
-    def __le__(self, o: Scalar | Number) -> Scalar: return self._bin("le", o)
-    def __gt__(self, o: Scalar | Number) -> Scalar: return self._bin("gt", o)
-    def __ge__(self, o: Scalar | Number) -> Scalar: return self._bin("ge", o)
-    def __and__(self, o: Scalar | Number) -> Scalar: return self._bin("and", o)
-    def __or__(self, o: Scalar | Number) -> Scalar: return self._bin("or", o)
-    def __invert__(self) -> Scalar: return apply("not", self)
-    def eq(self, o: Scalar | Number) -> Scalar: return self._bin("eq", o)
-    def ne(self, o: Scalar | Number) -> Scalar: return self._bin("ne", o)
+    def __add__(self, o: Scalar | Number) -> Scalar:
+        return self._bin("add", o)
+
+    def __radd__(self, o: Scalar | Number) -> Scalar:
+        return self._bin("add", o, True)
+
+    def __sub__(self, o: Scalar | Number) -> Scalar:
+        return self._bin("sub", o)
+
+    def __rsub__(self, o: Scalar | Number) -> Scalar:
+        return self._bin("sub", o, True)
+
+    def __mul__(self, o: Scalar | Number) -> Scalar:
+        return self._bin("mul", o)
+
+    def __rmul__(self, o: Scalar | Number) -> Scalar:
+        return self._bin("mul", o, True)
+
+    def __truediv__(self, o: Scalar | Number) -> Scalar:
+        return self._bin("div", o)
+
+    def __rtruediv__(self, o: Scalar | Number) -> Scalar:
+        return self._bin("div", o, True)
+
+    def __floordiv__(self, o: Scalar | Number) -> Scalar:
+        return self._bin("floordiv", o)
+
+    def __mod__(self, o: Scalar | Number) -> Scalar:
+        return self._bin("mod", o)
+
+    def __neg__(self) -> Scalar:
+        return apply("neg", self)
+
+    def __lt__(self, o: Scalar | Number) -> Scalar:
+        return self._bin("lt", o)
+
+    def __le__(self, o: Scalar | Number) -> Scalar:
+        return self._bin("le", o)
+
+    def __gt__(self, o: Scalar | Number) -> Scalar:
+        return self._bin("gt", o)
+
+    def __ge__(self, o: Scalar | Number) -> Scalar:
+        return self._bin("ge", o)
+
+    def __and__(self, o: Scalar | Number) -> Scalar:
+        return self._bin("and", o)
+
+    def __or__(self, o: Scalar | Number) -> Scalar:
+        return self._bin("or", o)
+
+    def __invert__(self) -> Scalar:
+        return apply("not", self)
+
+    def eq(self, o: Scalar | Number) -> Scalar:
+        return self._bin("eq", o)
+
+    def ne(self, o: Scalar | Number) -> Scalar:
+        return self._bin("ne", o)
 
     def __bool__(self) -> bool:
         raise TypeError("a scalar expression has no truth value at compile time; use select(cond, a, b)")
@@ -214,8 +255,11 @@ def rebuild(root: Scalar, replace: Callable[[Scalar, tuple[Scalar, ...]], Scalar
         if out is None:
             out = node
             if any(a is not b for a, b in zip(children, node.children, strict=True)):
-                out = (Read(node.dtype, node.operand, children) if isinstance(node, Read)
-                       else Apply(node.dtype, node.fn, children))  # type: ignore[attr-defined]
+                out = (
+                    Read(node.dtype, node.operand, children)
+                    if isinstance(node, Read)
+                    else Apply(node.dtype, node.fn, children)
+                )  # type: ignore[attr-defined]
         done[id(node)] = out
     return done[id(root)]
 
@@ -229,7 +273,8 @@ class Compute:
 
     extents: the size of each axis.        kinds: for each axis, PARALLEL, REDUCTION or SCAN.
     results: what is stored for each point of the parallel and scan axes, once the reduction axes are folded.
-    init, step: the fold's states and their update at each point of the reduction (or scan) axes; `State(k)` is the k-th.
+    init, step: the fold's states and their update at each point of the reduction (or scan) axes; `State(k)` is the
+    k-th.
         States restart for each point of the parallel axes.
     write: where each result is stored; by default at the parallel and scan indices in order.
     initial: the operand that result 0 starts as a copy of; points then overwrite or combine with `Old(0)` (scatters).
@@ -267,9 +312,13 @@ class Compute:
 
     @property
     def flops(self) -> Dim:
-        """Arithmetic on values, one for each function applied (index arithmetic, selections and conversions are free)."""
+        """Arithmetic on values, one for each function applied (index arithmetic, selections and conversions are
+        free)."""
+
         def count(roots: tuple[Scalar, ...]) -> int:
-            return sum(1 for s in walk(*roots) if isinstance(s, Apply) and s.dtype not in (i64, bool_) and s.fn not in FREE)
+            return sum(
+                1 for s in walk(*roots) if isinstance(s, Apply) and s.dtype not in (i64, bool_) and s.fn not in FREE
+            )
 
         outer = product(e for e, k in zip(self.extents, self.kinds, strict=True) if k != REDUCTION)
         inner = product(self.extents)

@@ -1,8 +1,9 @@
 """Types of values: an open union of tensors, sequences, optionals, symbolic integers and random-number state.
 
-    type     := dtype "[" dim, ... "]" [encoding]  |  sequence<type>  |  optional<type>  |  symint  |  rng
-    dtype    := f64 f32 f16 bf16 f8e4m3 f8e5m2 f4 | i64 i32 i16 i8 i4 i2 | u64 u32 u16 u8 u4 u2 u1 | bool | complex64/128 str
-    encoding := how a constant or an internal value is laid out: plain (none), panels, nhwc-blocked, int4 groups, 2:4, ...
+type     := dtype "[" dim, ... "]" [encoding]  |  sequence<type>  |  optional<type>  |  symint  |  rng
+dtype    := f64 f32 f16 bf16 f8e4m3 f8e5m2 f4 | i64 i32 i16 i8 i4 i2 | u64 u32 u16 u8 u4 u2 u1 | bool | complex64/128
+str
+encoding := how a constant or an internal value is laid out: plain (none), panels, nhwc-blocked, int4 groups, 2:4, ...
 """
 
 from __future__ import annotations
@@ -100,16 +101,65 @@ u4, u2, u1 = DType("u4", 4, "u"), DType("u2", 2, "u"), DType("u1", 1, "u")
 bool_ = DType("bool", 8, "b")
 complex64, complex128, string = DType("complex64", 64, "c"), DType("complex128", 128, "c"), DType("str", 0, "s")
 
-DTYPES: dict[str, DType] = {d.name: d for d in (
-    f64, f32, f16, bf16, f8e4m3, f8e5m2, f8e4m3fnuz, f8e5m2fnuz, f8e8m0, f4, i64, i32, i16, i8, i4, i2,
-    u64, u32, u16, u8, u4, u2, u1, bool_, complex64, complex128, string)}
+DTYPES: dict[str, DType] = {
+    d.name: d
+    for d in (
+        f64,
+        f32,
+        f16,
+        bf16,
+        f8e4m3,
+        f8e5m2,
+        f8e4m3fnuz,
+        f8e5m2fnuz,
+        f8e8m0,
+        f4,
+        i64,
+        i32,
+        i16,
+        i8,
+        i4,
+        i2,
+        u64,
+        u32,
+        u16,
+        u8,
+        u4,
+        u2,
+        u1,
+        bool_,
+        complex64,
+        complex128,
+        string,
+    )
+}
 
 _FOREIGN = {
-    "float64": "f64", "float32": "f32", "float16": "f16", "bfloat16": "bf16", "float8_e4m3fn": "f8e4m3",
-    "float8_e5m2": "f8e5m2", "float8_e4m3fnuz": "f8e4m3fnuz", "float8_e5m2fnuz": "f8e5m2fnuz",
-    "float8_e8m0fnu": "f8e8m0", "float4_e2m1fn": "f4", "int64": "i64", "int32": "i32", "int16": "i16", "int8": "i8",
-    "int4": "i4", "int2": "i2", "uint64": "u64", "uint32": "u32", "uint16": "u16", "uint8": "u8", "uint4": "u4",
-    "uint2": "u2", "bool": "bool", "complex64": "complex64", "complex128": "complex128",
+    "float64": "f64",
+    "float32": "f32",
+    "float16": "f16",
+    "bfloat16": "bf16",
+    "float8_e4m3fn": "f8e4m3",
+    "float8_e5m2": "f8e5m2",
+    "float8_e4m3fnuz": "f8e4m3fnuz",
+    "float8_e5m2fnuz": "f8e5m2fnuz",
+    "float8_e8m0fnu": "f8e8m0",
+    "float4_e2m1fn": "f4",
+    "int64": "i64",
+    "int32": "i32",
+    "int16": "i16",
+    "int8": "i8",
+    "int4": "i4",
+    "int2": "i2",
+    "uint64": "u64",
+    "uint32": "u32",
+    "uint16": "u16",
+    "uint8": "u8",
+    "uint4": "u4",
+    "uint2": "u2",
+    "bool": "bool",
+    "complex64": "complex64",
+    "complex128": "complex128",
 }
 _TO_FOREIGN = {ours: theirs for theirs, ours in _FOREIGN.items()}
 
@@ -141,7 +191,8 @@ def _torch(dtype: DType) -> torch.dtype:
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How the elements of a logical shape lie in memory, e.g. `panels(nr=48)`; `None` on a Tensor means plain row-major."""
+    """How the elements of a logical shape lie in memory, e.g. `panels(nr=48)`; `None` on a Tensor means plain
+    row-major."""
 
     name: str
     params: tuple[tuple[str, Any], ...] = ()

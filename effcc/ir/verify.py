@@ -16,7 +16,9 @@ def verify(graph: Graph) -> None:
         here = f"{where}, {node.loc}" if str(node.loc) else where
         for v in node.operands:
             if v not in defined:
-                raise VerifyError(f"{node}: {v} is used before it is defined (nested graphs see only their inputs)", where=here)
+                raise VerifyError(
+                    f"{node}: {v} is used before it is defined (nested graphs see only their inputs)", where=here
+                )
         try:
             types = node.op.result_types(node.types)
         except TypeRuleError as error:
@@ -24,7 +26,9 @@ def verify(graph: Graph) -> None:
         actual = tuple(r.type for r in node.results)
         if types != actual:
             raise VerifyError(
-                f"{node}: the type rule gives {', '.join(map(str, types))}, the graph says {', '.join(map(str, actual))}", where=here)
+                f"{node}: the type rule gives {', '.join(map(str, types))}, the graph says {', '.join(map(str, actual))}",
+                where=here,
+            )
         for r in node.results:
             if r in defined:
                 raise VerifyError(f"{r} is defined twice", where=here)

@@ -21,7 +21,8 @@ def accumulate_dtype(dtype: DType, asked: DType | None) -> DType:
 
 
 class Matmul(Op):
-    """result[..., m, n] = Σ_k a[..., m, k] · b[..., k, n]; leading axes broadcast. `transpose_a`/`transpose_b` swap an operand's
+    """result[..., m, n] = Σ_k a[..., m, k] · b[..., k, n]; leading axes broadcast. `transpose_a`/`transpose_b` swap
+    an operand's
     last two axes first. Integer operands sum (and give) `accumulate`; f16 and bf16 sum in f32 and round once."""
 
     name = "matmul"
@@ -40,11 +41,17 @@ class Matmul(Op):
     def infer(self, a: Type, b: Type) -> Tensor:
         x, y = tensor(a), tensor(b)
         require(x.rank >= 2 and y.rank >= 2, "both operands need at least two axes", "reshape vectors to matrices")
-        require(self.accumulate is not None or x.dtype == y.dtype, f"operands differ in dtype ({x.dtype} and {y.dtype})", "insert a cast")
+        require(
+            self.accumulate is not None or x.dtype == y.dtype,
+            f"operands differ in dtype ({x.dtype} and {y.dtype})",
+            "insert a cast",
+        )
         require(not x.dtype.is_bool and not y.dtype.is_bool, "matmul does not take bool", "insert a cast")
         batch, m, n, k = self.dims(x, y)
         other = y.shape[-1] if self.transpose_b else y.shape[-2]
-        require(k == other or not (isinstance(k, int) and isinstance(other, int)), f"inner sizes {k} and {other} differ")
+        require(
+            k == other or not (isinstance(k, int) and isinstance(other, int)), f"inner sizes {k} and {other} differ"
+        )
         return Tensor(self.accumulate or x.dtype, (*batch, m, n))
 
     def reference(self, a: Any, b: Any) -> Any:
@@ -52,8 +59,11 @@ class Matmul(Op):
         b = b.mT if self.transpose_b else b
         if self.accumulate is not None:
             out = self.accumulate.torch
-            return torch.matmul(a.to(torch.float64), b.to(torch.float64)).round().to(torch.int64).to(out) if a.dtype != torch.int64 and self.accumulate.is_integer \
+            return (
+                torch.matmul(a.to(torch.float64), b.to(torch.float64)).round().to(torch.int64).to(out)
+                if a.dtype != torch.int64 and self.accumulate.is_integer
                 else torch.matmul(a.to(out), b.to(out))
+            )
         if not a.is_floating_point() and a.dtype != torch.int64:
             return torch.matmul(a.to(torch.int64), b.to(torch.int64)).to(a.dtype)
         return torch.matmul(a, b)
@@ -68,5 +78,10 @@ class Matmul(Op):
         out = self.infer(a, b).dtype
         acc = accumulate_dtype(out, self.accumulate)
         step = State(acc, 0) + s.cast(x, acc) * s.cast(y, acc)
-        return Compute((*batch, m, n, k), (s.cast(State(acc, 0), out),), PARALLEL * (rank + 2) + REDUCTION,
-                       (s.const(acc, 0),), (step,))
+        return Compute(
+            (*batch, m, n, k),
+            (s.cast(State(acc, 0), out),),
+            PARALLEL * (rank + 2) + REDUCTION,
+            (s.const(acc, 0),),
+            (step,),
+        )

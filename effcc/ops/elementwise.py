@@ -42,7 +42,9 @@ def broadcast_shapes(*shapes: tuple[Dim, ...]) -> tuple[Dim, ...]:
     return out
 
 
-def broadcast_index(shape: tuple[Dim, ...], result: tuple[Dim, ...], at: tuple[Scalar, ...] | None = None) -> tuple[Scalar, ...]:
+def broadcast_index(
+    shape: tuple[Dim, ...], result: tuple[Dim, ...], at: tuple[Scalar, ...] | None = None
+) -> tuple[Scalar, ...]:
     """Where an operand of `shape` is read for the result's element at index `at` (by default the loop indices)."""
     at = at if at is not None else tuple(s.index(k) for k in range(len(result)))
     offset = len(result) - len(shape)
@@ -60,11 +62,13 @@ def broadcast_index(shape: tuple[Dim, ...], result: tuple[Dim, ...], at: tuple[S
 
 FLOAT, INTEGER, BOOL = "f", "iu", "b"
 NARROW_FLOATS = {"f8e4m3": 448.0, "f8e5m2": 57344.0, "f8e4m3fnuz": 240.0, "f8e5m2fnuz": 57344.0, "f4": 6.0}
-"""The narrow floating-point dtypes and their greatest finite values (OCP 8-bit Floating Point 1.0; Microscaling 1.0)."""
+"""The narrow floating-point dtypes and their greatest finite values (OCP 8-bit Floating Point 1.0; Microscaling
+1.0)."""
 
 
 def narrow(x: Any, dtype: DType) -> Any:
-    """A torch tensor in a narrow float dtype. f8e4m3 has no infinities: beyond its last rounding interval lies NaN, where newer
+    """A torch tensor in a narrow float dtype. f8e4m3 has no infinities: beyond its last rounding interval lies NaN,
+    where newer
     versions of torch saturate."""
     if dtype.name == "f8e4m3":
         x = x.float()
@@ -86,7 +90,11 @@ class Elementwise(Op):
     def infer(self, *types: Type) -> Tensor:
         first = tensor(types[0])
         for t in types:
-            require(tensor(t).dtype == first.dtype, f"operands differ in dtype ({first.dtype} and {tensor(t).dtype})", "insert a cast")
+            require(
+                tensor(t).dtype == first.dtype,
+                f"operands differ in dtype ({first.dtype} and {tensor(t).dtype})",
+                "insert a cast",
+            )
         require(first.dtype.kind in self.kinds, f"{self.name} does not take {first.dtype}", "insert a cast")
         return Tensor(self.result_dtype(first.dtype), broadcast_shapes(*(tensor(t).shape for t in types)))
 
@@ -103,7 +111,7 @@ class Elementwise(Op):
         return Compute(out.shape, (self.scalar(*reads),))
 
 
-# -- unary ---------------------------------------------------------------------------------------------------------------
+# -- unary -------------------------------------------------------------------------------------------------------------
 class Unary(Elementwise):
     operands = ("x",)
 
@@ -119,6 +127,7 @@ class UnaryFunction(Unary):
 
 class Neg(Unary):
     """-x; integers wrap."""
+
     name = "neg"
 
     def scalar(self, x: Scalar) -> Scalar:
@@ -127,6 +136,7 @@ class Neg(Unary):
 
 class Abs(Unary):
     """|x|; the least integer stays itself."""
+
     name = "abs"
 
     def scalar(self, x: Scalar) -> Scalar:
@@ -138,6 +148,7 @@ class Abs(Unary):
 
 class Sign(Unary):
     """-1, 0 or 1; NaN stays NaN."""
+
     name = "sign"
 
     def scalar(self, x: Scalar) -> Scalar:
@@ -154,101 +165,121 @@ class Sign(Unary):
 
 class Exp(UnaryFunction):
     """eˣ"""
+
     name = "exp"
 
 
 class Expm1(UnaryFunction):
     """eˣ - 1, accurate near 0"""
+
     name = "expm1"
 
 
 class Log(UnaryFunction):
     """ln x"""
+
     name = "log"
 
 
 class Log1p(UnaryFunction):
     """ln(1 + x), accurate near 0"""
+
     name = "log1p"
 
 
 class Sqrt(UnaryFunction):
     """√x, correctly rounded"""
+
     name = "sqrt"
 
 
 class Rsqrt(UnaryFunction):
     """1 / √x"""
+
     name = "rsqrt"
 
 
 class Sin(UnaryFunction):
     """sin x"""
+
     name = "sin"
 
 
 class Cos(UnaryFunction):
     """cos x"""
+
     name = "cos"
 
 
 class Tan(UnaryFunction):
     """tan x"""
+
     name = "tan"
 
 
 class Asin(UnaryFunction):
     """arcsin x"""
+
     name = "asin"
 
 
 class Acos(UnaryFunction):
     """arccos x"""
+
     name = "acos"
 
 
 class Atan(UnaryFunction):
     """arctan x"""
+
     name = "atan"
 
 
 class Sinh(UnaryFunction):
     """sinh x"""
+
     name = "sinh"
 
 
 class Cosh(UnaryFunction):
     """cosh x"""
+
     name = "cosh"
 
 
 class Asinh(UnaryFunction):
     """arsinh x"""
+
     name = "asinh"
 
 
 class Acosh(UnaryFunction):
     """arcosh x"""
+
     name = "acosh"
 
 
 class Atanh(UnaryFunction):
     """artanh x"""
+
     name = "atanh"
 
 
 class Tanh(UnaryFunction):
     """tanh x"""
+
     name = "tanh"
 
 
 class Erf(UnaryFunction):
     """The error function, 2/√π ∫₀ˣ e^(-t²) dt"""
+
     name = "erf"
 
 
 class Erfc(Unary):
     """1 - erf x"""
+
     name = "erfc"
     kinds = FLOAT
 
@@ -268,26 +299,31 @@ class Rounding(Unary):
 
 class Floor(Rounding):
     """⌊x⌋"""
+
     name = "floor"
 
 
 class Ceil(Rounding):
     """⌈x⌉"""
+
     name = "ceil"
 
 
 class Round(Rounding):
     """To the nearest integer, halves to even"""
+
     name = "round"
 
 
 class Trunc(Rounding):
     """Toward zero"""
+
     name = "trunc"
 
 
 class Reciprocal(Unary):
     """1 / x"""
+
     name = "reciprocal"
     kinds = FLOAT
 
@@ -297,6 +333,7 @@ class Reciprocal(Unary):
 
 class Sigmoid(Unary):
     """1 / (1 + e⁻ˣ)"""
+
     name = "sigmoid"
     kinds = FLOAT
 
@@ -306,6 +343,7 @@ class Sigmoid(Unary):
 
 class Relu(Unary):
     """max(x, 0); NaN stays NaN"""
+
     name = "relu"
 
     def scalar(self, x: Scalar) -> Scalar:
@@ -314,6 +352,7 @@ class Relu(Unary):
 
 class Gelu(Unary):
     """x Φ(x), exact ("none") or by tanh (Hendrycks & Gimpel 2016)"""
+
     name = "gelu"
     kinds = FLOAT
     approximate: str = "none"
@@ -329,6 +368,7 @@ class Gelu(Unary):
 
 class Silu(Unary):
     """x · sigmoid(x)"""
+
     name = "silu"
     kinds = FLOAT
 
@@ -341,6 +381,7 @@ class Silu(Unary):
 
 class Softplus(Unary):
     """ln(1 + eˣ), without overflow"""
+
     name = "softplus"
     kinds = FLOAT
 
@@ -353,6 +394,7 @@ class Softplus(Unary):
 
 class HardSigmoid(Unary):
     """max(0, min(1, αx + β))"""
+
     name = "hard_sigmoid"
     kinds = FLOAT
     alpha: float = 0.2
@@ -367,6 +409,7 @@ class HardSigmoid(Unary):
 
 class HardSwish(Unary):
     """x · max(0, min(1, x/6 + 1/2)) (Howard et al. 2019)"""
+
     name = "hard_swish"
     kinds = FLOAT
 
@@ -379,6 +422,7 @@ class HardSwish(Unary):
 
 class LeakyRelu(Unary):
     """x where x ≥ 0, else αx"""
+
     name = "leaky_relu"
     kinds = FLOAT
     alpha: float = 0.01
@@ -392,6 +436,7 @@ class LeakyRelu(Unary):
 
 class Elu(Unary):
     """x where x > 0, else α(eˣ - 1)"""
+
     name = "elu"
     kinds = FLOAT
     alpha: float = 1.0
@@ -405,6 +450,7 @@ class Elu(Unary):
 
 class Selu(Unary):
     """γx where x > 0, else γα(eˣ - 1) (Klambauer et al. 2017)"""
+
     name = "selu"
     kinds = FLOAT
     alpha: float = 1.67326319217681884765625
@@ -419,6 +465,7 @@ class Selu(Unary):
 
 class Celu(Unary):
     """max(0, x) + min(0, α(e^(x/α) - 1))"""
+
     name = "celu"
     kinds = FLOAT
     alpha: float = 1.0
@@ -432,6 +479,7 @@ class Celu(Unary):
 
 class ThresholdedRelu(Unary):
     """x where x > α, else 0"""
+
     name = "thresholded_relu"
     kinds = FLOAT
     alpha: float = 1.0
@@ -445,6 +493,7 @@ class ThresholdedRelu(Unary):
 
 class Softsign(Unary):
     """x / (1 + |x|)"""
+
     name = "softsign"
     kinds = FLOAT
 
@@ -457,6 +506,7 @@ class Softsign(Unary):
 
 class Mish(Unary):
     """x · tanh(softplus(x)) = x · n / (n + 2) with n = eˣ(eˣ + 2) (Misra 2019)"""
+
     name = "mish"
     kinds = FLOAT
 
@@ -471,6 +521,7 @@ class Mish(Unary):
 
 class Not(Unary):
     """Logical not of bool, bitwise not of integers"""
+
     name = "not"
     kinds = BOOL + INTEGER
 
@@ -483,6 +534,7 @@ class Not(Unary):
 
 class Isnan(Unary):
     """Whether x is not a number"""
+
     name = "isnan"
     kinds = FLOAT
 
@@ -495,6 +547,7 @@ class Isnan(Unary):
 
 class Isinf(Unary):
     """Whether x is infinite, of the signs asked for"""
+
     name = "isinf"
     kinds = FLOAT
     positive: bool = True
@@ -515,6 +568,7 @@ class Isinf(Unary):
 
 class Identity(Unary):
     """x"""
+
     name = "identity"
     kinds = FLOAT + INTEGER + BOOL
 
@@ -526,8 +580,10 @@ class Identity(Unary):
 
 
 class Cast(Unary):
-    """Conversion of dtype: floats round to nearest even; float to integer truncates (out of range: undefined); to bool: x ≠ 0;
+    """Conversion of dtype: floats round to nearest even; float to integer truncates (out of range: undefined); to
+    bool: x ≠ 0;
     integers wrap. With `saturate`, conversion to an f8 kind clamps to its largest finite value."""
+
     name = "cast"
     kinds = FLOAT + INTEGER + BOOL
     to: DType
@@ -589,7 +645,7 @@ class Bitcast(Unary):
         return bits != 0 if self.to.is_bool else bits.view(self.to.torch)
 
 
-# -- binary --------------------------------------------------------------------------------------------------------------
+# -- binary ------------------------------------------------------------------------------------------------------------
 class Binary(Elementwise):
     operands = ("a", "b")
 
@@ -599,21 +655,25 @@ class Binary(Elementwise):
 
 class Add(Binary):
     """a + b; integers wrap"""
+
     name = "add"
 
 
 class Sub(Binary):
     """a - b; integers wrap"""
+
     name = "sub"
 
 
 class Mul(Binary):
     """a · b; integers wrap"""
+
     name = "mul"
 
 
 class Div(Binary):
     """a / b; integers truncate toward zero (by zero: undefined)"""
+
     name = "div"
 
     def reference(self, a: Any, b: Any) -> Any:
@@ -626,6 +686,7 @@ class Div(Binary):
 
 class Floordiv(Binary):
     """⌊a / b⌋ (integers by zero: undefined)"""
+
     name = "floordiv"
 
     def scalar(self, a: Scalar, b: Scalar) -> Scalar:
@@ -644,6 +705,7 @@ class Floordiv(Binary):
 
 class Mod(Binary):
     """a - b⌊a / b⌋: the divisor's sign (integers by zero: undefined)"""
+
     name = "mod"
 
     def scalar(self, a: Scalar, b: Scalar) -> Scalar:
@@ -658,6 +720,7 @@ class Mod(Binary):
 
 class Fmod(Binary):
     """The remainder of truncated division: the dividend's sign (integers by zero: undefined)"""
+
     name = "fmod"
 
     def reference(self, a: Any, b: Any) -> Any:
@@ -666,23 +729,27 @@ class Fmod(Binary):
 
 class Pow(Binary):
     """aᵇ; integers wrap, with exponents of 0 and more"""
+
     name = "pow"
 
 
 class Max(Binary):
     """The greater; NaN if either is"""
+
     name = "max"
     torch_name = "maximum"
 
 
 class Min(Binary):
     """The lesser; NaN if either is"""
+
     name = "min"
     torch_name = "minimum"
 
 
 class Atan2(Binary):
     """The angle of the point (b, a)"""
+
     name = "atan2"
     kinds = FLOAT
 
@@ -693,24 +760,28 @@ class Bitwise(Binary):
 
 class And(Bitwise):
     """Logical on bool, bitwise on integers"""
+
     name = "and"
     torch_name = "bitwise_and"
 
 
 class Or(Bitwise):
     """Logical on bool, bitwise on integers"""
+
     name = "or"
     torch_name = "bitwise_or"
 
 
 class Xor(Bitwise):
     """Logical on bool, bitwise on integers"""
+
     name = "xor"
     torch_name = "bitwise_xor"
 
 
 class Shl(Binary):
     """a · 2ᵇ; by the width or more: 0"""
+
     name = "shl"
     kinds = INTEGER
 
@@ -725,6 +796,7 @@ class Shl(Binary):
 
 class Shr(Binary):
     """⌊a / 2ᵇ⌋, arithmetic on signed integers; by the width or more: 0, or -1 for negatives"""
+
     name = "shr"
     kinds = INTEGER
 
@@ -751,36 +823,43 @@ class Comparison(Binary):
 
 class Eq(Comparison):
     """a = b"""
+
     name = "eq"
 
 
 class Ne(Comparison):
     """a ≠ b"""
+
     name = "ne"
 
 
 class Lt(Comparison):
     """a < b"""
+
     name = "lt"
 
 
 class Le(Comparison):
     """a ≤ b"""
+
     name = "le"
 
 
 class Gt(Comparison):
     """a > b"""
+
     name = "gt"
 
 
 class Ge(Comparison):
     """a ≥ b"""
+
     name = "ge"
 
 
 class Prelu(Binary):
     """x where x ≥ 0, else slope · x (slope broadcasts against x by NumPy's rule: frontends reshape a channel vector)"""
+
     name = "prelu"
     operands = ("x", "slope")
 
@@ -791,9 +870,10 @@ class Prelu(Binary):
         return torch.where(x < 0, x * slope, x)
 
 
-# -- ternary -------------------------------------------------------------------------------------------------------------
+# -- ternary -----------------------------------------------------------------------------------------------------------
 class Where(Elementwise):
     """a where cond, else b"""
+
     name = "where"
     operands = ("cond", "a", "b")
     kinds = FLOAT + INTEGER + BOOL
@@ -812,6 +892,7 @@ class Where(Elementwise):
 
 class Clip(Elementwise):
     """min(max(x, lo), hi); NaN in any operand gives NaN"""
+
     name = "clip"
     operands = ("x", "lo", "hi")
 

@@ -17,7 +17,9 @@ def reduced_shape(shape: tuple[Dim, ...], axes: tuple[int, ...], keepdims: bool)
     return tuple(1 if k in axes else d for k, d in enumerate(shape) if keepdims or k not in axes)
 
 
-def reduction_space(shape: tuple[Dim, ...], axes: tuple[int, ...], keepdims: bool) -> tuple[tuple[Dim, ...], str, tuple[Scalar, ...]]:
+def reduction_space(
+    shape: tuple[Dim, ...], axes: tuple[int, ...], keepdims: bool
+) -> tuple[tuple[Dim, ...], str, tuple[Scalar, ...]]:
     """(extents, kinds, where x is read): the result's axes in order, then the reduced ones."""
     outer = reduced_shape(shape, axes, keepdims)
     at: list[Scalar] = []
@@ -46,8 +48,10 @@ class Reduction(Op):
         t = tensor(x)
         axes: tuple[int, ...] = self.axes  # type: ignore[attr-defined]
         require(t.dtype.kind in self.kinds, f"{self.name} does not take {t.dtype}", "insert a cast")
-        require(all(0 <= a < t.rank for a in axes) and list(axes) == sorted(set(axes)),
-                f"axes {axes} are not distinct, sorted axes of a rank-{t.rank} tensor")
+        require(
+            all(0 <= a < t.rank for a in axes) and list(axes) == sorted(set(axes)),
+            f"axes {axes} are not distinct, sorted axes of a rank-{t.rank} tensor",
+        )
         return Tensor(self.result_dtype(t.dtype), reduced_shape(t.shape, axes, self.keepdims))  # type: ignore[attr-defined]
 
     def fold(self, x: Scalar, state: Scalar) -> Scalar:
@@ -67,7 +71,9 @@ class Reduction(Op):
         step = self.fold(s.cast(Read(x.dtype, 0, at), acc), state)
         done = self.finish(state, product(x.shape[a] for a in axes))
         out = self.result_dtype(x.dtype)
-        return Compute(extents, (done if out.is_bool else s.cast(done, out),), kinds, (s.const(acc, self.identity(acc)),), (step,))
+        return Compute(
+            extents, (done if out.is_bool else s.cast(done, out),), kinds, (s.const(acc, self.identity(acc)),), (step,)
+        )
 
 
 def over_axes(x: Any, axes: tuple[int, ...], keepdims: bool, one: Any) -> Any:
@@ -83,6 +89,7 @@ def no_nan_identity(t: Any, value: float) -> Any:
 
 class Sum(Reduction):
     """Σ x; integers wrap; empty: 0"""
+
     name = "sum"
     axes: tuple[int, ...]
     keepdims: bool = False
@@ -99,6 +106,7 @@ class Sum(Reduction):
 
 class Prod(Reduction):
     """Π x; integers wrap; empty: 1"""
+
     name = "prod"
     axes: tuple[int, ...]
     keepdims: bool = False
@@ -112,11 +120,16 @@ class Prod(Reduction):
     def reference(self, x: Any) -> Any:
         if x.dtype in (torch.float16, torch.bfloat16):
             return self.reference(x.float()).to(x.dtype)
-        return over_axes(x, self.axes, self.keepdims, lambda t, a, k: t.prod(a, keepdim=k, dtype=x.dtype)) if self.axes else x.clone()
+        return (
+            over_axes(x, self.axes, self.keepdims, lambda t, a, k: t.prod(a, keepdim=k, dtype=x.dtype))
+            if self.axes
+            else x.clone()
+        )
 
 
 class Mean(Reduction):
     """Σ x / count; empty: NaN"""
+
     name = "mean"
     kinds = "f"
     axes: tuple[int, ...]
@@ -137,6 +150,7 @@ class Mean(Reduction):
 
 class Amax(Reduction):
     """The greatest; NaN if any is; empty: the least value of the dtype"""
+
     name = "amax"
     kinds = "fiub"
     axes: tuple[int, ...]
@@ -154,6 +168,7 @@ class Amax(Reduction):
 
 class Amin(Reduction):
     """The least; NaN if any is; empty: the greatest value of the dtype"""
+
     name = "amin"
     kinds = "fiub"
     axes: tuple[int, ...]
@@ -179,6 +194,7 @@ def _extremum(x: Any, axes: tuple[int, ...], keepdims: bool, reduce: Any, empty:
 
 class Any_(Reduction):
     """Whether any is true; empty: false"""
+
     name = "any"
     kinds = "b"
     axes: tuple[int, ...]
@@ -196,6 +212,7 @@ class Any_(Reduction):
 
 class All(Reduction):
     """Whether all are true; empty: true"""
+
     name = "all"
     kinds = "b"
     axes: tuple[int, ...]
@@ -213,6 +230,7 @@ class All(Reduction):
 
 class Logsumexp(Reduction):
     """max + ln Σ e^(x - max); empty: -inf"""
+
     name = "logsumexp"
     kinds = "f"
     axes: tuple[int, ...]
@@ -234,6 +252,7 @@ class Logsumexp(Reduction):
 
 class Var(Reduction):
     """Σ (x - mean)² / (count - correction)"""
+
     name = "var"
     kinds = "f"
     axes: tuple[int, ...]
@@ -284,7 +303,13 @@ class Position(Op):
             take = s.select(s.isnan(best), fresh, take | s.isnan(value))
         take = take | where.eq(-1)
         init = Read(x.dtype, 0, tuple(s.size(0) if k == axis else i for k, i in enumerate(at)))
-        return Compute(extents, (where,), kinds, (init, s.const(i64, -1)), (s.select(take, value, best), s.select(take, here, where)))
+        return Compute(
+            extents,
+            (where,),
+            kinds,
+            (init, s.const(i64, -1)),
+            (s.select(take, value, best), s.select(take, here, where)),
+        )
 
     def reference(self, x: Any) -> Any:
         axis, keep = self.axis, self.keepdims  # type: ignore[attr-defined]
@@ -298,6 +323,7 @@ class Position(Op):
 
 class Argmax(Position):
     """Where the greatest is"""
+
     name = "argmax"
     axis: int
     keepdims: bool = False
@@ -309,6 +335,7 @@ class Argmax(Position):
 
 class Argmin(Position):
     """Where the least is"""
+
     name = "argmin"
     axis: int
     keepdims: bool = False
@@ -316,5 +343,3 @@ class Argmin(Position):
 
     def better(self, x: Scalar, best: Scalar) -> Scalar:
         return x < best
-
-

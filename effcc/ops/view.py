@@ -57,7 +57,9 @@ def _smaller(a: Dim, b: Dim) -> bool:
 
 def _delinearize(shape: tuple[Dim, ...], result: tuple[Dim, ...], first: int) -> list[Scalar]:
     significant = [k for k, d in enumerate(shape) if d != 1]
-    flat = linear_index(tuple(s.index(first + k) for k, d in enumerate(result) if d != 1), tuple(d for d in result if d != 1))
+    flat = linear_index(
+        tuple(s.index(first + k) for k, d in enumerate(result) if d != 1), tuple(d for d in result if d != 1)
+    )
     out: list[Scalar] = [s.size(0)] * len(shape)
     stride: Dim = 1
     for k in reversed(significant):
@@ -69,14 +71,17 @@ def _delinearize(shape: tuple[Dim, ...], result: tuple[Dim, ...], first: int) ->
 
 class Reshape(View):
     """The same elements in row-major order under another shape."""
+
     name = "reshape"
     shape: tuple[Dim, ...]
 
     def infer(self, x: Type) -> Tensor:
         t = tensor(x)
         before, after = t.size, product(self.shape)
-        require(before == after or not (isinstance(before, int) and isinstance(after, int)),
-                f"{before} elements do not fit shape {list(self.shape)} ({after} elements)")
+        require(
+            before == after or not (isinstance(before, int) and isinstance(after, int)),
+            f"{before} elements do not fit shape {list(self.shape)} ({after} elements)",
+        )
         return t.with_shape(self.shape)
 
     def reference(self, x: Any) -> Any:
@@ -88,6 +93,7 @@ class Reshape(View):
 
 class Transpose(View):
     """Permute the axes: result axis k is x's axis perm[k]."""
+
     name = "transpose"
     perm: tuple[int, ...]
 
@@ -106,6 +112,7 @@ class Transpose(View):
 
 class BroadcastTo(View):
     """Repeat axes of size 1 (and new leading axes) to a shape."""
+
     name = "broadcast_to"
     shape: tuple[Dim, ...]
 
@@ -113,7 +120,10 @@ class BroadcastTo(View):
         t = tensor(x)
         require(t.rank <= len(self.shape), f"rank {t.rank} is greater than that of {list(self.shape)}")
         joined = broadcast_shapes(t.shape, self.shape)
-        require(not all(isinstance(d, int) for d in joined) or joined == self.shape, f"{t} does not broadcast to {list(self.shape)}")
+        require(
+            not all(isinstance(d, int) for d in joined) or joined == self.shape,
+            f"{t} does not broadcast to {list(self.shape)}",
+        )
         return t.with_shape(self.shape)
 
     def reference(self, x: Any) -> Any:
@@ -124,7 +134,9 @@ class BroadcastTo(View):
 
 
 class Slice(View):
-    """x[start:stop:step] on every axis; bounds already clamped. With a negative step, stop -1 means "through index 0"."""
+    """x[start:stop:step] on every axis; bounds already clamped. With a negative step, stop -1 means "through index
+    0"."""
+
     name = "slice"
     starts: tuple[Dim, ...]
     stops: tuple[Dim, ...]
@@ -132,13 +144,24 @@ class Slice(View):
 
     def infer(self, x: Type) -> Tensor:
         t = tensor(x)
-        require(len(self.starts) == len(self.stops) == len(self.steps) == t.rank, f"slice needs a start, stop and step for each of {t.rank} axes")
+        require(
+            len(self.starts) == len(self.stops) == len(self.steps) == t.rank,
+            f"slice needs a start, stop and step for each of {t.rank} axes",
+        )
         require(all(step != 0 for step in self.steps), "a step is 0")
         for k, (a, d) in enumerate(zip(self.starts, t.shape, strict=True)):
-            require(not (isinstance(a, int) and isinstance(d, int)) or 0 <= a <= d, f"start {a} of axis {k} is outside of size {d}")
+            require(
+                not (isinstance(a, int) and isinstance(d, int)) or 0 <= a <= d,
+                f"start {a} of axis {k} is outside of size {d}",
+            )
         for k, (z, d) in enumerate(zip(self.stops, t.shape, strict=True)):
-            require(not (isinstance(z, int) and isinstance(d, int)) or -1 <= z <= d, f"stop {z} of axis {k} is outside of size {d}")
-        return t.with_shape(tuple(self._length(a, z, st) for a, z, st in zip(self.starts, self.stops, self.steps, strict=True)))
+            require(
+                not (isinstance(z, int) and isinstance(d, int)) or -1 <= z <= d,
+                f"stop {z} of axis {k} is outside of size {d}",
+            )
+        return t.with_shape(
+            tuple(self._length(a, z, st) for a, z, st in zip(self.starts, self.stops, self.steps, strict=True))
+        )
 
     @staticmethod
     def _length(start: Dim, stop: Dim, step: int) -> Dim:
@@ -153,13 +176,16 @@ class Slice(View):
         return x.clone()
 
     def compute(self, x: Tensor) -> Compute:
-        at = tuple(s.index(k) * st + s.size(a) if (st, a) != (1, 0) else s.index(k)
-                   for k, (a, st) in enumerate(zip(self.starts, self.steps, strict=True)))
+        at = tuple(
+            s.index(k) * st + s.size(a) if (st, a) != (1, 0) else s.index(k)
+            for k, (a, st) in enumerate(zip(self.starts, self.steps, strict=True))
+        )
         return Compute(self.infer(x).shape, (Read(x.dtype, 0, at),))
 
 
 class Concat(View):
     """Join along an axis."""
+
     name = "concat"
     operands = ("*xs",)
     axis: int
@@ -176,7 +202,10 @@ class Concat(View):
             require(t.rank == first.rank, "operands differ in rank")
             for k, (d, e) in enumerate(zip(shape, t.shape, strict=True)):
                 if k != self.axis and d != e:
-                    require(not (isinstance(d, int) and isinstance(e, int)), f"operands differ in size on axis {k}: {d} and {e}")
+                    require(
+                        not (isinstance(d, int) and isinstance(e, int)),
+                        f"operands differ in size on axis {k}: {d} and {e}",
+                    )
                     shape[k] = e if isinstance(e, int) else d
             total = total + t.shape[self.axis]
         shape[self.axis] = total
@@ -204,8 +233,10 @@ class Concat(View):
 
 
 class Pad(View):
-    """Grow each axis at both ends (a negative amount crops): by a constant (operand `value`, default 0), by reflection without
+    """Grow each axis at both ends (a negative amount crops): by a constant (operand `value`, default 0), by
+    reflection without
     the edge, by the edge, or cyclically ("wrap")."""
+
     name = "pad"
     operands = ("x", "value?")
     pads: tuple[Dim, ...]
@@ -215,10 +246,16 @@ class Pad(View):
     def infer(self, x: Type, value: Type | None = None) -> Tensor:
         t = tensor(x)
         require(len(self.pads) == 2 * t.rank, f"pad needs {2 * t.rank} amounts, got {len(self.pads)}")
-        require(self.mode in ("constant", "reflect", "edge", "wrap"), f"unknown mode {self.mode!r}", "constant, reflect, edge or wrap")
+        require(
+            self.mode in ("constant", "reflect", "edge", "wrap"),
+            f"unknown mode {self.mode!r}",
+            "constant, reflect, edge or wrap",
+        )
         if value is not None:
-            require(tensor(value).dtype == t.dtype and tensor(value).rank == 0, f"the padding value must be {t.dtype}[]")
-        shape = tuple(d + a + z for d, a, z in zip(t.shape, self.pads[: t.rank], self.pads[t.rank:], strict=True))
+            require(
+                tensor(value).dtype == t.dtype and tensor(value).rank == 0, f"the padding value must be {t.dtype}[]"
+            )
+        shape = tuple(d + a + z for d, a, z in zip(t.shape, self.pads[: t.rank], self.pads[t.rank :], strict=True))
         require(all(not isinstance(d, int) or d >= 0 for d in shape), f"pads {self.pads} crop more than there is")
         return t.with_shape(shape)
 
@@ -274,6 +311,7 @@ class Pad(View):
 
 class Repeat(View):
     """Tile: axis k holds x `counts[k]` times over."""
+
     name = "repeat"
     counts: tuple[Dim, ...]
 
@@ -286,7 +324,8 @@ class Repeat(View):
         return x.repeat(self.counts) if x.dim() else x.clone()
 
     def compute(self, x: Tensor) -> Compute:
-        at = tuple(s.index(k) if n == 1 else s.index(k) % s.size(d) for k, (d, n) in enumerate(zip(x.shape, self.counts, strict=True)))
+        at = tuple(
+            s.index(k) if n == 1 else s.index(k) % s.size(d)
+            for k, (d, n) in enumerate(zip(x.shape, self.counts, strict=True))
+        )
         return Compute(self.infer(x).shape, (Read(x.dtype, 0, at),))
-
-

@@ -9,7 +9,6 @@ interpreter on drawn inputs, and compares by the declared contract.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,8 +24,10 @@ from effcc.rewrite import Rule, rewrite
 from effcc.testing.compare import Mismatch, compare, random_inputs
 from effcc.testing.draw import Drawer, NothingDrawn, drawable_ops
 from effcc.testing.instrument import Check
+from effcc.testing.search import Choices, Search
 
-SHRINK_SECONDS = 15.0
+SHRINK_SECONDS = 10.0
+"""How long a failure is made smaller."""
 
 
 @dataclass
@@ -81,6 +82,43 @@ class _Smallest:
         if self.failure is None or size <= self.size:
             self.failure, self.size = failure, size
         return time.monotonic() - self.started < SHRINK_SECONDS
+
+
+def _instance(rule: Rule, d: Drawer) -> Graph:
+    """A graph on which the rule may fire: the rule's own example, or an instance of its pattern."""
+    b = Builder("instance")
+    try:
+        out = rule.example(d, b)
+    except TypeRuleError as error:
+        raise NothingDrawn(str(error)) from None
+    if out is None:
+        return d.instance(rule.compiled)
+    return b.graph(*((out,) if isinstance(out, Value) else out))
+
+
+def _contract(p: Pass) -> str:
+    return p.contract if p.contract in ("exact", "bounded", "refines") else "bounded"
+
+
+def _search(draw_graph: Any, change: Any, contract: str, examples: int, seed: int, must_fire: str | None,
+            special: bool = True) -> Tally:
+    tally = Tally()
+
+    def attempt(choices: Choices) -> None:
+        drawer = Drawer(choices)
+        try:
+            graph = draw_graph(drawer)
+        except NothingDrawn as why:
+            tally.undrawn[str(why)] += 1
+            return
+        _try(graph, change, contract, drawer, tally, special)
+
+    Search(attempt, Mismatch, SHRINK_SECONDS).run(examples, seed)
+    if must_fire and not tally.fired:
+        reasons = "; ".join(f"{why} ({count})" for why, count in (tally.refusals + tally.undrawn).most_common(3))
+        raise AssertionError(f"rule {must_fire} never fired on {tally.drawn} drawn instances of its pattern, so the "
+                             f"check proves nothing: {reasons or 'no instance matched'}")
+    return tally
 
 
 def _instance(rule: Rule, d: Drawer) -> Graph:

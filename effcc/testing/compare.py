@@ -43,7 +43,7 @@ def random_tensor(type_: Type, generator: Any, special: bool, whole: bool) -> An
         whole_range = (dtype.min, min(dtype.max, 2**53))
         extremes = (float("nan"), float("inf"), float("-inf"), -0.0) if dtype.is_float else whole_range
         pick = torch.tensor(extremes, dtype=torch.float64)[torch.randint(0, len(extremes), shape, generator=generator)]
-        x = torch.where(torch.rand(shape, generator=generator) < 0.1, pick, x)
+        x = torch.where(torch.rand(shape, generator=generator) < 0.25, pick, x)
     return x.to(dtype.torch)
 
 

@@ -40,7 +40,7 @@ class NothingDrawn(Exception):
 
 
 class Drawer:
-    """Draws through one function `choose(options)`, so that Hypothesis (or a random.Random) decides and shrinks."""
+    """Draws through one function `choose(options)`, which lists the simplest option first."""
 
     def __init__(self, choose: Callable[[Sequence[Any]], Any], dtypes: Sequence[DType] = DTYPES_DRAWN):
         self.choose, self.dtypes = choose, dtypes
@@ -67,7 +67,8 @@ class Drawer:
         return self.choose(DIMS) if self.chance(60) else self.choose((2, 3, 4))
 
     def shape(self, low: int = 0, high: int = 4) -> tuple[int, ...]:
-        shape = tuple(self.dim() for _ in range(self.choose([r for r in (2, 3, 1, 4, 0) if low <= r <= high])))
+        rank = self.choose([r for r in (2, 3, 1, 4, 0) if low <= r <= high])
+        shape = (self.dim(),) * rank if self.chance(25) else tuple(self.dim() for _ in range(rank))
         while math.prod(shape) > MAX_ELEMENTS:
             shape = tuple(min(d, 5) for d in shape)
         return shape
@@ -172,7 +173,9 @@ class Drawer:
         """Ops on earlier values, new inputs and constants, some results dead, some read several times."""
         b = Builder("random")
         pool: list[Value] = [b.input("x0", Tensor(self.base_dtype, self.base_shape))]
-        for _ in range(size):
+        for _ in range(3 * size):
+            if len([n for n in b.nodes if n.op.name != "const"]) >= size:
+                break
             cls = self.choose(classes)
             low, high = cls.arity()
             arity = self.integer(low, min(high if high is not None else low + 2, low + 2))

@@ -1,6 +1,7 @@
 """Loop nests as they stand: pointwise regions, folds with prologue and epilogue, scans and scatters.
 
-The last axis that runs in parallel is the vector axis; the axes before it are flattened into rows, and tiles are blocks of
+The last axis that runs in parallel is the vector axis; the axes before it are flattened into rows, and tiles are
+blocks of
 rows, or blocks of one row where rows are long.
 """
 
@@ -52,7 +53,9 @@ class Rows:
         if isinstance(columns, int) and columns <= 2 * budget:
             rows = product(extents[:-1])
             per_tile = max(1, budget // max(columns, 1))
-            return Rows(extents[:-1], columns, min(per_tile, rows) if isinstance(rows, int) and rows > 0 else per_tile, None)
+            return Rows(
+                extents[:-1], columns, min(per_tile, rows) if isinstance(rows, int) and rows > 0 else per_tile, None
+            )
         return Rows(extents[:-1], columns, 1, -(-budget // lanes) * lanes)
 
     @property
@@ -100,7 +103,9 @@ def lanes_for(kernel: KernelBuilder, *values: Value) -> int:
     return max(1, kernel.vector_bits // min(bits, default=32))
 
 
-def pointwise_space(graph: Graph, places: dict[Value, Place]) -> tuple[list[list[int]], tuple[Dim, ...], dict[Value, tuple[Dim, ...]]]:
+def pointwise_space(
+    graph: Graph, places: dict[Value, Place]
+) -> tuple[list[list[int]], tuple[Dim, ...], dict[Value, tuple[Dim, ...]]]:
     """For a region of elementwise ops: (merged axes, their extents, each placed value's strides along them)."""
     space = graph.results[0].shape
     aligned = {v: p.aligned_strides(space) for v, p in places.items()}
@@ -172,8 +177,15 @@ def fold_states(nest: Compute, lanes: int) -> States:
     return States([register_dtype(x.dtype) for x in nest.init], lanes)
 
 
-def emit_fold(kernel: KernelBuilder, graph: Graph, inputs: dict[Value, Place], anchor: Any, nest: Compute, index: tuple[Tir, ...],
-              lanes: int) -> tuple[Tir, ...]:
+def emit_fold(
+    kernel: KernelBuilder,
+    graph: Graph,
+    inputs: dict[Value, Place],
+    anchor: Any,
+    nest: Compute,
+    index: tuple[Tir, ...],
+    lanes: int,
+) -> tuple[Tir, ...]:
     """Fold the reduction axes at one point (or vector) of the parallel axes; returns the anchor's results there."""
     states = fold_states(nest, lanes)
     operand = anchor.operands.__getitem__
@@ -219,7 +231,8 @@ def fold(graph: Graph, anchor: Any, places: dict[Value, Place]) -> tuple[Dim, Ca
         def vector(index: tuple[Tir, ...], lanes: int) -> None:
             at = index if space else ()
             folded = emit_fold(kernel, graph, inputs, anchor, nest, at, lanes)
-            given = {r: (lambda _, x=round_to(x, r.dtype): x) for r, x in zip(anchor.results, folded, strict=True)}
+            rounded = {r: round_to(x, r.dtype) for r, x in zip(anchor.results, folded, strict=True)}
+            given = {r: (lambda _, r=r: rounded[r]) for r in rounded}
             point = Point(kernel, graph, inputs, given)
             for v in dict.fromkeys(graph.results):
                 kernel.store(results[v], at, splat(point.value(v, at), lanes))
@@ -264,9 +277,15 @@ def scan(node: Any, places: dict[Value, Place]) -> tuple[Dim, Callable[[KernelBu
                     states[k] = new
                 order = tuple(index)
                 finish = emitter(state=states.all())
-                targets = [tuple(finish(i) for i in nest.write[k]) if nest.write is not None else order
-                           for k in range(len(nest.results))]
-                finish.old = tuple(kernel.load(places[r], t) for r, t in zip(node.results, targets, strict=True)) if nest.initial is not None else ()
+                targets = [
+                    tuple(finish(i) for i in nest.write[k]) if nest.write is not None else order
+                    for k in range(len(nest.results))
+                ]
+                finish.old = (
+                    tuple(kernel.load(places[r], t) for r, t in zip(node.results, targets, strict=True))
+                    if nest.initial is not None
+                    else ()
+                )
                 values = [bind(round_to(finish(x), r.dtype)) for x, r in zip(nest.results, node.results, strict=True)]
                 for r, t, value in zip(node.results, targets, values, strict=True):
                     kernel.store(places[r], t, value)
@@ -276,5 +295,3 @@ def scan(node: Any, places: dict[Value, Place]) -> tuple[Dim, Callable[[KernelBu
         rows.emit(kernel, 1, point)
 
     return rows.tiles, body
-
-

@@ -1,6 +1,7 @@
 """Rows: elementwise ops and reductions over the same trailing axes, a row at a time, in one kernel.
 
-A row is read once for each reduction (from L1 after the first) and once for the results. Values that are costly and needed
+A row is read once for each reduction (from L1 after the first) and once for the results. Values that are costly and
+needed
 by more than one of these loops wait in scratch. Softmax, layer norm, RMS norm and their soups all take this form.
 """
 
@@ -23,7 +24,9 @@ from effcc.ops.elementwise import Elementwise
 from effcc.ops.reduction import Reduction
 
 Tir = Any
-COSTLY = frozenset("exp expm1 log log1p sin cos tan tanh erf pow div sqrt rsqrt asin acos atan sinh cosh asinh acosh atanh atan2".split())
+COSTLY = frozenset(
+    "exp expm1 log log1p sin cos tan tanh erf pow div sqrt rsqrt asin acos atan sinh cosh asinh acosh atanh atan2".split()
+)
 
 
 class RowRegion:
@@ -49,7 +52,7 @@ class RowRegion:
 
     def varies(self, v: Value) -> bool:
         """Whether a value differs along the row."""
-        return any(d != 1 for d in v.shape[max(0, len(v.shape) - self.inner_rank):]) if v.shape else False
+        return any(d != 1 for d in v.shape[max(0, len(v.shape) - self.inner_rank) :]) if v.shape else False
 
     def _choose_kept(self, reductions: list[Node]) -> list[Value]:
         """Costly values along the row that several loops need: they are kept in scratch."""
@@ -66,8 +69,11 @@ class RowRegion:
                 seen.add(v)
                 uses[v] = uses.get(v, 0) + 1
                 stack.extend(node.operands)
-        return [n.result for n in self.graph.nodes
-                if uses.get(n.results[0], 0) > 1 and self.varies(n.results[0]) and _is_costly(n)]
+        return [
+            n.result
+            for n in self.graph.nodes
+            if uses.get(n.results[0], 0) > 1 and self.varies(n.results[0]) and _is_costly(n)
+        ]
 
     @property
     def scratch_bytes(self) -> Dim:
@@ -102,7 +108,9 @@ class RowEmitter:
         self.stored: set[Value] = set()
         self._touched: set[Value] = set()
         self.lanes = lanes_for(kernel, *region.graph.values)
-        self.keeps = {v: T.decl_buffer((1 << 40,), register_dtype(v.dtype), data=kernel.scratch, align=4) for v in region.kept}
+        self.keeps = {
+            v: T.decl_buffer((1 << 40,), register_dtype(v.dtype), data=kernel.scratch, align=4) for v in region.kept
+        }
 
     def emit(self) -> None:
         graph = self.region.graph
@@ -113,9 +121,12 @@ class RowEmitter:
                 self._advance_row_values()
         varying = [v for v in dict.fromkeys(graph.results) if self.region.varies(v)]
         if varying:
+
             def write(point: _RowPoint) -> None:
                 for v in varying:
-                    self.kernel.store(self.region.places[v], point.index, splat(point.value(v), point.lanes), self.region.strides[v])
+                    self.kernel.store(
+                        self.region.places[v], point.index, splat(point.value(v), point.lanes), self.region.strides[v]
+                    )
 
             self._along_row(write)
         zero = tuple(T.int64(0) for _ in self.region.inner)
@@ -201,7 +212,9 @@ class RowEmitter:
         for width, states in sorted(partial.items(), reverse=True):
             part = self._across_lanes(op, acc, states, width)
             total = part if total is None else bind(self._fold(op, acc, total, part, acc))
-        finished = Emitter(self.kernel, (), lambda *_: None, state=(total,))(op.finish(State(acc, 0), product(self.region.space[a] for a in op.axes)))  # type: ignore[attr-defined]
+        finished = Emitter(self.kernel, (), lambda *_: None, state=(total,))(
+            op.finish(State(acc, 0), product(self.region.space[a] for a in op.axes))
+        )  # type: ignore[attr-defined]
         return round_to(finished, node.result.dtype)
 
     def _fold(self, op: Reduction, acc: DType, state: Tir, value: Tir, dtype: DType) -> Tir:
@@ -231,7 +244,9 @@ class _RowPoint(FlatPoint):
     def __init__(self, emitter: RowEmitter, at: tuple[Tir, ...], position: Tir, lanes: int):
         region, self.emitter, self.lanes = emitter.region, emitter, lanes
         last = T.ramp(position, T.int64(1), lanes) if lanes > 1 else position
-        super().__init__(emitter.kernel, region.graph, region.places, region.strides, (*emitter.outer, *at, last), emitter.row)
+        super().__init__(
+            emitter.kernel, region.graph, region.places, region.strides, (*emitter.outer, *at, last), emitter.row
+        )
         linear: Tir = T.int64(0)
         for i, d in zip((*at, position), region.inner, strict=True):
             linear = linear * emitter.kernel.dim(d) + i
@@ -253,7 +268,8 @@ class _RowPoint(FlatPoint):
 
 
 def rows(graph: Graph, places: dict[Value, Place]) -> tuple[Dim, Dim, Callable[[KernelBuilder], None]]:
-    """(tiles, scratch bytes, body) of a region of elementwise ops and reductions (keepdims) over the same trailing axes."""
+    """(tiles, scratch bytes, body) of a region of elementwise ops and reductions (keepdims) over the same trailing
+    axes."""
     region = RowRegion(graph, places)
     length = region.length
     total = product(region.outer)
@@ -267,5 +283,3 @@ def rows(graph: Graph, places: dict[Value, Place]) -> tuple[Dim, Dim, Callable[[
             RowEmitter(kernel, region, unravel(row, [kernel.dim(d) for d in region.outer])).emit()
 
     return ceildiv(total, per_tile), region.scratch_bytes, body
-
-
