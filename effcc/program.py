@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,8 @@ class LoadedProgram(Program):
     """A program from an artifact. Its graph is read from the artifact's text when asked for, and lacks the weights."""
 
     def __init__(self, code: Any, facts: dict[str, Any], graph_text: str, path: str):
-        self.code, self.saved_facts, self.graph_text, self.path = code, facts, graph_text, path
+        self.code, self.graph_text, self.path = code, graph_text, path
+        self.saved_facts = self.facts = facts
         self.target, self.context, self.times, self.seconds = facts["target"], None, None, {}
         self.fixed = facts["fixed"]
         self.input_names = tuple(x["name"] for x in facts["inputs"])
@@ -80,7 +81,7 @@ class LoadedProgram(Program):
 
     @property
     def launches(self) -> Sequence[Any]:
-        return self.saved_facts["kernels"]
+        return self.facts["kernels"]
 
     @cached_property
     def graph(self) -> Any:  # type: ignore[override]
@@ -110,52 +111,4 @@ def by_name(given: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
     return tuple(given[n] for n in names)
 
 
-class Specializing:
-    """A model whose shapes depend on the contents of some inputs: one program for each contents that is met.
-
-    make: {input name: contents} -> Program; needs: the further inputs that a set of contents calls for.
-    """
-
-    LIMIT = 64
-
-    def __init__(
-        self,
-        make: Callable[[Mapping[str, Any]], Program],
-        first: Sequence[str],
-        needs: Callable[[Mapping[str, Any]], Sequence[str]],
-        input_names: Sequence[str],
-    ):
-        self.make, self.needs, self.input_names = make, needs, tuple(input_names)
-        self.values: list[str] = list(first)
-        self.programs: dict[Any, Program] = {}
-
-    def program(self, *inputs: Any) -> Program:
-        """The program for these inputs, compiled when first needed."""
-        import numpy as np
-
-        given = dict(zip(self.input_names, inputs, strict=True))
-        while True:
-            fixed = {n: np.asarray(given[n]) for n in self.values}
-            key = tuple((n, a.shape, a.dtype.str, a.tobytes()) for n, a in fixed.items())
-            if key in self.programs:
-                return self.programs[key]
-            more = [n for n in self.needs(fixed) if n not in self.values]
-            if not more:
-                break
-            self.values += more
-        if len(self.programs) >= self.LIMIT:
-            self.programs.pop(next(iter(self.programs)))
-        self.programs[key] = self.make(fixed)
-        return self.programs[key]
-
-    def __call__(self, *inputs: Any, threads: int | None = None) -> tuple[Any, ...]:
-        if len(inputs) == 1 and isinstance(inputs[0], Mapping):
-            inputs = by_name(inputs[0], self.input_names)
-        if len(inputs) != len(self.input_names):
-            raise InputError(
-                f"the program takes {len(self.input_names)} inputs, got {len(inputs)}", hint=", ".join(self.input_names)
-            )
-        return self.program(*inputs)(*inputs, threads=threads)
-
-
-__all__ = ["LoadedProgram", "Program", "Specializing", "by_name"]
+__all__ = ["LoadedProgram", "Program", "by_name"]

@@ -27,8 +27,8 @@ class Unit(NamedTuple):
 class Specializing:
     """Called like a Program; compiles when it meets new values.
 
-    make(fixed, shapes) -> Unit, or NeedsValue: {input name: contents} (of sequences and optionals the structure counts),
-    {input name: shape}.
+    make(fixed, shapes) -> Unit, or NeedsValue. fixed: {input name: contents} (of sequences and optionals the structure
+    counts); shapes: {input name: shape}.
     """
 
     LIMIT = 64

@@ -10,7 +10,7 @@ import numpy as np
 
 from effcc.frontends.onnx.node import Absent, Items, OnnxNode, onnx_op
 from effcc.ir.graph import Value
-from effcc.ir.types import DType, bool_, f8e8m0, f32, i32, i64
+from effcc.ir.types import DType, bool_, f4, f8e8m0, f32, i32, i64
 
 UNARY = {
     "Abs": "abs",
@@ -238,6 +238,8 @@ def cast_like(n: OnnxNode, x: Value, like: Value) -> Value:
 def _cast_like(n: OnnxNode, x: Value, to: DType) -> Value:
     if to == f8e8m0 and x.dtype.is_float and x.dtype != to:
         return to_exponent(n, cast(n, x, f32), n.attr("round_mode", "up"))
+    if to == f4 and x.dtype.is_float:  # it has no NaN; ONNX's own conversion makes it -0
+        x = n.b.where(n.b.isnan(x), n.b.full_like(x, -0.0), x)
     return cast(n, x, to, bool(n.attr("saturate", 1)))
 
 
