@@ -257,7 +257,7 @@ def _padded(size: int) -> int:
 
 def _chunks(flat: np.ndarray) -> Iterator[memoryview]:
     for start in range(0, flat.nbytes, _CHUNK):
-        yield memoryview(flat[start : start + _CHUNK])
+        yield flat[start : start + _CHUNK].data
 
 
 def _digest(parts: Iterable[Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -61,7 +61,7 @@ def describe(cls: type) -> dict[str, object]:
     }
 
 
-def _default(f: object) -> object:
+def _default(f: Any) -> object:
     import dataclasses
 
     if f.default is not dataclasses.MISSING:

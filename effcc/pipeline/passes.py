@@ -24,6 +24,7 @@ CATEGORIES = ("exact", "quantize", "sparsify", "reduce-tokens", "prune", "lower"
 
 
 @dataclass_transform(frozen_default=True)
+@dataclasses.dataclass(frozen=True)
 class Pass:
     """Graph -> Graph. A subclass becomes a frozen dataclass; its fields are its options.
 

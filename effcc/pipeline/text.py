@@ -3,8 +3,8 @@
 Commas between passes, colons between options, lists as 8+8+4; nothing that a shell would touch. An option's type is
 that of the pass's field; a bare option is true.
 
->>> [str(p) for p in parse_pipeline("fold:max-bytes=4096,dce")]
-['fold:max-bytes=4096', 'dce']
+>>> [str(p) for p in parse_pipeline("fold:max-growth=4096,dce")]
+['fold:max-growth=4096', 'dce']
 """
 
 from __future__ import annotations

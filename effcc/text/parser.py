@@ -53,9 +53,9 @@ def _syntax_error(error: UnexpectedInput, text: str) -> ParseError:
     if isinstance(error, UnexpectedEOF) or getattr(getattr(error, "token", None), "type", "") == "$END":
         return ParseError("the text ends too early", where=f"line {text.count(chr(10)) + 1}", hint="is a '}' missing?")
     where = f"line {error.line}, column {error.column}"
-    names = error.allowed if isinstance(error, UnexpectedCharacters) else getattr(error, "accepts", error.expected)
+    names = error.allowed if isinstance(error, UnexpectedCharacters) else getattr(error, "accepts", getattr(error, "expected", ()))
     wanted = ", ".join(sorted(_TOKENS.get(n, n.lower()) for n in names or ()))
-    met = repr(text[error.pos_in_stream]) if isinstance(error, UnexpectedCharacters) else repr(str(error.token))
+    met = repr(text[error.pos_in_stream]) if isinstance(error, UnexpectedCharacters) else repr(str(getattr(error, "token", "")))
     return ParseError(f"unexpected {met}", where=where, hint=f"expected {wanted}" if wanted else None)
 
 
@@ -332,6 +332,7 @@ class _Build(Transformer):
 
     def place(self, c: list[Any]) -> Loc:
         first, second = (json.loads(t) if t else None for t in c)
+        assert first is not None  # the grammar's optional part is the second
         return Loc(name=first) if second is None else Loc(first, second)
 
     def fused_place(self, c: list[Any]) -> Loc:

@@ -274,7 +274,7 @@ def _element(x: Any) -> str:
         return str(int(x))
     if not math.isfinite(x):
         return _float(float(x))
-    text = str(x) if isinstance(x, (np.float32, np.float16)) else repr(float(x))
+    text = str(x) if type(x) in (np.float32, np.float16) else repr(float(x))
     return text if any(c in text for c in ".e") else f"{text}.0"
 
 
