@@ -387,18 +387,6 @@ def decoders() -> list[Architecture]:
         decoder("falcon", "Falcon", base=small, num_hidden_layers=2, num_attention_heads=4),
         decoder("mpt", "Mpt", base={"vocab_size": 99, "d_model": 64, "n_layers": 2, "n_heads": 4, "max_seq_len": 64}),
         decoder("biogpt", "BioGpt", base=TEXT),
-        decoder(
-            "xglm",
-            "XGLM",
-            base={
-                "vocab_size": 99,
-                "d_model": 64,
-                "num_layers": 2,
-                "attention_heads": 4,
-                "ffn_dim": 128,
-                "max_position_embeddings": 64,
-            },
-        ),
         decoder("llama", "Llama"),
         decoder("mistral", "Mistral", sliding_window=8),
         decoder("qwen2", "Qwen2"),
