@@ -67,23 +67,6 @@ def check(target: Rule | Pass, examples: int = 100, seed: int = 0, must_fire: bo
     return tally
 
 
-class _Smallest:
-    """The smallest failing graph; shrinking stops after SHRINK_SECONDS."""
-
-    def __init__(self) -> None:
-        self.failure: Mismatch | None = None
-        self.size = (0, 0)
-        self.started = 0.0
-
-    def keep_looking(self, graph: Graph, failure: Mismatch) -> bool:
-        size = (len(graph.nodes), len(str(failure)))
-        if self.failure is None:
-            self.started = time.monotonic()
-        if self.failure is None or size <= self.size:
-            self.failure, self.size = failure, size
-        return time.monotonic() - self.started < SHRINK_SECONDS
-
-
 def _instance(rule: Rule, d: Drawer) -> Graph:
     """A graph on which the rule may fire: the rule's own example, or an instance of its pattern."""
     b = Builder("instance")
@@ -114,60 +97,6 @@ def _search(draw_graph: Any, change: Any, contract: str, examples: int, seed: in
         _try(graph, change, contract, drawer, tally, special)
 
     Search(attempt, Mismatch, SHRINK_SECONDS).run(examples, seed)
-    if must_fire and not tally.fired:
-        reasons = "; ".join(f"{why} ({count})" for why, count in (tally.refusals + tally.undrawn).most_common(3))
-        raise AssertionError(f"rule {must_fire} never fired on {tally.drawn} drawn instances of its pattern, so the "
-                             f"check proves nothing: {reasons or 'no instance matched'}")
-    return tally
-
-
-def _instance(rule: Rule, d: Drawer) -> Graph:
-    """A graph on which the rule may fire: the rule's own example, or an instance of its pattern."""
-    b = Builder("instance")
-    try:
-        out = rule.example(d, b)
-    except TypeRuleError as error:
-        raise NothingDrawn(str(error)) from None
-    if out is None:
-        return d.instance(rule.compiled)
-    return b.graph(*((out,) if isinstance(out, Value) else out))
-
-
-def _contract(p: Pass) -> str:
-    return p.contract if p.contract in ("exact", "bounded", "refines") else "bounded"
-
-
-def _search(draw_graph: Any, change: Any, contract: str, examples: int, seed: int, must_fire: str | None,
-            special: bool = True) -> Tally:
-    import hypothesis
-    from hypothesis import strategies as st
-
-    tally = Tally()
-    smallest = _Smallest()
-
-    @hypothesis.seed(seed)
-    @hypothesis.settings(max_examples=examples, deadline=None, database=None, print_blob=False,
-                         suppress_health_check=list(hypothesis.HealthCheck))
-    @hypothesis.given(st.data())
-    def one(data: Any) -> None:
-        drawer = Drawer(lambda options: options[data.draw(st.integers(0, len(options) - 1))])
-        try:
-            graph = draw_graph(drawer)
-        except NothingDrawn as why:
-            tally.undrawn[str(why)] += 1
-            return
-        try:
-            _try(graph, change, contract, drawer, tally, special)
-        except Mismatch as failure:
-            if smallest.keep_looking(graph, failure):
-                raise
-
-    try:
-        one()
-    except (Mismatch, hypothesis.errors.Flaky, BaseExceptionGroup):
-        if smallest.failure is None:
-            raise
-        raise smallest.failure from None
     if must_fire and not tally.fired:
         reasons = "; ".join(f"{why} ({count})" for why, count in (tally.refusals + tally.undrawn).most_common(3))
         raise AssertionError(f"rule {must_fire} never fired on {tally.drawn} drawn instances of its pattern, so the "

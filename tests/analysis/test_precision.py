@@ -1,0 +1,53 @@
+"""Bounds on rounding errors hold for real f32 runs, and are not absurdly wide."""
+
+import pytest
+import torch
+
+from effcc.analysis.precision import bounded_run, expand, unit_roundoff, widen
+from effcc.interp import run
+from effcc.ir import DTYPES, Builder, Symbol, Tensor, f32, verify
+
+
+def mlp(dtype):
+    b = Builder()
+    x = b.input("x", Tensor(dtype, (Symbol("B", 1, 64), 64)))
+    w = b.const(torch.randn(64, 32, generator=torch.Generator().manual_seed(0)).to(dtype.torch).float().numpy(), None)
+    w = b.cast(w, to=dtype)
+    y = b.layer_norm(b.gelu(b.matmul(x, w), approximate="tanh"), axis=1)
+    return b.graph(b.softmax(y, axis=1))
+
+
+@pytest.mark.parametrize("name", ["f32", "f16", "bf16"])
+def test_bounds_hold_and_are_useful(name):
+    dtype = DTYPES[name]
+    g = mlp(dtype)
+    x = torch.randn(8, 64, generator=torch.Generator().manual_seed(1)).to(dtype.torch)
+    (out,) = run(g, x)
+    (b,) = bounded_run(g, x)
+    error = (out.double() - b.exact).abs()
+    assert (error <= b.bound).all()
+    assert b.bound.median() < 4000 * unit_roundoff(g) * b.exact.abs().median()
+
+
+def test_cancellation_widens_the_bound():
+    b = Builder()
+    x, y = (b.input(n, Tensor(f32, (1,))) for n in "xy")
+    g = b.graph(b.sub(b.add(x, y), x))
+    (near,) = bounded_run(g, torch.tensor([1.0]), torch.tensor([1.0]))
+    (far,) = bounded_run(g, torch.tensor([1e6]), torch.tensor([1.0]))
+    assert far.bound > 1e4 * near.bound and abs(float(run(g, torch.tensor([1e6]), torch.tensor([0.1]))[0]) - 0.1) > 1e-3
+
+
+def test_widening_is_everywhere():
+    wide = widen(mlp(f32))
+    verify(wide)
+    assert {v.type.dtype.name for v in wide.values} == {"f64"}
+
+
+def test_expanding_keeps_the_meaning():
+    g = mlp(f32)
+    big = expand(g)
+    verify(big)
+    assert "softmax" not in {n.op.name for n in big.nodes} and len(big.nodes) > len(g.nodes)
+    x = torch.randn(2, 64)
+    assert torch.allclose(run(g, x)[0], run(big, x)[0], atol=1e-6)
