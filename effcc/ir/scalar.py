@@ -255,11 +255,10 @@ def rebuild(root: Scalar, replace: Callable[[Scalar, tuple[Scalar, ...]], Scalar
         if out is None:
             out = node
             if any(a is not b for a, b in zip(children, node.children, strict=True)):
-                out = (
-                    Read(node.dtype, node.operand, children)
-                    if isinstance(node, Read)
-                    else Apply(node.dtype, node.fn, children)
-                )  # type: ignore[attr-defined]
+                if isinstance(node, Read):
+                    out = Read(node.dtype, node.operand, children)
+                else:
+                    out = Apply(node.dtype, node.fn, children)  # type: ignore[attr-defined]
         done[id(node)] = out
     return done[id(root)]
 
