@@ -448,15 +448,39 @@ def _attribute_symbols(value: object) -> set[Symbol]:
 from effcc.ir.location import UNKNOWN as _UNKNOWN  # noqa: E402
 
 
+def check_types(graph: Graph) -> None:
+    """Refuse, by name, what no buffer can hold: lists and optional values, complex numbers, strings."""
+    for v in graph.inputs:
+        if not isinstance(v.type, Tensor):
+            message = f"target cpu takes tensors, not {v.type}"
+            raise UnsupportedError(message, where=f"input %{v.name}", hint="make its elements inputs")
+        _check_dtype(v.type, f"input %{v.name}")
+    for node in graph.nodes:
+        for v in node.results:
+            if not isinstance(v.type, Tensor):
+                message = f"target cpu has no code for {node.op.name}, which gives {v.type}"
+                raise UnsupportedError(message, where=node.loc, hint="only tensors can be computed at run time")
+            _check_dtype(v.type, node.loc)
+
+
+def _check_dtype(type_: Type, where: object) -> None:
+    if isinstance(type_, Tensor) and type_.dtype.kind in "cs":
+        strings = type_.dtype.kind == "s"
+        raise UnsupportedError(
+            f"target cpu has no code for {'strings' if strings else 'complex numbers'} ({type_})",
+            where=where,
+            hint="do that part outside of the model" if strings else "compute with pairs of real numbers",
+        )
+
+
 def lower(graph: Graph, machine: Machine) -> Plan:
     """The plan of a graph whose composites have been decomposed; raises UnsupportedError naming op and location."""
     from effcc.backends.tvm import attentions, control, routines  # noqa: F401  (they register what they lower)
 
+    check_types(graph)
     lowering = Lowering(machine)
     plan = lowering.plan
     for k, v in enumerate(graph.inputs):
-        if not isinstance(v.type, Tensor):
-            raise UnsupportedError(f"input %{v.name} is a {v.type}; target cpu takes tensors")
         buffer = lowering.buffer("input", v.type, v.name or f"input{k}", position=k)
         lowering.places[v] = plain(buffer, v.type)
         plan.inputs.append((v.name or f"input{k}", v.type, buffer))
