@@ -53,10 +53,13 @@ def _syntax_error(error: UnexpectedInput, text: str) -> ParseError:
     if isinstance(error, UnexpectedEOF) or getattr(getattr(error, "token", None), "type", "") == "$END":
         return ParseError("the text ends too early", where=f"line {text.count(chr(10)) + 1}", hint="is a '}' missing?")
     where = f"line {error.line}, column {error.column}"
-    names = error.allowed if isinstance(error, UnexpectedCharacters) else getattr(error, "accepts", getattr(error, "expected", ()))
+    if isinstance(error, UnexpectedCharacters):
+        names, met = error.allowed, text[error.pos_in_stream or 0]
+    else:
+        names = getattr(error, "accepts", None) or getattr(error, "expected", ())
+        met = str(getattr(error, "token", ""))
     wanted = ", ".join(sorted(_TOKENS.get(n, n.lower()) for n in names or ()))
-    met = repr(text[error.pos_in_stream]) if isinstance(error, UnexpectedCharacters) else repr(str(getattr(error, "token", "")))
-    return ParseError(f"unexpected {met}", where=where, hint=f"expected {wanted}" if wanted else None)
+    return ParseError(f"unexpected {met!r}", where=where, hint=f"expected {wanted}" if wanted else None)
 
 
 _TOKENS = {"LPAR": "'('", "RPAR": "')'", "LBRACE": "'{'", "RBRACE": "'}'", "LSQB": "'['", "RSQB": "']'", "COMMA": "','",
