@@ -182,11 +182,8 @@ class OnnxNode:
         return np.array(content.tolist(), value.dtype.numpy).reshape(content.shape)
 
     def constant(self, value: Value) -> np.ndarray | None:
-        """The array of a value that is a constant, whatever its size; else None."""
-        node = self.scope.importer.contents.producer(value)
-        while node is not None and node.op.name == "identity":
-            node = self.scope.importer.contents.producer(node.operands[0])
-        return node.op.blob.array if node is not None and node.op.name == "const" else None
+        """The array of a constant (or of an input that is fixed), whatever its size; else None."""
+        return self.scope.importer.contents.array(value)
 
     def plain(self, dims: Sequence[Any], what: str) -> None:
         """Raise NeedsValue unless every dimension is a plain integer: the shapes behind the symbols are needed."""

@@ -52,6 +52,7 @@ class Contents:
         self._producers: dict[Value, tuple[Node, int]] = {}
         self._known: dict[Value, np.ndarray | None] = {}
         self._same: dict[Value, Value] = {}
+        self._fixed: dict[Value, np.ndarray] = {}
 
     def define(self, node: Node) -> None:
         """Record a node, so that the contents of its results can be asked for."""
@@ -60,11 +61,24 @@ class Contents:
 
     def fix(self, value: Value, content: Any) -> None:
         """State the content of an input."""
-        self._known[value] = boxed(np.asarray(content))
+        array = np.asarray(content)
+        self._fixed[value] = array
+        self._known[value] = boxed(array) if array.size <= LIMIT else None
 
     def alias(self, inner: Value, outer: Value) -> None:
         """A nested graph's input that is a capture has the content of what it captures."""
         self._same[inner] = outer
+
+    def array(self, value: Value) -> np.ndarray | None:
+        """The array of a constant, or of an input whose content was stated, whatever its size; else None."""
+        root = self._root(value)
+        if root in self._fixed:
+            return self._fixed[root]
+        node = self.producer(root)
+        while node is not None and node.op.name == "identity":
+            root = self._root(node.operands[0])
+            node = self.producer(root)
+        return node.op.blob.array if node is not None and node.op.name == "const" else self._fixed.get(root)
 
     def producer(self, value: Value) -> Node | None:
         """The node that makes a value, through captures; None for inputs."""

@@ -124,6 +124,14 @@ def test_captures_have_the_contents_of_what_they_capture(b):
     assert content(b, inner.add(captured, inner.const(np.int64(1)))) == B + 1
 
 
+def test_stated_contents_of_any_size(b):
+    x, y = b.input("x", Tensor(i64, (3,))), b.input("y", Tensor(i64, (LIMIT + 1,)))
+    b.contents.fix(x, np.array([4, 5, 6]))
+    b.contents.fix(y, np.arange(LIMIT + 1))
+    assert content(b, b.neg(x)) == [-4, -5, -6] and content(b, y) is None
+    assert b.contents.array(b.identity(y))[-1] == LIMIT and b.contents.array(b.neg(x)) is None
+
+
 def test_large_tensors_are_not_tracked(b):
     assert content(b, b.const(np.zeros(LIMIT + 1, np.int64))) is None
     assert content(b, b.iota(shape=(LIMIT + 1,), axis=0, dtype=i64)) is None
