@@ -25,6 +25,7 @@ import re
 import struct
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,7 +123,10 @@ def read(path: str | os.PathLike[str], machine: Machine | None = None) -> Artifa
     try:
         with open(path, "rb") as file:
             places = _places(file, path)
-            manifest = _manifest(_content(file, places, MANIFEST, path), path)
+            text = _content(file, places, MANIFEST, path)
+            if zlib.crc32(text) != zipfile.ZipFile(file).getinfo(MANIFEST).CRC:  # it holds the hashes of all the rest
+                raise _damaged(path, MANIFEST)
+            manifest = _manifest(text, path)
             _check_machine(manifest, machine or host(), path)
             names = set(manifest["entries"])
             if names | {MANIFEST, CONSTANTS} != set(places):
@@ -276,7 +280,7 @@ def _entry(blob: bytes) -> dict[str, Any]:
 
 def _damaged(path: Path, name: str) -> ParseError:
     return ParseError(
-        f"{name} is damaged: its content does not have the hash in the manifest", where=path, hint=_RECOMPILE
+        f"{name} is damaged: its content does not have the recorded hash", where=path, hint=_RECOMPILE
     )
 
 

@@ -273,3 +273,14 @@ def test_names_that_no_reader_would_take_are_refused(tmp_path):
         with pytest.raises(ValueError):
             write(tmp_path / "x", blobs={name: b""})
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 0 and not os.listdir(tmp_path)
+
+
+def test_every_byte_of_the_manifest_counts(path):
+    """A changed number in it could make native code read or write elsewhere."""
+    whole = path.read_bytes()
+    start = whole.rindex(b'{"format"')
+    end = whole.index(b"PK\1\2", start)
+    for at in range(start, end, 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(EffccError, match="manifest.json is damaged"):
+            artifact.read(path)

@@ -108,30 +108,35 @@ def parse_sizes(texts: Sequence[str] | None) -> dict[str, int]:
 
 def read_inputs(files: Sequence[str], names: Sequence[str]) -> dict[str, np.ndarray]:
     """Arrays by input name from .npz files and name=FILE.npy (or FILE.npy alone where there is one input)."""
-    import numpy as np
-
     arrays: dict[str, np.ndarray] = {}
     for text in files:
         name, equals, file = text.rpartition("=")
-        path = Path(file)
-        try:
-            loaded = np.load(path, allow_pickle=False)
-            found = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else None
-        except OSError as error:
-            raise InputError(f"cannot be read: {error.strerror or error}", where=path) from error
-        except Exception as error:  # numpy raises ValueError, EOFError, BadZipFile, KeyError for what is no array
-            raise InputError(
-                "is no .npy or .npz file of plain arrays", where=path, hint="save it with numpy.savez"
-            ) from error
-        if found is None:
-            if not equals and len(names) != 1:
-                raise InputError(
-                    "which input is it?", where=path, hint=f"write NAME={file}; inputs: {', '.join(names)}"
-                )
-            arrays[name if equals else names[0]] = loaded
-        else:
-            arrays.update({key: value for key, value in found.items() if not equals or key == name})
+        loaded = load_arrays(Path(file))
+        if isinstance(loaded, dict):
+            arrays.update({key: value for key, value in loaded.items() if not equals or key == name})
+            continue
+        if not equals and len(names) != 1:
+            hint = f"write NAME={file}; inputs: {', '.join(names)}"
+            raise InputError("which input is it?", where=file, hint=hint)
+        arrays[name if equals else names[0]] = loaded
     return arrays
+
+
+def load_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:
+    """The array of an .npy file, or those of an .npz file by name."""
+    import numpy as np
+
+    try:
+        loaded: Any = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            return dict(loaded)
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", where=path) from error
+    except Exception as error:  # numpy raises ValueError, EOFError, BadZipFile, KeyError for what is no array
+        message = "is no .npy or .npz file of plain arrays"
+        raise InputError(message, where=path, hint="save it with numpy.savez") from error
 
 
 def random_inputs(graph: Graph, names: Sequence[str], sizes: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
