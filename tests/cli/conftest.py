@@ -65,7 +65,7 @@ def in_a_process():
     """The command as a user starts it: in_a_process("doctor") -> Outcome."""
 
     def run(*arguments: object) -> Outcome:
-        command = [sys.executable, "-c", "from effcc.cli import main; main()", *map(str, arguments)]
+        command = [sys.executable, "-m", "effcc", *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
         return Outcome(done.returncode, done.stdout, done.stderr)
 
