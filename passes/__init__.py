@@ -15,6 +15,7 @@ PASSES = {
     "raise": "effcc.passes.raise_:Raise",
     "simplify": "effcc.passes.simplify:Simplify",
     "sink-views": "effcc.passes.sink_views:SinkViews",
+    "transposed-convs": "effcc.passes.transposed_convs:TransposedConvs",
 }
 
 EXACT = "fold,simplify,cse,raise,fold-scales,sink-views,simplify,fold,cse,dce"

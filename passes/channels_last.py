@@ -91,4 +91,4 @@ class ChannelsLast(Pass):
 
     def run(self, graph: Graph, ctx: Context) -> Graph:
         turned = rewrite(graph, (ConvLast(), ConvBiasLast(), MaxPoolLast(), AvgPoolLast()), ctx)
-        return turned if turned is graph else SinkViews().run(turned, ctx)
+        return SinkViews().run(turned, ctx)

@@ -3,9 +3,8 @@
     add(matmul(x, w), b), gelu --> fused(x, w, b) {body = matmul + add + gelu}
 
 A region has one iteration space. It is made of maps alone, of elementwise ops with reductions over the same trailing
-axes
-("rows": softmax, norms), or of one anchor (contraction, window, other fold) with elementwise ops behind it. Legality comes
-from the ops' loop nests; a merge must not close a cycle through ops outside.
+axes ("rows": softmax, norms), or of one anchor (contraction, window, other fold) with elementwise ops behind it.
+Legality comes from the ops' loop nests; a merge must not close a cycle through ops outside.
 """
 
 from __future__ import annotations

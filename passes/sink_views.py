@@ -27,6 +27,8 @@ def apply(p: Any, op: str, *operands: Any) -> Any:
 class UnaryOfTranspose(Rule):
     """f(transpose(x)) --> transpose(f(x))"""
 
+    shares = True  # a transpose is a view: it may stay for its other readers
+
     op: str
 
     def pattern(self, p: Any, x: Any) -> Any:
@@ -60,6 +62,8 @@ class UnaryOfReshape(Rule):
 @dataclass(frozen=True)
 class BinaryOfTransposes(Rule):
     """f(transpose(x, p), transpose(y, p)) --> transpose(f(x, y), p)"""
+
+    shares = True  # a transpose is a view: it may stay for its other readers
 
     op: str
 
@@ -97,6 +101,8 @@ class BinaryOfReshapes(Rule):
 @dataclass(frozen=True)
 class BinaryOfTransposeAndConstant(Rule):
     """f(transpose(x, p), c) --> transpose(f(x, c turned back), p)     for a constant c"""
+
+    shares = True  # a transpose is a view: it may stay for its other readers
 
     op: str
     left: bool
@@ -147,6 +153,8 @@ class BinaryOfReshapeAndNumber(Rule):
 class ClipOfTranspose(Rule):
     """clip(transpose(x, p), lo, hi) --> transpose(clip(x, lo, hi), p)     for numbers lo and hi"""
 
+    shares = True  # a transpose is a view: it may stay for its other readers
+
     def pattern(self, p: Any, x: Any) -> Any:
         return p.clip(p.transpose(x, perm=p.any("perm")), p.number("lo"), p.number("hi"))
 
@@ -160,6 +168,8 @@ class ClipOfTranspose(Rule):
 @dataclass(frozen=True)
 class ReductionOfTranspose(Rule):
     """reduce(transpose(x, p), axes) --> transpose(reduce(x, p[axes]))"""
+
+    shares = True  # a transpose is a view: it may stay for its other readers
 
     op: str
 
@@ -194,6 +204,23 @@ class SoftmaxOfTranspose(Rule):
     @property
     def name(self) -> str:
         return f"{self.op}-of-transpose"
+
+
+class ResizeOfTranspose(Rule):
+    """resize(transpose(x, p), sizes) --> transpose(resize(x, sizes turned back), p)"""
+
+    shares = True
+
+    def pattern(self, p: Any, x: Any) -> Any:
+        return apply(p, "resize", p.transpose(x, perm=p.any("perm")))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        return "it crops a region of interest" if m.root.op.roi else None
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        op, back = m.root.op, inverse(m.perm)
+        scales = None if op.scales is None else tuple(op.scales[k] for k in back)
+        return b.transpose(b.add(op.replace(sizes=tuple(op.sizes[k] for k in back), scales=scales), m.x), perm=m.perm)
 
 
 class SliceOfTranspose(Rule):
@@ -256,6 +283,7 @@ SINKING_RULES: tuple[Rule, ...] = (
     *map(ReductionOfTranspose, REDUCTIONS),
     *map(SoftmaxOfTranspose, ("softmax", "log_softmax")),
     ClipOfTranspose(),
+    ResizeOfTranspose(),
     SliceOfTranspose(),
     ConcatOfTransposes(),
 )

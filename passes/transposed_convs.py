@@ -1,0 +1,82 @@
+"""Transposed convolutions as plain ones, which have a fast kernel.
+
+conv_transpose(x, w) {strides=kernel} --> blocks of a 1x1 conv: each input pixel makes its own block of output
+conv_transpose(x, w) {strides=1}      --> conv(x, w turned around) {pads=dilation·(kernel-1) - pads}
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from effcc.passes.channels_last import inward, outward
+from effcc.pipeline import RulePass
+from effcc.rewrite import Rule
+
+
+class Blocks(Rule):
+    """conv_transpose(x, w) {strides=kernel, pads=0} --> reshape(transpose(conv(x, w as kernel·O features)))"""
+
+    def pattern(self, p: Any) -> Any:
+        return p.conv_transpose(p.rest("parts"), **p.any_attributes("conv_transpose"))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        op, kernel = m.root.op, m.parts[1].shape[2:]
+        if tuple(op.strides) != tuple(kernel):
+            return "windows overlap or leave gaps"
+        if any(op.pads) or any(op.output_pads) or op.groups != 1:
+            return "it has pads or groups"
+        return None
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        x, w, *bias = m.parts
+        rank, n = x.tensor.rank, x.tensor.rank - 2
+        channels, features, *kernel = w.shape
+        taps = 1
+        for k in kernel:
+            taps *= k
+        weights = b.reshape(b.transpose(w, perm=(*range(2, rank), 1, 0)), shape=(taps * features, channels, *(1,) * n))
+        y = b.conv(b.transpose(x, perm=inward(rank)), weights, strides=(1,) * n, pads=(0,) * 2 * n, dilations=(1,) * n,
+                   layout="nhwc")
+        batch, *space = x.shape[:1] + x.shape[2:]
+        y = b.reshape(y, shape=(batch, *space, *kernel, features))
+        y = b.transpose(y, perm=(0, *(a for i in range(n) for a in (1 + i, 1 + n + i)), 1 + 2 * n))
+        y = b.reshape(y, shape=(batch, *(d * k for d, k in zip(space, kernel, strict=True)), features))
+        if bias:
+            y = b.add(y, bias[0])
+        return b.transpose(y, perm=outward(rank))
+
+
+class Turned(Rule):
+    """conv_transpose(x, w) {strides=1} --> conv(x, flip(transpose(w)))"""
+
+    def pattern(self, p: Any) -> Any:
+        return p.conv_transpose(p.rest("parts"), **p.any_attributes("conv_transpose"))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        op = m.root.op
+        if any(s != 1 for s in op.strides):
+            return "it has strides"
+        return "it has groups" if op.groups != 1 else None
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        op, (x, w, *bias) = m.root.op, m.parts
+        n = x.tensor.rank - 2
+        _, _, *kernel = w.shape
+        reach = [d * (k - 1) for d, k in zip(op.dilations, kernel, strict=True)]
+        before = tuple(r - p for r, p in zip(reach, op.pads[:n], strict=True))
+        after = tuple(r - p + more for r, p, more in zip(reach, op.pads[n:], op.output_pads, strict=True))
+        if min((*before, *after), default=0) < 0:
+            return "its pads crop the result"
+        turned = b.slice(w, starts=(0, 0, *(k - 1 for k in kernel)), stops=(*w.shape[:2], *(-1,) * n),
+                         steps=(1, 1, *(-1,) * n))
+        weights = b.transpose(turned, perm=(1, 0, *range(2, n + 2)))
+        return b.conv(x, weights, *bias, strides=op.strides, pads=(*before, *after), dilations=op.dilations)
+
+
+class TransposedConvs(RulePass):
+    """Turn transposed convolutions into plain ones where that costs no more arithmetic."""
+
+    name = "transposed-convs"
+    category = "lower"
+    contract = "bounded"
+    rules = (Blocks(), Turned())
