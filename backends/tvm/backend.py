@@ -6,13 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from effcc.backends.tvm import entry, memory
+from effcc.errors import EffccError
 from effcc.ir import Graph
-from effcc.machine import Machine, parse
+from effcc.machine import Machine, host, parse
 from effcc.pipeline import Context
 from effcc.report import at
 
 if TYPE_CHECKING:
     from effcc.backends.tvm.build import Built
+    from effcc.backends.tvm.runtime.executable import Executable
 
 
 class CpuBackend:
@@ -40,13 +42,26 @@ class CpuBackend:
 
 
 class CpuCode:
-    """Compiled code in memory: callable with arrays, and all that an artifact and a report need."""
+    """Compiled code in memory: callable with arrays, and all that an artifact and a report need.
+
+    Code for a machine that this one cannot stand in for is not loaded: it can be saved, and refuses to be called.
+    """
 
     def __init__(self, built: Built, machine: Machine, threads: int | None = None):
         from effcc.backends.tvm.runtime.executable import Executable
 
         self.built, self.machine = built, machine
-        self.executable = Executable(built.program, built.objects, built.driver, built.constants, threads=threads)
+        self.loaded: Executable | None = None
+        if _lacking(machine) is None:
+            self.loaded = Executable(built.program, built.objects, built.driver, built.constants, threads=threads)
+
+    @property
+    def executable(self) -> Executable:
+        """What runs here. Raises EffccError where this machine lacks what the code was compiled for."""
+        if self.loaded is None:
+            hint = "save it, and run it on such a machine"
+            raise EffccError(f"compiled for {self.machine}, and this machine {_lacking(self.machine)}", hint=hint)
+        return self.loaded
 
     def __call__(self, *inputs: Any, threads: int | None = None) -> tuple[Any, ...]:
         return self.executable(*inputs, threads=threads)
@@ -112,6 +127,15 @@ class CpuCode:
             "buffers": buffers,
             "constants": sum(array.nbytes for array in self.built.constants.values()),
         }
+
+
+def _lacking(machine: Machine) -> str | None:
+    """Why code for a machine cannot run on this one; None where it can."""
+    here = host()
+    if here.architecture != machine.architecture:
+        return f"is of architecture {here.architecture}"
+    missing = here.missing(machine.features)
+    return f"lacks {', '.join(missing)}" if missing else None
 
 
 def entry_steps(steps: Iterable[entry.Step]) -> Iterator[entry.Step]:

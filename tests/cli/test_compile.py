@@ -162,6 +162,27 @@ def test_wrong_options(effcc, net, tmp_path):
     assert "no such folder" in effcc("compile", net, "-o", tmp_path / "a" / "x.effcc").refused()
 
 
+@pytest.mark.parametrize("mcpu", ["neoverse-n1", "graniterapids"])
+def test_code_for_another_machine_is_saved_and_not_run(effcc, net, tmp_path, mcpu):
+    from effcc.machine import host, parse
+
+    target, out = f"cpu{{mcpu={mcpu}}}", tmp_path / "x.effcc"
+    wanted = parse(target)
+    if wanted.architecture == host().architecture and not host().missing(wanted.features):
+        pytest.skip("this machine is one of those")
+    assert effcc("compile", net, "--target", target, "-o", out).status == 0
+    assert "this machine" in effcc("run", net, "--random", "--target", target).refused()
+    refused = effcc("run", out, "--random").refused()
+    assert "aarch64" in refused if mcpu == "neoverse-n1" else "lacks" in refused
+
+
+def test_a_lesser_target_runs_here(effcc, net):
+    from effcc.machine import host
+
+    least = "x86-64" if host().architecture == "x86_64" else "neoverse-n1"
+    assert effcc("run", net, "--random", "--target", f"cpu{{mcpu={least}}}").status == 0
+
+
 def test_a_compiled_model_is_not_compiled_again(effcc, artifact):
     assert "compiled already" in effcc("compile", artifact).refused()
 

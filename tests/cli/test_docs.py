@@ -16,7 +16,7 @@ def shown():
             yield pytest.param(line, id=f"{page.name}: {line}")
 
 
-@pytest.mark.parametrize("line", shown())
+@pytest.mark.parametrize("line", list(shown()))
 def test_commands_and_options_exist(effcc, line):
     words = shlex.split(line)
     path = [words[0]] + ([words[1]] if words[0] == "cache" else [])
