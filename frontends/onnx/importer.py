@@ -194,9 +194,10 @@ class Importer:
             for declared_dim, wanted in zip(shape, given, strict=True):
                 dim = _dim(wanted, declared_dim)
                 symbol = as_symbol(declared_dim)
-                if symbol is None and dim != declared_dim or bindings.get(symbol, dim) != dim:
+                before = declared_dim if symbol is None else bindings.get(symbol, dim)
+                if dim != before:
                     raise InputError(
-                        f"dimension {wanted} where the model says {bindings.get(symbol, declared_dim)}",
+                        f"dimension {wanted} where the model says {before}",
                         where=where,
                         hint="give the inputs shapes that agree",
                     )

@@ -99,6 +99,7 @@ def _mask(n: OnnxNode, q: Value, mask: Value | None, keep: list[Value], keys: Di
         mask = n.b.pad(mask, fill, pads=(*[0] * (2 * rank - 1), keys - mask.shape[-1]))
     if allowed is None:
         return mask
+    assert mask is not None
     if mask.dtype.is_bool:
         return n.b.and_(mask, allowed)
     return n.b.where(allowed, mask, n.b.full_like(mask, -math.inf))

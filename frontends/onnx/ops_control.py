@@ -76,9 +76,9 @@ def _greater(a: Dim, b: Dim) -> Dim:
 
 # --- Loop ---
 @onnx_op("Loop")
-def loop(n: OnnxNode, trip: Value | None = None, cond: Value | None = None, *carried: Any) -> Any:
-    trip = n.b.const(np.int64(FOREVER)) if trip is None else scalar(n, trip)
-    cond = n.b.const(np.array(True)) if cond is None else scalar(n, cond)
+def loop(n: OnnxNode, trip_count: Value | None = None, condition: Value | None = None, *carried: Any) -> Any:
+    trip: Value = n.b.const(np.int64(FOREVER)) if trip_count is None else scalar(n, trip_count)
+    cond: Value = n.b.const(np.array(True)) if condition is None else scalar(n, condition)
     body = n.attr("body")
     if any(isinstance(c, Items) for c in carried):
         return _unrolled(n, body, trip, cond, carried)
@@ -90,35 +90,29 @@ def loop(n: OnnxNode, trip: Value | None = None, cond: Value | None = None, *car
     return _unrolled(n, body, trip, cond, carried)
 
 
-class _Changes(Exception):
-    """A carried value changes its dtype or rank."""
-
-
 def _run_time_loop(
     n: OnnxNode, body: onnx.GraphProto, trip: Value, cond: Value, carried: tuple[Value, ...]
 ) -> tuple[Value, ...]:
-    types = tuple(c.type for c in carried)
-    for _ in range(4):  # sizes that change become symbols; then the body is imported again
-        scope, results = _body(n, body, types)
-        if not all(isinstance(r, Value) for r in results):
-            return _unrolled(n, body, trip, cond, carried)
-        grown = tuple(_widened(n, trip, t, r.type) for t, r in zip(types, results[1 : 1 + len(carried)], strict=True))
-        if grown == types:
-            break
-        if n.known(trip) is not None and n.known(trip).item() <= UNROLLED:
-            return _unrolled(n, body, trip, cond, carried)
-        types = grown
-    scanned = len(results) - 1 - len(carried)
-    length = _length(n, scope, trip, cond, results[0]) if scanned else None
+    scope, results = _body(n, body, [c.type for c in carried])
+    last = 1 + len(carried)
+    if not all(isinstance(r, Value) for r in results) or _change(n, carried, results[1:last]):
+        return _unrolled(n, body, trip, cond, carried)
+    length = _length(n, scope, trip, cond, results[0]) if len(results) > last else None
     results[0] = scope.builder.reshape(results[0], shape=()) if results[0].shape else results[0]
     (graph,), captured = n.scope.close([scope], [results])
     try:
         out = n.b.loop(trip, cond, *carried, *captured, body=graph, num_carried=len(carried), length=length)
-    except TypeRuleError:
-        if n.known(trip) is None:
-            raise
+    except TypeRuleError:  # a scanned value changes its size
         return _unrolled(n, body, trip, cond, carried)
     return out if isinstance(out, tuple) else (out,)
+
+
+def _change(n: OnnxNode, before: Sequence[Value], after: Sequence[Value]) -> bool:
+    """Whether carried values change their sizes from one iteration to the next."""
+    for a, b in zip(before, after, strict=True):
+        if a.dtype != b.dtype or len(a.shape) != len(b.shape):
+            n.refuse(f"a carried value is {a.type} at first and {b.type} later")
+    return any(a.shape != b.shape for a, b in zip(before, after, strict=True))
 
 
 def _body(n: OnnxNode, body: onnx.GraphProto, types: Sequence[Type]) -> tuple[Scope, list[Any]]:
@@ -128,18 +122,6 @@ def _body(n: OnnxNode, body: onnx.GraphProto, types: Sequence[Type]) -> tuple[Sc
         scope.names[info.name] = scope.builder.input(info.name, type_)
     scope.run(body)
     return scope, [scope.lookup(o.name, f"output {o.name!r}") for o in body.output]
-
-
-def _widened(n: OnnxNode, trip: Value, before: Type, after: Type) -> Type:
-    assert isinstance(before, Tensor) and isinstance(after, Tensor)
-    if before.dtype != after.dtype or before.rank != after.rank:
-        n.refuse(f"a carried value is {before} at first and {after} later")
-    return before.with_shape(
-        tuple(
-            d if d == e else Symbol(f"carried{len(n.scope.importer.defined_sizes)}_{k}", 0)
-            for k, (d, e) in enumerate(zip(before.shape, after.shape, strict=True))
-        )
-    )
 
 
 def _length(n: OnnxNode, scope: Scope, trip: Value, cond: Value, going: Value) -> Dim:

@@ -278,7 +278,7 @@ def constant(n: OnnxNode) -> Value:
         n.malformed(f"{len(n.attributes)} values")
     (kind,) = n.attributes
     if kind == "sparse_value":
-        from effcc.frontends.onnx.importer import dense
+        from effcc.frontends.onnx.scope import dense
 
         return n.b.const(dense(n.attributes[kind].sparse_tensor, n.source))
     value = n.attr(kind)

@@ -61,7 +61,7 @@ def binarizer(n: OnnxNode, x: Value) -> Value:
 
 @onnx_op("ArrayFeatureExtractor", domain=ML)
 def array_feature_extractor(n: OnnxNode, x: Value, index: Value) -> Value:
-    picked = n.b.gather(x, n.b.reshape(index, shape=(index.type.size,)), axis=len(x.shape) - 1)
+    picked = n.b.gather(x, n.b.reshape(index, shape=(index.tensor.size,)), axis=len(x.shape) - 1)
     return picked if len(x.shape) > 1 else n.b.reshape(picked, shape=(1, *picked.shape))
 
 

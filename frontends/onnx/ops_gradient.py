@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from effcc.frontends.onnx.node import OnnxNode, onnx_op
-from effcc.ir.graph import Node, Value
+from effcc.ir.graph import Value
 
-Rule = Callable[[Any, Node, Value], tuple[Value | None, ...]]
+Rule = Callable[[Any, Any, Value], tuple[Value | None, ...]]
 """(builder, node, adjoint of its result) -> adjoints of its operands, not yet summed to the operands' shapes"""
 
 
@@ -19,12 +19,12 @@ def _one(b: Any, x: Value) -> Value:
     return b.full_like(x, 1)
 
 
-def _div(b: Any, node: Node, g: Value) -> tuple[Value, Value]:
+def _div(b: Any, node: Any, g: Value) -> tuple[Value, Value]:
     x, y = node.operands
     return b.div(g, y), b.neg(b.div(b.mul(g, x), b.mul(y, y)))
 
 
-def _matmul(b: Any, node: Node, g: Value) -> tuple[Value, Value]:
+def _matmul(b: Any, node: Any, g: Value) -> tuple[Value, Value]:
     x, y = node.operands
     op = node.op
     to_x = b.matmul(y, g, transpose_a=op.transpose_b, transpose_b=True) if op.transpose_a else \
@@ -34,13 +34,13 @@ def _matmul(b: Any, node: Node, g: Value) -> tuple[Value, Value]:
     return to_x, to_y
 
 
-def _sum(b: Any, node: Node, g: Value) -> tuple[Value]:
+def _sum(b: Any, node: Any, g: Value) -> tuple[Value]:
     (x,) = node.operands
     kept = tuple(1 if k in node.op.axes else d for k, d in enumerate(x.shape))
     return (b.broadcast_to(b.reshape(g, shape=kept), shape=x.shape),)
 
 
-def _transpose(b: Any, node: Node, g: Value) -> tuple[Value]:
+def _transpose(b: Any, node: Any, g: Value) -> tuple[Value]:
     perm = node.op.perm
     return (b.transpose(g, perm=tuple(perm.index(k) for k in range(len(perm)))),)
 

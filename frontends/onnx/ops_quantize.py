@@ -14,7 +14,7 @@ from effcc.ir.types import DType, f32, i32, u8
 
 def parameter(n: OnnxNode, v: Value) -> Value:
     """A scale or zero point of one element as a scalar."""
-    return scalar(n, v) if v.type.size == 1 and len(v.shape) <= 1 else v
+    return scalar(n, v) if v.tensor.size == 1 and len(v.shape) <= 1 else v
 
 
 def _axis(n: OnnxNode, x: Value, scale: Value) -> int:

@@ -54,9 +54,9 @@ class Recurrence:
     directions: tuple[bool, ...]
     """Whether each goes backwards."""
 
-    def part(self, v: Value | None, k: int) -> Value | None:
+    def part(self, v: Value, k: int) -> Value:
         """Direction k of a weight, bias or state."""
-        return None if v is None else self.n.b.reshape(piece(self.n, v, 0, k, k + 1), shape=v.shape[1:])
+        return self.n.b.reshape(piece(self.n, v, 0, k, k + 1), shape=v.shape[1:])
 
 
 def prepared(n: OnnxNode, x: Value, lengths: Value | None) -> Recurrence:
@@ -75,7 +75,7 @@ def prepared(n: OnnxNode, x: Value, lengths: Value | None) -> Recurrence:
 
 def activations(n: OnnxNode, default: Sequence[str], count: int) -> list[list[Activation]]:
     """For each direction its activation functions, clipped."""
-    names = list(n.attr("activations", default * count))
+    names = list(n.attr("activations", tuple(default) * count))
     alphas, betas = list(n.attr("activation_alpha", ())), list(n.attr("activation_beta", ()))
     made = []
     for name in names:
@@ -196,18 +196,14 @@ def _initial(r: Recurrence, state: Value | None, k: int) -> Value:
     n, batch = r.n, r.x.shape[1]
     if state is None:
         return n.b.broadcast_to(n.b.full_like(r.x, 0), shape=(batch, r.hidden))
-    if n.attr("layout", 0):
-        state = n.b.transpose(state, perm=(1, 0, 2))
-    found = r.part(state, k)
-    assert found is not None
-    return found
+    return r.part(n.b.transpose(state, perm=(1, 0, 2)) if n.attr("layout", 0) else state, k)
 
 
 def _halves(r: Recurrence, bias: Value | None, k: int) -> tuple[Value | None, Value | None]:
     """The input's bias and the recurrence's."""
-    own = r.part(bias, k)
-    if own is None:
+    if bias is None:
         return None, None
+    own = r.part(bias, k)
     half = own.shape[0] // 2
     return piece(r.n, own, 0, 0, half), piece(r.n, own, 0, half, 2 * half)
 
@@ -328,7 +324,7 @@ def lstm(
     size = rec.hidden
     cells, products, states = [], [], []
     for k in range(len(rec.directions)):
-        (f, g, h), weights, p = functions[k], rec.part(r, k), rec.part(peepholes, k)
+        (f, g, h), weights, p = functions[k], rec.part(r, k), None if peepholes is None else rec.part(peepholes, k)
         ps = (None, None, None) if p is None else tuple(piece(n, p, 0, j * size, (j + 1) * size) for j in range(3))
 
         def cell(

@@ -38,7 +38,7 @@ def resize(n: OnnxNode, x: Value, *inputs: Value | None) -> Value:
         facts |= {"roi": tuple(region), "extrapolation": n.attr("extrapolation_value", 0.0)}
     out: list[Dim] = list(x.shape)
     factors = [1.0] * rank
-    if sizes is not None and sizes.type.size != 0:
+    if sizes is not None and sizes.tensor.size != 0:
         wanted = n.dims(sizes, "the sizes")
         policy = n.attr("keep_aspect_ratio_policy", "stretch")
         if policy != "stretch":

@@ -212,14 +212,17 @@ def split_at(n: OnnxNode, x: Value, axis: int, sizes: tuple[Dim, ...]) -> tuple[
 
 def piece(n: OnnxNode, x: Value, axis: int, start: Dim, stop: Dim) -> Value:
     """x[..., start:stop, ...] on one axis; the bounds are not negative."""
-    starts, stops = [0] * len(x.shape), list(x.shape)
+    starts: list[Dim] = [0] * len(x.shape)
+    stops: list[Dim] = list(x.shape)
     starts[axis], stops[axis] = start, stop
     return n.b.slice(x, starts=tuple(starts), stops=tuple(stops), steps=(1,) * len(x.shape))
 
 
 def flip(n: OnnxNode, x: Value, axis: int) -> Value:
     """x backwards along an axis."""
-    starts, stops, steps = [0] * len(x.shape), list(x.shape), [1] * len(x.shape)
+    starts: list[Dim] = [0] * len(x.shape)
+    stops: list[Dim] = list(x.shape)
+    steps = [1] * len(x.shape)
     starts[axis], stops[axis], steps[axis] = dim_max(x.shape[axis] - 1, 0), -1, -1
     return n.b.slice(x, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))
 

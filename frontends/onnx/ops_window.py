@@ -59,7 +59,9 @@ def conv_transpose(n: OnnxNode, x: Value, w: Value, bias: Value | None = None) -
     wanted: Sequence[Dim] | None = n.attr("output_shape")
     if wanted is None and mode in ("SAME_UPPER", "SAME_LOWER"):
         wanted = tuple(x.shape[2 + i] * strides[i] for i in range(k))
-    for i in range(k if wanted is not None else 0):
+    for i in range(k):
+        if wanted is None:
+            break
         reach = (w.shape[2 + i] - 1) * dilations[i] + 1
         total = (x.shape[2 + i] - 1) * strides[i] + extra[i] + reach - wanted[len(wanted) - k + i]
         n.plain([total], "the padding")

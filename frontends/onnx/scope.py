@@ -94,7 +94,7 @@ class Scope:
         if item not in self.captures:
             node = self.importer.contents.producer(item)
             if node is not None and node.op.name == "const":
-                return self.builder.const(node.op.blob)
+                return self.builder.const(node.op.attrs["blob"])
             inner = self.builder.input(item.name, item.type)
             self.importer.contents.alias(inner, item)
             self.captures[item] = inner

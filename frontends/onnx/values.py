@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from effcc.ir.dims import Dim, Expr, Symbol, bounds, dim_max, dim_min, product, symbols
+from effcc.ir.dims import Dim, Expr, Symbol, bounds, dim_max, dim_min, symbols
 from effcc.ir.graph import Node, Value
 from effcc.ir.types import DType, Tensor
 
@@ -78,7 +78,7 @@ class Contents:
         while node is not None and node.op.name == "identity":
             root = self._root(node.operands[0])
             node = self.producer(root)
-        return node.op.blob.array if node is not None and node.op.name == "const" else self._fixed.get(root)
+        return node.op.attrs["blob"].array if node is not None and node.op.name == "const" else self._fixed.get(root)
 
     def producer(self, value: Value) -> Node | None:
         """The node that makes a value, through captures; None for inputs."""
@@ -143,7 +143,7 @@ class Contents:
             if entry is None:
                 continue
             if entry[0].op.name == "dim":
-                found |= symbols(entry[0].op.value)
+                found |= symbols(entry[0].op.attrs["value"])
             stack.extend(self._root(v) for v in entry[0].operands)
         return found
 
@@ -163,7 +163,7 @@ class Contents:
                 return nothing
             content = rule(node, *given)
             if content is not None and not all(e is None for e in content.flat):
-                return [_rounded(content, node.results[0].type.dtype)]
+                return [_rounded(content, node.results[0].dtype)]
             if content is not None and content.size == 0:
                 return [content]
             return nothing
@@ -188,11 +188,14 @@ def is_concrete(content: np.ndarray) -> bool:
 
 
 def _trackable(value: Value) -> bool:
-    return isinstance(value.type, Tensor) and value.type.is_static and product(value.type.shape) <= LIMIT
+    if not isinstance(value.type, Tensor):
+        return False
+    size = value.type.size
+    return isinstance(size, int) and value.type.is_static and size <= LIMIT
 
 
 def _blank(value: Value) -> np.ndarray | None:
-    return np.full(value.type.shape, None, object) if _trackable(value) else None
+    return np.full(value.shape, None, object) if _trackable(value) else None
 
 
 def _rounded(content: np.ndarray, dtype: DType) -> np.ndarray:
@@ -225,7 +228,7 @@ def _by_reference(node: Node, operands: list[Any]) -> list[np.ndarray | None]:
     if node.op.graphs() or not node.op.pure or not all(isinstance(r.type, Tensor) for r in node.results):
         return [None] * len(node.results)
     tensors = [
-        torch.tensor(c.tolist(), dtype=v.type.dtype.torch).reshape(c.shape)
+        torch.tensor(c.tolist(), dtype=v.dtype.torch).reshape(c.shape)
         for c, v in zip(operands, node.operands, strict=True)
     ]
     out = node.op.reference(*tensors)
@@ -265,7 +268,7 @@ def _dimlike(e: Any) -> bool:
 
 
 def _strict(f: Callable[..., Any]) -> Callable[..., np.ndarray]:
-    def rule(node: Node, *arrays: np.ndarray) -> np.ndarray:
+    def rule(node: Any, *arrays: np.ndarray) -> np.ndarray:
         return _map(lambda *e: None if any(x is None for x in e) else f(*e), *arrays)
 
     return rule
@@ -318,7 +321,7 @@ def _scaled(a: Any, b: Any) -> Any:
     return a * scale.numerator if scale.denominator == 1 else Ratio(a, scale)
 
 
-def _div(node: Node, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _div(node: Any, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     whole = node.results[0].type.dtype.is_integer
 
     def divide(x: Any, y: Any) -> Any:
@@ -401,7 +404,7 @@ def _compare(name: str, f: Callable[[Any, Any], bool]) -> Callable[[Any, Any], A
     return apply
 
 
-def _and(node: Node, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _and(node: Any, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     def apply(x: Any, y: Any) -> Any:
         if x is False or y is False:
             return False
@@ -410,7 +413,7 @@ def _and(node: Node, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return _map(apply, a, b)
 
 
-def _or(node: Node, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _or(node: Any, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     def apply(x: Any, y: Any) -> Any:
         if x is True or y is True:
             return True
@@ -419,11 +422,11 @@ def _or(node: Node, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return _map(apply, a, b)
 
 
-def _not(node: Node, a: np.ndarray) -> np.ndarray:
+def _not(node: Any, a: np.ndarray) -> np.ndarray:
     return _map(lambda x: None if x is None else not x if isinstance(x, bool) else ~x, a)
 
 
-def _where(node: Node, cond: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _where(node: Any, cond: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     def apply(c: Any, x: Any, y: Any) -> Any:
         if c is None:
             return x if x is not None and y is not None and type(x) is type(y) and x == y else None
@@ -432,7 +435,7 @@ def _where(node: Node, cond: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.nda
     return _map(apply, cond, a, b)
 
 
-def _cast(node: Node, a: np.ndarray) -> np.ndarray:
+def _cast(node: Any, a: np.ndarray) -> np.ndarray:
     to = node.results[0].type.dtype
 
     def apply(x: Any) -> Any:
@@ -440,7 +443,7 @@ def _cast(node: Node, a: np.ndarray) -> np.ndarray:
             return x.floor() if _nonnegative(x.dim) and x.scale > 0 else None
         if to.is_bool:
             if _symbolic(x):
-                lo = bounds(x)[0]
+                lo = bounds(x)[0]  # type: ignore[arg-type]
                 return True if lo is not None and lo > 0 else None
             return None if x is None or isinstance(x, Ratio) else bool(x)
         if isinstance(x, float) and to.is_integer:
@@ -464,16 +467,16 @@ def _rounding(number: Callable[[float], float], ratio: Callable[[Ratio], Dim] | 
 # --- structure ---
 
 
-def _const(node: Node) -> np.ndarray | None:
+def _const(node: Any) -> np.ndarray | None:
     data = node.op.blob.array
     return None if data.size > LIMIT or data.dtype.kind in "OSUc" else boxed(data)
 
 
-def _dim(node: Node, *_: Any) -> np.ndarray:
+def _dim(node: Any, *_: Any) -> np.ndarray:
     return _scalar(node.op.value)
 
 
-def _iota(node: Node, *_: Any) -> np.ndarray | None:
+def _iota(node: Any, *_: Any) -> np.ndarray | None:
     shape, axis = node.results[0].type.shape, node.op.axis
     if not all(isinstance(d, int) for d in shape) or math.prod(shape) > LIMIT:
         return None
@@ -482,22 +485,22 @@ def _iota(node: Node, *_: Any) -> np.ndarray | None:
     return boxed(np.broadcast_to(np.arange(shape[axis]).reshape(view), shape))
 
 
-def _shape_of(node: Node) -> tuple[int, ...] | None:
+def _shape_of(node: Any) -> tuple[int, ...] | None:
     shape = node.results[0].type.shape
     return shape if all(isinstance(d, int) for d in shape) else None
 
 
-def _reshape(node: Node, a: np.ndarray) -> np.ndarray | None:
+def _reshape(node: Any, a: np.ndarray) -> np.ndarray | None:
     shape = _shape_of(node)
     return None if shape is None else a.reshape(shape)
 
 
-def _broadcast_to(node: Node, a: np.ndarray) -> np.ndarray | None:
+def _broadcast_to(node: Any, a: np.ndarray) -> np.ndarray | None:
     shape = _shape_of(node)
     return None if shape is None or math.prod(shape) > LIMIT else np.broadcast_to(a, shape)
 
 
-def _slice(node: Node, a: np.ndarray) -> np.ndarray | None:
+def _slice(node: Any, a: np.ndarray) -> np.ndarray | None:
     index = []
     for start, stop, step in zip(node.op.starts, node.op.stops, node.op.steps, strict=True):
         if not isinstance(start, int) or not isinstance(stop, int):
@@ -506,15 +509,15 @@ def _slice(node: Node, a: np.ndarray) -> np.ndarray | None:
     return a[tuple(index)]
 
 
-def _gather(node: Node, a: np.ndarray, index: np.ndarray) -> np.ndarray | None:
+def _gather(node: Any, a: np.ndarray, index: np.ndarray) -> np.ndarray | None:
     if not is_concrete(index):
         return None
     out = np.take(a, index.astype(np.int64), axis=node.op.axis)
     return out if isinstance(out, np.ndarray) else _scalar(out)
 
 
-def _reduction(f: Callable[[Any, Any], Any], start: Any) -> Callable[..., np.ndarray]:
-    def rule(node: Node, a: np.ndarray) -> np.ndarray | None:
+def _reduction(f: Callable[[Any, Any], Any], start: Any) -> Callable[..., np.ndarray | None]:
+    def rule(node: Any, a: np.ndarray) -> np.ndarray | None:
         shape, op = _shape_of(node), node.op
         if shape is None or (start is None and a.size == 0):
             return None
