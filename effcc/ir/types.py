@@ -62,7 +62,7 @@ class DType:
 
     @property
     def numpy(self) -> np.dtype[Any]:
-        """The NumPy dtype that carries it (ml_dtypes for bf16 and the f8 kinds)."""
+        """The NumPy dtype that carries it (ml_dtypes for bf16, the f8 kinds and what is shorter; bytes for u1)."""
         return _numpy(self)
 
     @property
@@ -168,10 +168,10 @@ _TO_FOREIGN = {ours: theirs for theirs, ours in _FOREIGN.items()}
 def _numpy(dtype: DType) -> np.dtype[Any]:
     import numpy as np
 
-    name = _TO_FOREIGN.get(dtype.name)
+    name = "uint8" if dtype.name == "u1" else _TO_FOREIGN.get(dtype.name)
     if name is None:
         raise ParseError(f"NumPy cannot hold {dtype.name}")
-    if dtype.kind in "iub" and dtype.bits >= 8 or dtype.name in ("f64", "f32", "f16", "complex64", "complex128"):
+    if dtype.kind in "iub" and dtype.bits >= 8 or dtype.name in ("u1", "f64", "f32", "f16", "complex64", "complex128"):
         return np.dtype(name)
     import ml_dtypes
 

@@ -11,9 +11,9 @@ from typing import Any
 from effcc.ir.dims import Dim, may_equal, product
 from effcc.ir.lazy import F, torch
 from effcc.ir.op import Op, require, tensor
-from effcc.ir.types import DType, Tensor, Type
-from effcc.ops.contraction import accumulate_dtype
+from effcc.ir.types import Tensor, Type
 from effcc.ops.elementwise import broadcast_shapes
+from effcc.ops.reduction import convert, widen
 
 
 class Normalization(Op):
@@ -28,16 +28,6 @@ class Normalization(Op):
         t, axis = self.checked(x), self.axis  # type: ignore[attr-defined]
         require(0 <= axis < t.rank, f"axis {axis} is not an axis of a rank-{t.rank} tensor")
         return t
-
-
-def convert(b: Any, x: Any, dtype: DType) -> Any:
-    """A cast, or nothing where x has the dtype."""
-    return x if x.dtype == dtype else b.cast(x, to=dtype)
-
-
-def widen(b: Any, x: Any) -> Any:
-    """f32 for the short floats, in which statistics are computed."""
-    return convert(b, x, accumulate_dtype(x.dtype, None))
 
 
 def wide(x: Any) -> Any:

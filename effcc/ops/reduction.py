@@ -13,6 +13,16 @@ from effcc.ir.types import DType, Tensor, Type, i64
 from effcc.ops.contraction import accumulate_dtype
 
 
+def convert(b: Any, x: Any, dtype: DType) -> Any:
+    """A cast, or nothing where x has the dtype."""
+    return x if x.dtype == dtype else b.cast(x, to=dtype)
+
+
+def widen(b: Any, x: Any) -> Any:
+    """f32 for the short floats, in which statistics are computed."""
+    return convert(b, x, accumulate_dtype(x.dtype, None))
+
+
 def reduced_shape(shape: tuple[Dim, ...], axes: tuple[int, ...], keepdims: bool) -> tuple[Dim, ...]:
     return tuple(1 if k in axes else d for k, d in enumerate(shape) if keepdims or k not in axes)
 
@@ -240,11 +250,12 @@ class Logsumexp(Reduction):
         return None
 
     def decompose(self, b: Any, x: Any) -> Any:
-        top = b.amax(x, axes=self.axes, keepdims=True)
-        top = b.where(b.isinf(top), b.full_like(x, 0.0), top)
-        total = b.sum(b.exp(b.sub(x, top)), axes=self.axes, keepdims=self.keepdims)
+        w = widen(b, x)
+        top = b.amax(w, axes=self.axes, keepdims=True)
+        top = b.where(b.isinf(top), b.full_like(w, 0.0), top)
+        total = b.sum(b.exp(b.sub(w, top)), axes=self.axes, keepdims=self.keepdims)
         shape = self.infer(x.type).shape
-        return b.add(b.log(total), top if self.keepdims else b.reshape(top, shape=shape))
+        return convert(b, b.add(b.log(total), top if self.keepdims else b.reshape(top, shape=shape)), x.dtype)
 
     def reference(self, x: Any) -> Any:
         return x.logsumexp(self.axes, keepdim=self.keepdims) if self.axes else x.clone()
@@ -263,12 +274,15 @@ class Var(Reduction):
         return None
 
     def decompose(self, b: Any, x: Any) -> Any:
-        d = b.sub(x, b.mean(x, axes=self.axes, keepdims=True))
+        w = widen(b, x)
+        d = b.sub(w, b.mean(w, axes=self.axes, keepdims=True))
         total = b.sum(b.mul(d, d), axes=self.axes, keepdims=self.keepdims)
         count = product(x.shape[a] for a in self.axes) - self.correction
         if isinstance(count, int):
-            return b.div(total, b.full_like(x, float(max(count, 0))))
-        return b.div(total, b.max(b.cast(b.dim(value=count), to=x.dtype), b.full_like(x, 0.0)))
+            divisor = b.full_like(w, float(max(count, 0)))
+        else:
+            divisor = b.max(b.cast(b.dim(value=count), to=w.dtype), b.full_like(w, 0.0))
+        return convert(b, b.div(total, divisor), x.dtype)
 
     def reference(self, x: Any) -> Any:
         return x.var(self.axes, correction=self.correction, keepdim=self.keepdims)

@@ -13,8 +13,8 @@ B = Symbol("B", 1, 8)
 @pytest.mark.parametrize("name", [n for n, d in DTYPES.items() if d.kind in "fiub"])
 def test_every_dtype_has_a_numpy_and_a_torch_carrier(name):
     dtype = DTYPES[name]
-    if name != "u1":  # NumPy has none: single bits travel packed, by an encoding
-        assert DType.of(np.zeros(1, dtype.numpy).dtype) == dtype
+    carried = "u8" if name == "u1" else name  # NumPy has no single bits
+    assert DType.of(np.zeros(1, dtype.numpy).dtype).name == carried
     assert isinstance(dtype.torch, torch.dtype)
 
 

@@ -125,3 +125,10 @@ def test_more_refusals():
         Mean((0,)).result_types((Tensor(i64, (2,)),))
     with pytest.raises(TypeRuleError, match="distinct, sorted"):
         Sum((1, 0)).result_types((Tensor(f32, (2, 3)),))
+
+
+def test_short_floats_are_summed_in_f32(decomposes):
+    """700 squares of sixties are beyond f16; their mean is not."""
+    x = (60 * torch.randn(3, 700, generator=torch.Generator().manual_seed(0))).half()
+    assert bool(decomposes(Var((1,)), x, with_symbols=False).isfinite().all())
+    assert bool(decomposes(Logsumexp((1,)), 9 * x[:, :80]).isfinite().all())
