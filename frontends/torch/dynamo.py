@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._guards import TracingContext
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from effcc.errors import InputError, UnsupportedError
@@ -72,7 +73,7 @@ def compile_fx(
 
 def static_arguments() -> tuple[int, ...]:
     """The positions of parameters and buffers among the arguments of the graph that is being compiled."""
-    context = torch._guards.TracingContext.try_get()
+    context = TracingContext.try_get()
     metadata = context.fw_metadata if context is not None else None
     return tuple(metadata.static_input_indices) if metadata is not None else ()
 

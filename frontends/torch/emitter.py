@@ -49,11 +49,16 @@ def handler_of(target: Any) -> Handler | None:
 
 
 class Emitter:
-    """Builds one graph from an FX graph; `meta` is what the current node's FX result says about itself."""
+    """Builds one graph from an FX graph.
+
+    target: the current node's op ("aten.add.Tensor"). meta: what FX says about its result. used: which of several
+    results are read.
+    """
 
     def __init__(self, b: Builder, sizes: Sizes):
         self.b = b
         self.sizes = sizes
+        self.target: str = ""
         self.meta: Any = None
         self.used: set[int] = set()
 
@@ -76,6 +81,19 @@ class Emitter:
     def uses(self, *results: int) -> bool:
         """Whether any of these results of a node with several is read."""
         return any(i in self.used for i in results)
+
+    # -- what the importer knows ---------------------------------------------------------------------
+    def operand_meta(self, position: int) -> Any:
+        """The fake tensor of an argument, with the strides that torch traced."""
+        raise NotImplementedError
+
+    def draw(self, shape: Any) -> tuple[Value, Value]:
+        """(seed, offset) for a random op with this many numbers: the offsets of one graph do not overlap."""
+        raise NotImplementedError
+
+    def new_size(self, x: Value) -> Symbol:
+        """The symbol that torch gave to the data-dependent size of this node's result."""
+        raise NotImplementedError
 
     # -- values ------------------------------------------------------------------------------------
     def dtype_of(self, dtype: torch.dtype) -> DType:
@@ -159,7 +177,8 @@ class Emitter:
         if start == 0 and step == 1 and stop == x.shape[axis]:
             return x
         rank = len(x.shape)
-        starts, stops, steps = [0] * rank, list(x.shape), [1] * rank
+        starts: list[Dim] = [0] * rank
+        stops, steps = list(x.shape), [1] * rank
         starts[axis], stops[axis], steps[axis] = start, stop, step
         return self.b.slice(x, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))
 
@@ -194,8 +213,11 @@ def is_value(x: Any) -> bool:
     return isinstance(x, Value)
 
 
-def is_static(shape: Any) -> bool:
-    return all(isinstance(d, int) for d in shape)
+def static(shape: Any, what: str) -> tuple[int, ...]:
+    """The sizes, all of them numbers; UnsupportedError names what needs that."""
+    if not all(isinstance(d, int) for d in shape):
+        raise UnsupportedError(f"{what} of dynamic sizes is not supported", hint="mark the image size static")
+    return tuple(int(d) for d in shape)
 
 
 __all__ = [
@@ -209,7 +231,7 @@ __all__ = [
     "f64",
     "handler_of",
     "i64",
-    "is_static",
+    "static",
     "is_value",
     "lowers",
 ]

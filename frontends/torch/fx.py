@@ -190,7 +190,7 @@ def from_exported(
             position[node.name] = len(b.inputs)
             bindings[node] = _user_input(b, importer, node, spec)
         elif spec.kind == InputKind.BUFFER and spec.target in mutated:
-            state.append((node, spec.target))
+            state.append((node, str(spec.target)))
         elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
             bindings[node] = importer.constant(_weight(program, spec))
         else:
@@ -204,7 +204,7 @@ def from_exported(
     updates: list[tuple[Value, int]] = []
     for value, spec in zip(outputs, program.graph_signature.output_specs, strict=True):
         if spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION):
-            updates.append((value, position[spec.target]))
+            updates.append((value, position[str(spec.target)]))
         elif isinstance(value, Value):
             results.append(value)
         elif value is not None:

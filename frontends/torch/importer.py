@@ -45,7 +45,6 @@ class Importer(Emitter):
         self.module = module
         self.env: dict[torch.fx.Node, Any] = {}
         self.node: torch.fx.Node | None = None
-        self.target = ""
         self.blobs: dict[Any, Value] = {}
         self.seed: Value | None = None
         self.drawn: Dim = 0
@@ -95,9 +94,7 @@ class Importer(Emitter):
                 hint='torch.compile(..., options={"fallback": "eager"}) runs it in torch and reports it',
             )
         if isinstance(meta, (tuple, list)):
-            self.used = {user.args[1] for user in node.users if user.target is operator.getitem} | (
-                set(range(len(meta))) if any(user.op == "output" for user in node.users) else set()
-            )
+            self.used = read_results(node, len(meta))
         try:
             result = handler(self, *args, **kwargs)
         except EffccError as error:
@@ -163,12 +160,10 @@ class Importer(Emitter):
 
     # -- what handlers ask -------------------------------------------------------------------------
     def operand_meta(self, position: int) -> Any:
-        """The fake tensor of an argument, with the strides that torch traced."""
         assert self.node is not None
         return self.node.args[position].meta["val"]  # type: ignore[union-attr]
 
     def draw(self, shape: Any) -> tuple[Value, Value]:
-        """(seed, offset) for a random op with this many numbers: the offsets of one graph do not overlap."""
         if self.seed is None:
             self.seed = self.b.input("seed", Tensor(i64, ()))
         offset = self.index(self.drawn)
@@ -176,7 +171,6 @@ class Importer(Emitter):
         return self.seed, offset
 
     def new_size(self, x: Value) -> Symbol:
-        """The symbol that torch gave to the data-dependent size of this node's result."""
         assert self.node is not None
         bindings = self.node.meta.get("unbacked_bindings") or {}
         for name in bindings:
@@ -212,6 +206,15 @@ class Importer(Emitter):
             case _ if kind.startswith("OpaqueUnaryFn_"):
                 return getattr(self.b, kind.removeprefix("OpaqueUnaryFn_"))(args[0])
         raise UnsupportedError(f"the symbolic number {e} ({kind}) is not supported")
+
+
+def read_results(node: torch.fx.Node, count: int) -> set[int]:
+    """Which of a node's results are read: those that a getitem takes, all where it is itself an output."""
+    used: set[int] = set()
+    for user in node.users:
+        at = user.args[1] if user.target is operator.getitem else None
+        used |= {at} if isinstance(at, int) else set(range(count))
+    return used
 
 
 def nested(parent: Importer, module: torch.fx.GraphModule, operands: Any, name: str) -> Any:

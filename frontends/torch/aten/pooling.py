@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from effcc.errors import UnsupportedError
 from effcc.frontends.torch.aten.convolution import spread
-from effcc.frontends.torch.emitter import Emitter, is_static, lowers
+from effcc.frontends.torch.emitter import Emitter, lowers, static
 from effcc.ir import Value, i64, product
 
 
@@ -83,7 +84,7 @@ def avg_pool(
         if ceil_mode:
             raise UnsupportedError("avg_pool with both divisor_override and ceil_mode is not supported")
         y = e.b.avg_pool(image, **window, count_include_pad=True)
-        y = e.b.mul(y, e.number(product(kernel) / divisor_override, y.dtype))
+        y = e.b.mul(y, e.number(math.prod(kernel) / divisor_override, y.dtype))
     else:
         y = e.b.avg_pool(image, **window, count_include_pad=bool(count_include_pad))
     return _unbatched(e, y, n, x)
@@ -106,15 +107,12 @@ def avg_pool_backward(
     n = spatial_rank(e)
     kernel, padding = spread(kernel, n), spread(padding, n)
     stride = spread(stride, n) if stride else kernel
-    if not is_static(x.shape[-n:]):
-        raise UnsupportedError(
-            "the gradient of avg_pool over dynamic spatial sizes is not supported", hint="mark the image size static"
-        )
+    sizes, outs = (static(shape[-n:], "the gradient of avg_pool") for shape in (x.shape, grad.shape))
     matrices, counts = [], []
     import numpy as np
 
     for k in range(n):
-        size, out = int(x.shape[-n + k]), int(grad.shape[-n + k])
+        size, out = sizes[k], outs[k]
         covers = np.zeros((out, size))
         count = np.zeros(out)
         for o in range(out):
@@ -161,11 +159,10 @@ def adaptive_avg_pool(e: Emitter, x: Value, output_size: Any) -> Value:
     axes = tuple(range(len(x.shape) - n, len(x.shape)))
     if all(o == 1 for o in out):
         return e.b.mean(x, axes=axes, keepdims=True)
-    if not is_static(out) or not is_static(sizes):
-        raise UnsupportedError(
-            "adaptive pooling of dynamic sizes to more than one element is not supported",
-            hint="mark the image size static",
-        )
+    out, sizes = (
+        static(out, "adaptive pooling to several elements"),
+        static(sizes, "adaptive pooling to several elements"),
+    )
     if all(s % o == 0 for s, o in zip(sizes, out, strict=True)):
         kernel = tuple(s // o for s, o in zip(sizes, out, strict=True))
         y = e.b.avg_pool(
@@ -197,8 +194,7 @@ def adaptive_avg_pool_backward(e: Emitter, grad: Value, x: Value) -> Value:
     out, sizes = grad.shape[-n:], x.shape[-n:]
     if all(o == 1 for o in out):
         return e.broadcast(e.b.div(grad, e.tensor(product(sizes), grad.dtype)), x.shape)
-    if not is_static(out) or not is_static(sizes):
-        raise UnsupportedError("the gradient of adaptive pooling of dynamic sizes is not supported")
+    out, sizes = (static(shape, "the gradient of adaptive pooling") for shape in (out, sizes))
     return along_axes(e, grad, [_adaptive_matrix(s, o) for s, o in zip(sizes, out, strict=True)], transposed=False)
 
 
@@ -208,9 +204,7 @@ def adaptive_max_pool(e: Emitter, x: Value, output_size: Any) -> tuple[Value, Va
     import numpy as np
 
     n = spatial_rank(e)
-    sizes, out = x.shape[-n:], e.shape[-n:]
-    if not is_static(out) or not is_static(sizes):
-        raise UnsupportedError("adaptive max pooling of dynamic sizes is not supported")
+    sizes, out = (static(shape, "adaptive max pooling") for shape in (x.shape[-n:], e.shape[-n:]))
     taps = []
     for size, o in zip(sizes, out, strict=True):
         windows = _adaptive_bounds(size, o)
@@ -224,8 +218,8 @@ def adaptive_max_pool(e: Emitter, x: Value, output_size: Any) -> tuple[Value, Va
         shape = [1] * (2 * n)
         shape[k], shape[n + k] = taps[k].shape
         plane = plane + taps[k].reshape(shape) * stride
-        stride *= int(sizes[k])
-    cells = int(np.prod(out))
+        stride *= sizes[k]
+    cells = math.prod(out)
     plane = np.ascontiguousarray(plane.reshape(cells, -1))
     rows = product(x.shape[:-n])
     flat = e.reshape(x, (rows, product(sizes)))

@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 
-from effcc.errors import UnsupportedError
 from effcc.frontends.torch.aten.pooling import along_axes
-from effcc.frontends.torch.emitter import Emitter, is_static, lowers
+from effcc.frontends.torch.emitter import Emitter, lowers, static
 from effcc.ir import Value
 
 UPSAMPLE = [name for n in (1, 2, 3) for name in (f"upsample_nearest{n}d", f"_upsample_nearest_exact{n}d")]
@@ -42,6 +41,7 @@ def upsample(e: Emitter, x: Value, output_size: Any, *rest: Any, **kwargs: Any) 
         size, out = x.shape[2 + k], e.shape[2 + k]
         ratio = out / size if isinstance(size, int) and isinstance(out, int) and size else None
         kept.append(0.0 if scale is None or float(scale) == ratio else float(scale))
+    how: dict[str, Any]
     if "exact" in name:
         how = {"mode": "nearest", "coordinate": "half_pixel", "nearest_mode": "round_prefer_ceil"}
     elif "nearest" in name:
@@ -52,10 +52,10 @@ def upsample(e: Emitter, x: Value, output_size: Any, *rest: Any, **kwargs: Any) 
             "coordinate": "align_corners" if align else "half_pixel",
         }
     if any(kept) and not align:
-        if not all(kept) and not is_static((*x.shape[2:], *e.shape[2:])):
-            raise UnsupportedError("interpolation by a factor along some dynamic axes only is not supported")
-        ratios = [s or e.shape[2 + k] / x.shape[2 + k] for k, s in enumerate(kept)]
-        how["scales"] = (1.0, 1.0, *ratios)
+        if not all(kept):
+            sizes = static((*x.shape[2:], *e.shape[2:]), "interpolation by a factor along some axes only")
+            kept = [s or sizes[n + k] / sizes[k] for k, s in enumerate(kept)]
+        how["scales"] = (1.0, 1.0, *kept)
     if name in ANTIALIASED:
         how |= {"antialias": True, "cubic_a": -0.5, "exclude_outside": True}
     return e.b.resize(x, sizes=e.shape, **how)
@@ -65,13 +65,12 @@ def upsample(e: Emitter, x: Value, output_size: Any, *rest: Any, **kwargs: Any) 
 def upsample_backward(e: Emitter, grad: Value, output_size: Any, input_size: Any, *rest: Any) -> Value:
     """Interpolation is linear and separable: its gradient is the product with each axis's matrix, transposed."""
     name, n = _name(e).removesuffix("_backward"), len(grad.shape) - 2
-    if not is_static((*grad.shape[2:], *e.shape[2:])):
-        raise UnsupportedError("the gradient of an interpolation of dynamic sizes is not supported")
+    outs, sizes = (static(shape[2:], "the gradient of an interpolation") for shape in (grad.shape, e.shape))
     align, scales = _align(e, rest)
     matrices = []
     for k in range(n):
         scale = scales[k] if k < len(scales) else None
-        matrices.append(_matrix(name, int(e.shape[2 + k]), int(grad.shape[2 + k]), align, scale))
+        matrices.append(_matrix(name, sizes[k], outs[k], align, scale))
     return along_axes(e, grad, matrices, transposed=False)
 
 
