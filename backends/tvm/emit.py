@@ -333,6 +333,9 @@ def function(fn: str, dtype: DType, operands: tuple[s.Scalar, ...], args: list[T
     if fn == "select":
         return T.Select(*args)
     if fn in ("eq", "ne", "lt", "le", "gt", "ge"):
+        known = _decided(fn, operands)
+        if known is not None:
+            return literal("bool", known, lanes)
         if kind.is_bool:
             args = [T.Cast(with_lanes("int8", lanes), a) for a in args]
         if fn == "ne" and kind.is_float:
@@ -343,6 +346,24 @@ def function(fn: str, dtype: DType, operands: tuple[s.Scalar, ...], args: list[T
     if kind.is_float:
         return _float(fn, args, operands, lanes)
     return _integer(fn, kind, args, lanes)
+
+
+def _decided(fn: str, operands: tuple[s.Scalar, ...]) -> bool | None:
+    """What a comparison of an integer with a number beyond its dtype's range always gives (x < 0 of unsigned x): TVM's
+    analyzer dies of a condition that cannot hold."""
+    a, b = operands
+    if isinstance(a, s.Literal):
+        a, b, fn = b, a, {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}.get(fn, fn)
+    if not a.dtype.is_integer or not isinstance(b, s.Literal):
+        return None
+    value, low, high = b.value, a.dtype.min, a.dtype.max
+    if fn in ("lt", "ge") and (value <= low or value > high):
+        return (value > high) == (fn == "lt")
+    if fn in ("gt", "le") and (value < low or value >= high):
+        return (value < low) == (fn == "gt")
+    if fn in ("eq", "ne") and not low <= value <= high:
+        return fn == "ne"
+    return None
 
 
 def _logical(fn: str, args: list[Tir]) -> Tir:
