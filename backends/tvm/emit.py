@@ -333,7 +333,7 @@ def function(fn: str, dtype: DType, operands: tuple[s.Scalar, ...], args: list[T
     if fn == "select":
         return T.Select(*args)
     if fn in ("eq", "ne", "lt", "le", "gt", "ge"):
-        known = _decided(fn, operands)
+        known = _decided(fn, kind, *args)
         if known is not None:
             return literal("bool", known, lanes)
         if kind.is_bool:
@@ -348,22 +348,26 @@ def function(fn: str, dtype: DType, operands: tuple[s.Scalar, ...], args: list[T
     return _integer(fn, kind, args, lanes)
 
 
-def _decided(fn: str, operands: tuple[s.Scalar, ...]) -> bool | None:
-    """What a comparison of an integer with a number beyond its dtype's range always gives (x < 0 of unsigned x): TVM's
-    analyzer dies of a condition that cannot hold."""
-    a, b = operands
-    if isinstance(a, s.Literal):
+def _decided(fn: str, kind: DType, a: Tir, b: Tir) -> bool | None:
+    """What a comparison of an integer with a number at or beyond its range's end always gives (x < 0 of unsigned x):
+    TVM's analyzer dies of a condition that cannot hold."""
+    if _number(a) is not None:
         a, b, fn = b, a, {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}.get(fn, fn)
-    if not a.dtype.is_integer or not isinstance(b, s.Literal):
+    value = _number(b)
+    if not kind.is_integer or value is None:
         return None
-    value, low, high = b.value, a.dtype.min, a.dtype.max
-    if fn in ("lt", "ge") and (value <= low or value > high):
-        return (value > high) == (fn == "lt")
-    if fn in ("gt", "le") and (value < low or value >= high):
-        return (value < low) == (fn == "gt")
-    if fn in ("eq", "ne") and not low <= value <= high:
+    if fn in ("lt", "ge") and (value <= kind.min or value > kind.max):
+        return (value > kind.max) == (fn == "lt")
+    if fn in ("gt", "le") and (value < kind.min or value >= kind.max):
+        return (value < kind.min) == (fn == "gt")
+    if fn in ("eq", "ne") and not kind.min <= value <= kind.max:
         return fn == "ne"
     return None
+
+
+def _number(x: Tir) -> int | None:
+    x = x.value if isinstance(x, tvm.prim.Broadcast) else x
+    return int(x.value) if isinstance(x, tvm.prim.IntImm) else None
 
 
 def _logical(fn: str, args: list[Tir]) -> Tir:
@@ -461,17 +465,11 @@ def _integer(fn: str, kind: DType, args: list[Tir], lanes: int) -> Tir:
     b = args[1] if len(args) > 1 else None
     name = register_dtype(kind)
     match fn:
-        case "add":
-            return a + b
-        case "sub":
-            return a - b
-        case "mul":
-            return a * b
-        case "neg":
-            return literal(name, 0, lanes) - a
+        case "add" | "sub" | "mul" | "neg":
+            return _wrapping(fn, name, args, lanes)
         case "abs":
             a = bind(a)
-            return T.Select(a < literal(name, 0, lanes), literal(name, 0, lanes) - a, a)
+            return T.Select(a < literal(name, 0, lanes), _wrapping("neg", name, [a], lanes), a)
         case "max":
             return T.max(a, b)
         case "min":
@@ -493,6 +491,22 @@ def _integer(fn: str, kind: DType, args: list[Tir], lanes: int) -> Tir:
         case "pow":
             return _integer_power(name, a, b, lanes)
     raise ValueError(f"{fn} of integers")
+
+
+def _wrapping(fn: str, name: str, args: list[Tir], lanes: int) -> Tir:
+    """a + b, a - b, a * b, -a modulo 2^bits. TVM tells LLVM that integers of 32 bits and more never overflow; a detour
+    through twice the bits says otherwise, and LLVM makes plain instructions of it. (Not for i64: indices are i64.)"""
+    wide = {"int32": "int64", "uint32": "int64", "uint64": "int128"}.get(name)
+    if wide is not None and fn == "mul" and name.startswith("u"):
+        wide = f"u{wide}"
+    if wide is not None:
+        args = [T.Cast(with_lanes(wide, lanes), x) for x in args]
+    a = literal(name, 0, lanes) if fn == "neg" else args[0]
+    if fn == "neg" and wide is not None:
+        a = T.Cast(with_lanes(wide, lanes), a)
+    b = args[-1]
+    out = a + b if fn == "add" else a * b if fn == "mul" else a - b
+    return out if wide is None else T.Cast(with_lanes(name, lanes), out)
 
 
 def _divide(fn: str, name: str, a: Tir, b: Tir, lanes: int) -> Tir:

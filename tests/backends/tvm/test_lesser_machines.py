@@ -30,7 +30,7 @@ def check(target: str, graph: Graph, *operands: torch.Tensor) -> None:
     for a, b in zip(program(*operands), want, strict=True):
         tolerance = TOLERANCE.get(b.dtype, 0)
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance, equal_nan=True)
-    called = {name for x in program.code.built.objects for name in re.findall(rb"__(?:trunc|extend|fix|float)\w+", x)}
+    called = {name for x in program.code.built.objects for name in re.findall(rb"__(?:trunc|extend|fix|float|mul|udiv|umod)\w+", x)}
     assert called <= PROVIDED
 
 
@@ -78,7 +78,11 @@ def test_contraction_and_window(target):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_integer_division(target):
+def test_integers(target):
+    b = Builder()
+    x, y = (b.input(name, Tensor(DType.parse("u64"), (40,))) for name in "xy")
+    low = [torch.randint(0, 1 << 62, (40,)).to(torch.uint64) for _ in "xy"]
+    check(target, b.graph(b.mul(x, y), b.sub(x, y)), *low)
     b = Builder()
     x, y = (b.input(name, Tensor(i64, (40,))) for name in "xy")
     graph = b.graph(b.div(x, y), b.mod(x, y), b.mul(x, y))
