@@ -8,6 +8,7 @@ from effcc.ir.blob import Blob
 from effcc.ir.graph import Graph, Value
 from effcc.ir.location import merge
 from effcc.ir.op import op_class
+from effcc.ir.types import Tensor, f32
 from effcc.pipeline import Context, Pass
 from effcc.rewrite import Item, Workspace, map_nested
 
@@ -33,6 +34,14 @@ class Horizontal(Pass):
                 if ctx.allow("join-matmuls", loc):
                     self._join(x, group, w, loc)
         return w.freeze()
+
+    def example(self, d: Any, b: Any) -> Any:
+        x = b.input("x", Tensor(f32, (d.integer(1, 2), d.integer(1, 3), 4)))
+        turned = d.boolean()
+        sizes = [d.choose((2, 3, 1, 0)) for _ in range(d.integer(2, 4))]
+        weights = [b.const(d.blob(Tensor(f32, (n, 4) if turned else (4, n)))) for n in sizes]
+        weights.append(d.choose(weights))
+        return [b.matmul(x, w, transpose_b=turned) for w in weights]
 
     def _groups(self, x: Value, w: Workspace) -> list[list[Item]]:
         """Matmuls of x by constant matrices, of one kind, in program order."""

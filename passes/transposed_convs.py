@@ -47,7 +47,12 @@ class Blocks(Rule):
 
 
 class Turned(Rule):
-    """conv_transpose(x, w) {strides=1} --> conv(x, flip(transpose(w)))"""
+    """conv_transpose(x, w) {strides=1} --> conv(x, flip(transpose(w)))
+
+    The padding multiplies weights by zero, so for infinite ones NaN stands where nothing was added before.
+    """
+
+    special_inputs = False
 
     def pattern(self, p: Any) -> Any:
         return p.conv_transpose(p.rest("parts"), **p.any_attributes("conv_transpose"))
@@ -78,5 +83,6 @@ class TransposedConvs(RulePass):
 
     name = "transposed-convs"
     category = "lower"
+    special_inputs = False
     contract = "bounded"
     rules = (Blocks(), Turned())

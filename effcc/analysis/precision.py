@@ -17,7 +17,7 @@ from effcc.ir.dims import evaluate, product
 from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.lazy import torch
 from effcc.ir.op import Op
-from effcc.ir.scalar import REDUCTION, SCAN
+from effcc.ir.scalar import REDUCTION, SCAN, Apply, walk
 from effcc.ir.types import DTYPES, DType, Optional, Sequence, Tensor, Type, f64
 
 NARROW = {"f32": 2.0**-24, "f16": 2.0**-11, "bf16": 2.0**-8, "f64": 2.0**-53}
@@ -155,8 +155,11 @@ def _perturb(node: Node, operands: tuple, results: tuple, unit: float, generator
 
 
 def _magnitude(node: Node, operands: tuple, results: tuple) -> tuple:
-    """|result|, or for sums sqrt(terms) * (the same sum of absolute values)."""
+    """|result|; for formulas of several functions (gelu: cancellation inside) also the operands' magnitudes; for sums
+    sqrt(terms) * (the same sum of absolute values)."""
     plain = tuple(r.abs().nan_to_num(0.0, 0.0, 0.0) for r in results)
+    if node.op.family == "elementwise" and _is_formula(node.op, node.types):
+        return tuple(_with_operands(p, operands) for p in plain)
     if node.op.family not in SUMS:
         return plain
     try:
@@ -169,3 +172,15 @@ def _magnitude(node: Node, operands: tuple, results: tuple) -> tuple:
     grown = max(terms, 1) ** 0.5
     return tuple(torch.maximum(p, grown * s.abs().nan_to_num(0.0, 0.0, 0.0)) if s.is_floating_point() else p
                  for p, s in zip(plain, sums))
+
+
+def _is_formula(op: Op, types: tuple[Type, ...]) -> bool:
+    nest = op.compute(*types)
+    return nest is not None and sum(isinstance(s, Apply) for s in walk(*nest.results)) > 2
+
+
+def _with_operands(magnitude: Any, operands: tuple) -> Any:
+    for x in operands:
+        if x.is_floating_point():
+            magnitude = torch.maximum(magnitude, x.abs().nan_to_num(0.0, 0.0, 0.0))
+    return magnitude

@@ -39,6 +39,8 @@ class Pass:
     category: ClassVar[str] = "exact"
     contract: ClassVar[str] = "exact"
     source: ClassVar[str] = ""
+    special_inputs: ClassVar[bool] = True
+    """Whether the contract covers inputs with NaN and infinities."""
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -47,6 +49,13 @@ class Pass:
     def run(self, graph: Graph, ctx: Context) -> Graph:
         """The changed graph; the same object where nothing changed."""
         raise NotImplementedError(f"{type(self).__name__}.run")
+
+    def example(self, d: Any, b: Any) -> Any:
+        """A graph for `effcc.testing.check` to start from, where random graphs would seldom be changed; None: no need.
+
+        d: an `effcc.testing.draw.Drawer`, to choose types and attributes with. b: a Builder. Returns the results.
+        """
+        return None
 
     def __str__(self) -> str:
         from effcc.pipeline.text import print_pass

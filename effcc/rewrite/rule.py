@@ -91,10 +91,10 @@ class Rule:
     def rewrite(self, b: OpBuilder, m: Match) -> Value | Sequence[Value] | str:
         raise NotImplementedError(f"{type(self).__name__}.rewrite")
 
-    def example(self, d: Any, b: OpBuilder) -> Value | Sequence[Value] | None:
+    def example(self, d: Any, b: Any) -> Any:
         """A graph for `effcc.testing.check` to start from, where drawn instances of the pattern would seldom fire.
 
-        d: an `effcc.testing.draw.Drawer`, to choose types and attributes with. None: draw from the pattern.
+        d: an `effcc.testing.draw.Drawer`, to choose types and attributes with. b: a Builder. Returns the results.
         """
         return None
 

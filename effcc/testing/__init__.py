@@ -59,9 +59,13 @@ def check(target: Rule | Pass, examples: int = 100, seed: int = 0, must_fire: bo
         share = max(examples // (2 * max(len(target.rules), 1)), 3)
         for rule in target.rules:
             tally += _search(lambda d, rule=rule: _instance(rule, d), target.run, contract, share, seed, None,
-                             rule.special_inputs)
+                             rule.special_inputs and target.special_inputs)
+    if type(target).example is not Pass.example:
+        tally += _search(lambda d: _example(target, d), target.run, contract, examples, seed, None,
+                         target.special_inputs)
     classes = drawable_ops()
-    tally += _search(lambda d: d.random_graph(classes, d.integer(1, 8)), target.run, contract, examples, seed, None)
+    tally += _search(lambda d: d.random_graph(classes, d.integer(1, 8)), target.run, contract, examples, seed, None,
+                     target.special_inputs)
     if must_fire and not tally.fired:
         raise AssertionError(f"{target}: none of {tally.drawn} drawn graphs was changed; the check proves nothing")
     return tally
@@ -69,13 +73,16 @@ def check(target: Rule | Pass, examples: int = 100, seed: int = 0, must_fire: bo
 
 def _instance(rule: Rule, d: Drawer) -> Graph:
     """A graph on which the rule may fire: the rule's own example, or an instance of its pattern."""
-    b = Builder("instance")
+    own = type(rule).example is not Rule.example
+    return _example(rule, d) if own else d.instance(rule.compiled)
+
+
+def _example(target: Rule | Pass, d: Drawer) -> Graph:
+    b = Builder("example")
     try:
-        out = rule.example(d, b)
+        out = target.example(d, b)
     except TypeRuleError as error:
         raise NothingDrawn(str(error)) from None
-    if out is None:
-        return d.instance(rule.compiled)
     return b.graph(*((out,) if isinstance(out, Value) else out))
 
 
@@ -118,17 +125,17 @@ def _try(graph: Graph, change: Any, contract: str, drawer: Drawer, tally: Tally,
     if changed is graph:
         return
     tally.fired += 1
-    for special in (False, True) if allow_special else (False,):
+    profiles = [(False, True)]  # (special values, whole numbers)
+    profiles += [(True, True)] if allow_special else []
+    profiles += [(False, False)] if contract != "exact" else []
+    for special, whole in profiles:
         generator = torch.Generator().manual_seed(drawer.integer(0, 999))
-        inputs = random_inputs([v.type for v in graph.inputs], generator, special)
+        inputs = random_inputs([v.type for v in graph.inputs], generator, special, whole)
         try:
             run(graph, *inputs)
         except EffccError:
             continue  # the original has no value here
         compare(graph, changed, inputs, contract)
-    if contract != "exact":
-        generator = torch.Generator().manual_seed(drawer.integer(0, 999))
-        compare(graph, changed, random_inputs([v.type for v in graph.inputs], generator, False, whole=False), contract)
 
 
 __all__ = ["Check", "Mismatch", "Tally", "check", "compare", "random_inputs"]

@@ -59,7 +59,8 @@ def compare(before: Graph, after: Graph, inputs: list[Any], contract: str = "exa
     fair = _Fairness()
     expected = run(before, *inputs, observe=fair.see)
     actual = run(after, *inputs, observe=fair.see)
-    wrong = next((k for k, (e, a) in enumerate(zip(expected, actual)) if not same_bits(e, a)), None)
+    pairs = list(zip(expected, actual))
+    wrong = next((k for k, (e, a) in enumerate(pairs) if not same_bits(e, a, fair.signed_zeros)), None)
     if wrong is None:
         return
     if contract == "exact" and fair.bitwise:
@@ -95,28 +96,31 @@ def _outside(got: Any, exact: Any, limit: Any) -> Any:
     return ~(same | ((got - exact).abs() <= limit) | limit.isinf() | limit.isnan())
 
 
-def same_bits(a: Any, b: Any) -> bool:
-    """Equal elements; any NaN equals any other, zeros must agree in sign."""
+def same_bits(a: Any, b: Any, signed_zeros: bool = True) -> bool:
+    """Equal elements; any NaN equals any other, zeros must agree in sign where asked."""
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
     if not a.is_floating_point():
         return bool((a == b).all()) if a.dtype not in (torch.uint16, torch.uint32, torch.uint64) else torch.equal(a, b)
     a, b = a.double(), b.double()
-    equal = (a == b) & (torch.signbit(a) == torch.signbit(b))
+    equal = (a == b) & (torch.signbit(a) == torch.signbit(b)) if signed_zeros else a == b
     return bool((equal | (a.isnan() & b.isnan())).all())
 
 
 class _Fairness:
-    """Watches runs: may equal bits be asked?"""
+    """Watches runs: may equal bits be asked, and equal signs of zeros (which max and min leave open)?"""
 
     def __init__(self) -> None:
-        self.bitwise = True
+        self.bitwise = self.signed_zeros = True
 
     def see(self, node: Node, operands: tuple[Any, ...], results: tuple[Any, ...]) -> None:
         nest = node.op.compute(*node.types) if not node.op.graphs() and node.op.family != "constant" else None
+        functions = {s.fn for s in walk(*nest.scalars) if isinstance(s, Apply)} if nest else set()
         composite = nest is None and node.op.family not in ("constant", "control", "sort", "view", "index")
-        if composite or (nest and any(isinstance(s, Apply) and s.fn in INEXACT for s in walk(*nest.scalars))):
+        if composite or functions & INEXACT:
             self.bitwise = False
+        if functions & {"max", "min"}:
+            self.signed_zeros = False
         if node.op.family in SUMS and not all(map(_is_whole, operands)):
             self.bitwise = False
 

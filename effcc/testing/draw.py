@@ -176,6 +176,10 @@ class Drawer:
         for _ in range(3 * size):
             if len([n for n in b.nodes if n.op.name != "const"]) >= size:
                 break
+            if b.nodes and self.chance(8):  # once more the same
+                again = self.choose(b.nodes)
+                pool.extend(b.emit(again.op, again.operands))
+                continue
             cls = self.choose(classes)
             low, high = cls.arity()
             arity = self.integer(low, min(high if high is not None else low + 2, low + 2))
@@ -441,6 +445,10 @@ ATTRIBUTES: dict[str, Draw] = {
     "scale": lambda d, x, _: d.choose((None, 0.5)),
     "accumulate": lambda d, x, _: None if x.dtype.is_float else d.choose((None, i32)),
     "k": lambda d, x, _: d.integer(1, 3),
+    "sizes": lambda d, x, _: tuple(s if d.boolean() else d.choose((1, 2, 3, 5)) for s in x.shape),
+    "mode": lambda d, x, _: d.choose(("nearest", "linear", "cubic")),
+    "coordinate": lambda d, x, _: d.choose(("half_pixel", "asymmetric", "align_corners")),
+    "nearest_mode": lambda d, x, _: d.choose(("round_prefer_floor", "floor", "ceil")),
     "shifts": lambda d, x, _: tuple(d.integer(-2, 2) for _ in x.shape),
     "correction": lambda d, x, _: d.choose((0, 1)),
     "value": lambda d, x, _: d.dim(),
