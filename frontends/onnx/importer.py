@@ -20,7 +20,7 @@ from effcc.frontends.onnx.proto import Source, element_dtype, inputs, opsets
 from effcc.frontends.onnx.scope import GraphBuilder, Item, Scope, finish, refuse_strings
 from effcc.frontends.onnx.values import Contents
 from effcc.ir.dims import Dim, Symbol, as_symbol, substitute
-from effcc.ir.graph import Graph, Value
+from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.types import DType, Tensor, type_symbols
 
 if TYPE_CHECKING:
@@ -61,7 +61,13 @@ def import_model(
     Raises NeedsValue, UnsupportedError, ParseError, InputError.
     """
     try:
-        return Importer(source, shapes or {}, fixed or {}).run()
+        equal: dict[Symbol, Dim] = {}
+        while True:
+            found = Importer(source, shapes or {}, fixed or {}, equal).run()
+            more = equal_sizes(found.graph)
+            if not more:
+                return found
+            equal = {s: substitute(d, more) for s, d in equal.items()} | more
     except EffccError:
         raise
     except Exception as e:  # names that are no text, and what else a damaged file holds
@@ -75,8 +81,10 @@ def import_model(
 class Importer:
     """The import of one model."""
 
-    def __init__(self, source: Source, shapes: Mapping[str, Shape], fixed: Mapping[str, Any]):
-        self.source, self.shapes, self.fixed = source, shapes, fixed
+    def __init__(
+        self, source: Source, shapes: Mapping[str, Shape], fixed: Mapping[str, Any], equal: Mapping[Symbol, Dim]
+    ):
+        self.source, self.shapes, self.fixed, self.equal = source, shapes, fixed, equal
         self.contents = Contents()
         self.functions = {(f.domain, f.name, f.overload): f for f in source.model.functions}
         self.inputs: dict[Value, str] = {}
@@ -120,7 +128,7 @@ class Importer:
             first = len(scope.builder.inputs)
             kind = info.type.WhichOneof("value") or "tensor_type"
             if kind == "tensor_type":
-                shape = tuple(_plain(substitute(d, bindings)) for d in self._shape(info))
+                shape = tuple(_plain(substitute(substitute(d, bindings), self.equal)) for d in self._shape(info))
                 dtype = element_dtype(info.type.tensor_type.elem_type, f"{self.source.name}:{info.name}")
                 item: Item = self._input(scope, info.name, Tensor(dtype, shape))
                 if info.name in self.fixed:
@@ -225,6 +233,50 @@ class Importer:
             else:
                 shapes.update({n: None for v, n in self.inputs.items() if s in type_symbols(v.type)})
         return tuple(values), tuple(shapes), inside
+
+
+def equal_sizes(graph: Graph) -> dict[Symbol, Dim]:
+    """Sizes of inputs that the graph's ops hold to be equal to others, or to be a number: symbol -> what it has to be.
+
+    The model is then imported with these, so that a call whose inputs break them is refused and not misread.
+    """
+    own = list(
+        dict.fromkeys(s for v in graph.inputs if isinstance(v.type, Tensor) for s in map(as_symbol, v.shape) if s)
+    )
+    for node in graph.nodes:
+        for a, b in _held_equal(node):
+            first, second = as_symbol(a), as_symbol(b)
+            if isinstance(a, int):
+                first, second, b = second, None, a
+            if first not in own or first is None:
+                continue
+            if isinstance(b, int) and first.lo <= b and (first.hi is None or b <= first.hi):
+                return {first: b}
+            if second in own and second != first and second is not None:
+                earlier, later = sorted((first, second), key=own.index)
+                return {later: earlier}
+    return {}
+
+
+def _held_equal(node: Node) -> list[tuple[Dim, Dim]]:
+    """Pairs of sizes that an op's meaning takes to be equal."""
+    shapes = [v.shape for v in node.operands if isinstance(v.type, Tensor)]
+    facts = node.op.attrs
+    match node.op.name:
+        case "concat":
+            rest = [k for k in range(len(shapes[0])) if k != facts["axis"]]
+            return [(shapes[0][k], s[k]) for s in shapes[1:] for k in rest]
+        case "matmul":
+            a, b = shapes
+            return [(a[-2 if facts["transpose_a"] else -1], b[-1 if facts["transpose_b"] else -2])]
+        case "conv":
+            return [(shapes[0][1], shapes[1][1] * facts["groups"])]
+        case "conv_transpose":
+            return [(shapes[0][1], shapes[1][0])]
+        case "attention":
+            q, k, v = shapes[:3]
+            return [(q[-1], k[-1]), (k[-2], v[-2]), *zip(q[:-3], k[:-3]), *zip(q[:-3], v[:-3])]
+    return []
 
 
 def _flatten(item: Item) -> tuple[str, list[Value]]:

@@ -66,6 +66,29 @@ def test_wrong_overrides_are_refused(shapes, message):
         load(model("m (float[N,3] x) => (float[N,3] y) { y = Relu(x) }"), shapes=shapes)
 
 
+@pytest.mark.parametrize(
+    ("text", "shapes"),
+    [
+        ("m (float[N,3] x, float[M,3] y) => (float[N,6] z) { z = Concat<axis = 1>(x, y) }", [("N", 3), ("N", 3)]),
+        ("m (float[N,3] x, float[4,3] y) => (float[N,6] z) { z = Concat<axis = 1>(x, y) }", [(4, 3), (4, 3)]),
+        ("m (float[N,K] x, float[M,P] y) => (float[N,P] z) { z = MatMul(x, y) }", [("N", "K"), ("K", "P")]),
+        ("m (float[N,C,H,W] x, float[4,3,1,1] w) => (float[N,4,H,W] y) { y = Conv(x, w) }", [("N", 3, "H", "W"), None]),
+        ("m (float[N] x, float[M] y) => (float[K] z) { z = Add(x, y) }", [("N",), ("M",)]),
+    ],
+)
+def test_sizes_that_must_be_equal_become_one(text, shapes):
+    graph = load(model(text))
+    verify(graph)
+    for v, expected in zip(graph.inputs, shapes, strict=True):
+        assert expected is None or tuple(d if isinstance(d, int) else str(d) for d in v.shape) == expected
+
+
+def test_calls_that_break_such_an_equality_are_refused():
+    graph = load(model("m (float[N,3] x, float[M,3] y) => (float[N,6] z) { z = Concat<axis = 1>(x, y) }"))
+    with pytest.raises(InputError, match="input 'y': axis 0 is 2, expected N"):
+        interp.run(graph, np.ones((4, 3), np.float32), np.ones((2, 3), np.float32))
+
+
 def test_zero_sized_dimensions():
     text = "m (float[0,3] x) => (float[3] y) <int64[1] a = {0}> { z = Exp(x)  y = ReduceSum<keepdims = 0>(z, a) }"
     (y,) = check(model(text), np.zeros((0, 3), np.float32))
