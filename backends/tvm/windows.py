@@ -118,7 +118,7 @@ class _Launch:
                 count_pads=getattr(self.op, "count_include_pad", False), x=element(self.x.dtype), sum=self.sum)
 
         depth, height, _ = spatial(self.out.shape)
-        known = all(isinstance(d, int) for d in (self.x.shape[0], *spatial(self.out.shape), self.out.shape[-1]))
+        known = all(isinstance(d, int) for d in (self.x.shape[0], depth, height, self.out.shape[-1]))
         chunk = spec(lambda d: d).channel_chunk if known else self.out.shape[-1]
         weights = None
         if w is not None:
