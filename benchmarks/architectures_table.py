@@ -1,7 +1,7 @@
 """Compiles every architecture of `architectures.py` and writes the table docs/architectures.md.
 
-    python benchmarks/architectures_table.py                  all of them, and the table
-    python benchmarks/architectures_table.py bert gpt2        these, printed only
+    python benchmarks/architectures_table.py                  all of them
+    python benchmarks/architectures_table.py bert gpt2        these; the table keeps the last results of the others
     python benchmarks/architectures_table.py --onnx           also through torch's ONNX exporter
 
 Each is checked twice: Dynamo captures it whole (backend="eager", fullgraph=True), and what effcc computes lies within
@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import dataclasses
 import io
+import json
 import logging
 import tempfile
 import time
@@ -26,6 +27,7 @@ from architectures import ARCHITECTURES, Architecture
 from torch.utils._pytree import tree_leaves
 
 TABLE = Path(__file__).resolve().parent.parent / "docs" / "architectures.md"
+RESULTS = Path(__file__).resolve().parent / "results" / "architectures.json"
 ULPS = 4
 
 
@@ -169,16 +171,21 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     options = {"target": arguments.target} | ({"passes": arguments.passes} if arguments.passes else {})
-    rows = []
-    for name in arguments.names or ARCHITECTURES:
-        rows.append(check(ARCHITECTURES[name], options, arguments.onnx))
-        r = rows[-1]
+    names = arguments.names or list(ARCHITECTURES)
+    rows = {r["name"]: Row(**r) for r in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
+    for name in names:
+        r = rows[name] = check(ARCHITECTURES[name], options, arguments.onnx)
+        write([rows[n] for n in ARCHITECTURES if n in rows])
         errors = f"{r.error:.1e} (torch {r.torch_error:.1e})"
         print(f"{r.name:22} {r.seconds:6.1f} s  {errors}  {r.status}  {r.onnx}", flush=True)
-    print(f"{sum(r.status == 'ok' for r in rows)} of {len(rows)}")
-    if not arguments.names:
-        TABLE.parent.mkdir(exist_ok=True)
-        TABLE.write_text(table(rows))
+    print(f"{sum(rows[n].status == 'ok' for n in names)} of {len(names)}")
+
+
+def write(rows: list[Row]) -> None:
+    """Keep the results and the page made from them."""
+    for path, text in ((RESULTS, json.dumps([dataclasses.asdict(r) for r in rows], indent=1)), (TABLE, table(rows))):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
 
 
 if __name__ == "__main__":

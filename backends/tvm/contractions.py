@@ -52,12 +52,18 @@ class Product:
         self.batch = tuple(product(space[k] for k in run) for run in batch_runs)
         self.m = product(space[k] for k in m_run)
         heads = [run[-1] for run in batch_runs]
-        self.a_strides = (*(a_strides[h] if h < rank else am for h in heads), row_lists[0][m_run[-1]] if m_run else 0, ak)
+        self.a_strides = (
+            *(a_strides[h] if h < rank else am for h in heads),
+            row_lists[0][m_run[-1]] if m_run else 0,
+            ak,
+        )
         self.b_strides = (*(b_strides[h] if h < rank else 0 for h in heads), bk, bn)
         self.strides = {v: (*(x[h] for h in heads), x[m_run[-1]] if m_run else 0, x[-1]) for v, x in aligned.items()}
 
 
-def lower_matmul(lowering: Any, node: Node, body: Graph, anchor: Node, operands: tuple[Place, ...], results: tuple[Place, ...]) -> None:
+def lower_matmul(
+    lowering: Any, node: Node, body: Graph, anchor: Node, operands: tuple[Place, ...], results: tuple[Place, ...]
+) -> None:
     """Launch the product with its epilogue (the elementwise rest of the region)."""
     bound = dict(zip((*body.inputs, *body.results), (*operands, *results), strict=True))
     a, b = anchor.operands
@@ -65,25 +71,47 @@ def lower_matmul(lowering: Any, node: Node, body: Graph, anchor: Node, operands:
     out: Tensor = anchor.result.tensor
     acc = register_dtype(accumulate_dtype(out.dtype, anchor.op.accumulate))  # type: ignore[attr-defined]
     weights = bound[b]
-    fixed = weights.buffer.blob is not None and all(isinstance(d, int) for d in (*shape.batch, shape.n, shape.k, *shape.b_strides))
+    fixed = weights.buffer.blob is not None and all(
+        isinstance(d, int) for d in (*shape.batch, shape.n, shape.k, *shape.b_strides)
+    )
     small = isinstance(shape.m, int) and shape.m <= 8
-    panels = "packed" if fixed else "direct" if shape.b_strides[-1] == 1 and small and b.dtype.name in _AS_STORED else "staged"
+    panels = (
+        "packed"
+        if fixed
+        else "direct"
+        if shape.b_strides[-1] == 1 and small and b.dtype.name in _AS_STORED
+        else "staged"
+    )
     reads_a, reads_b = a.dtype.name not in _AS_STORED, b.dtype.name not in _AS_STORED and not fixed
     b_dtype = register_dtype(b.dtype) if b.dtype.name not in _AS_STORED else memory_dtype(b.dtype)
 
     def spec(size: Callable[[Dim], Any], b_strides: tuple[Dim, ...]) -> contraction.Contraction:
         return contraction.Contraction(
-            m=size(shape.m), n=size(shape.n), k=size(shape.k), cpu=cpu_of(lowering.machine), batch=tuple(map(size, shape.batch)),
-            a="float32" if reads_a else memory_dtype(a.dtype), b=b_dtype, sum=acc, panels=panels, prologue=reads_a,
-            a_strides=tuple(map(size, shape.a_strides)), b_strides=tuple(map(size, b_strides)),
-            a_offset=size(bound[a].offset), b_offset=0 if fixed else size(bound[b].offset))
+            m=size(shape.m),
+            n=size(shape.n),
+            k=size(shape.k),
+            cpu=cpu_of(lowering.machine),
+            batch=tuple(map(size, shape.batch)),
+            a="float32" if reads_a else memory_dtype(a.dtype),
+            b=b_dtype,
+            sum=acc,
+            panels=panels,
+            prologue=reads_a,
+            a_strides=tuple(map(size, shape.a_strides)),
+            b_strides=tuple(map(size, b_strides)),
+            a_offset=size(bound[a].offset),
+            b_offset=0 if fixed else size(bound[b].offset),
+        )
 
     b_strides = shape.b_strides
     if fixed:
         weights, b_strides = pack_weights(lowering, weights, shape, lambda st: spec(lambda d: d, st))
     outline = spec(lambda d: d, b_strides)
-    tiles = product(shape.batch) * ceildiv(shape.m, outline.blocking.row_chunk) * ceildiv(
-        ceildiv(shape.n, outline.width), outline.blocking.panel_chunk)
+    tiles = (
+        product(shape.batch)
+        * ceildiv(shape.m, outline.blocking.row_chunk)
+        * ceildiv(ceildiv(shape.n, outline.width), outline.blocking.panel_chunk)
+    )
 
     def make(places: dict[Value, Place]) -> tuple[Dim, Dim, Any]:
         def emit(kernel: KernelBuilder) -> None:
@@ -99,9 +127,15 @@ def lower_matmul(lowering: Any, node: Node, body: Graph, anchor: Node, operands:
                 return lambda at, lanes: kernel.load(places[v], (*at[:-1], ramp(at[-1], lanes)), strides)
 
             contraction.emit(
-                chosen, kernel.tile, kernel.scratch, epilogue,
-                a=None if reads_a else kernel.flat(places[a].buffer), b=None if reads_b else kernel.flat(places[b].buffer),
-                read_a=reader(a, shape.a_strides) if reads_a else None, read_b=reader(b, shape.b_strides) if reads_b else None)
+                chosen,
+                kernel.tile,
+                kernel.scratch,
+                epilogue,
+                a=None if reads_a else kernel.flat(places[a].buffer),
+                b=None if reads_b else kernel.flat(places[b].buffer),
+                read_a=reader(a, shape.a_strides) if reads_a else None,
+                read_b=reader(b, shape.b_strides) if reads_b else None,
+            )
 
         return tiles, contraction.scratch_bytes(outline), emit
 
@@ -114,9 +148,14 @@ _AS_STORED = ("f64", "f32", "f16", "i64", "i32", "i16", "i8", "u8", "u16", "u32"
 """Dtypes that the template reads from memory by itself; others come decoded through its prologues."""
 
 
-def pack_weights(lowering: Any, weights: Place, shape: Product, spec: Callable[[tuple[Dim, ...]], contraction.Contraction],
-                 ) -> tuple[Place, tuple[Dim, ...]]:
-    """(the constant in panels, its strides counted in whole matrices); packed once for each distinct weight and layout."""
+def pack_weights(
+    lowering: Any,
+    weights: Place,
+    shape: Product,
+    spec: Callable[[tuple[Dim, ...]], contraction.Contraction],
+) -> tuple[Place, tuple[Dim, ...]]:
+    """(the constant in panels, its strides counted in whole matrices); packed once for each distinct weight and
+    layout."""
     blob = weights.buffer.blob
     assert blob is not None
     matrices = [(d, st) for d, st in zip(shape.batch, shape.b_strides, strict=False) if st != 0]
@@ -127,15 +166,26 @@ def pack_weights(lowering: Any, weights: Place, shape: Product, spec: Callable[[
         step = step if st == 0 else step * d
     b_strides = (*strides, *shape.b_strides[-2:])
     outline = spec(b_strides)
-    key = (id(blob), weights.offset, shape.b_strides, shape.batch, shape.k, shape.n, outline.blocking, outline.by_bytes and outline.a)
+    key = (
+        id(blob),
+        weights.offset,
+        shape.b_strides,
+        shape.batch,
+        shape.k,
+        shape.n,
+        outline.blocking,
+        outline.by_bytes and outline.a,
+    )
     if key not in lowering.packed:
         flat = np.ascontiguousarray(blob.array).reshape(-1)
         if weights.buffer.dtype.name not in _AS_STORED:
             flat = flat.astype(register_dtype(weights.buffer.dtype))
         item = flat.itemsize
         view = np.lib.stride_tricks.as_strided(
-            flat[weights.offset:], (*(d for d, _ in matrices), shape.k, shape.n),  # type: ignore[misc]
-            tuple(st * item for st in (*(st for _, st in matrices), *shape.b_strides[-2:])))  # type: ignore[operator]
+            flat[weights.offset :],
+            (*(d for d, _ in matrices), shape.k, shape.n),  # type: ignore[misc]
+            tuple(st * item for st in (*(st for _, st in matrices), *shape.b_strides[-2:])),
+        )  # type: ignore[operator]
         panels = contraction.pack(outline, view)
         packed = Blob(panels, weights.buffer.dtype if weights.buffer.dtype.name in _AS_STORED else None)
         type_ = Tensor(packed.type.dtype, packed.type.shape, Encoding("panels", (("nr", outline.width),)))

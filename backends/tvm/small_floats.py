@@ -1,9 +1,13 @@
-"""Floats of 8 bits and less as a byte in memory and f32 in registers, by integer arithmetic alone: no CPU has instructions
+"""Floats of 8 bits and less as a byte in memory and f32 in registers, by integer arithmetic alone: no CPU has
+instructions
 for all of them, and selects of vectors need no branches.
 
-The formats: OCP 8-bit Floating Point 1.0 (f8e4m3, f8e5m2), Noune et al. 2022 (the fnuz kinds: no infinities, no negative
-zero, one NaN in its place), OCP Microscaling Formats 1.0 (f4 = e2m1, f8e8m0 = powers of two). Rounding is to nearest even.
-Beyond the greatest finite value: f8e5m2 gives infinity; f8e4m3, the fnuz kinds and f8e8m0, which have none, give NaN; f4
+The formats: OCP 8-bit Floating Point 1.0 (f8e4m3, f8e5m2), Noune et al. 2022 (the fnuz kinds: no infinities, no
+negative
+zero, one NaN in its place), OCP Microscaling Formats 1.0 (f4 = e2m1, f8e8m0 = powers of two). Rounding is to nearest
+even.
+Beyond the greatest finite value: f8e5m2 gives infinity; f8e4m3, the fnuz kinds and f8e8m0, which have none, give NaN;
+f4
 saturates. A NaN becomes NaN, in f4, which has none, ±6.
 """
 
@@ -138,7 +142,8 @@ def encode(x: Tir, dtype: DType) -> Tir:
 
 
 def _nearest_power(w: _Words, magnitude: Tir) -> Tir:
-    """The exponent field of the nearest power of two: ties go up, but in the subnormals down to 2^-127, as torch has it; ∞
+    """The exponent field of the nearest power of two: ties go up, but in the subnormals down to 2^-127, as torch has
+    it; ∞
     and NaN become NaN."""
     is_normal = T.min(w.right(magnitude, 23), w.word(1))
     return T.min(w.right(magnitude + w.word(0x3FFFFF) + is_normal, 23), w.word(0xFF))

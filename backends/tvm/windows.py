@@ -42,8 +42,13 @@ def has_template(node: Node) -> bool:
         return False
     if isinstance(op, Conv):
         w = node.operands[1].tensor
-        return w.is_static and isinstance(x.shape[-1], int) and _takes(w.dtype) and w.size != 0 and (
-            x.dtype.is_float or op.accumulate is not None)
+        return (
+            w.is_static
+            and isinstance(x.shape[-1], int)
+            and _takes(w.dtype)
+            and w.size != 0
+            and (x.dtype.is_float or op.accumulate is not None)
+        )
     return x.dtype.is_float and not (isinstance(op, AvgPool) and op.ceil_mode)
 
 
@@ -53,12 +58,16 @@ def spatial(shape: tuple[Dim, ...]) -> tuple[Dim, Dim, Dim]:
     return (*(1,) * (3 - len(inner)), *inner)  # type: ignore[return-value]
 
 
-def lower_window(lowering: Any, node: Node, body: Graph, anchor: Node, operands: tuple[Place, ...], results: tuple[Place, ...]) -> None:
+def lower_window(
+    lowering: Any, node: Node, body: Graph, anchor: Node, operands: tuple[Place, ...], results: tuple[Place, ...]
+) -> None:
     """Launch a convolution or pooling with its epilogue."""
     op: Any = anchor.op
     if isinstance(op, Conv):
         o, per_group = anchor.operands[1].shape[:2]
-        kind = "depthwise" if per_group == 1 and op.groups > 1 and o % op.groups == 0 and _all_floats(anchor) else "conv"
+        kind = (
+            "depthwise" if per_group == 1 and op.groups > 1 and o % op.groups == 0 and _all_floats(anchor) else "conv"
+        )
     else:
         kind = "max" if isinstance(op, MaxPool) else "average"
     launch = _Launch(lowering, node, body, anchor, operands, results, kind)
@@ -70,38 +79,76 @@ def _all_floats(anchor: Node) -> bool:
 
 
 class _Launch:
-    def __init__(self, lowering: Any, node: Node, body: Graph, anchor: Node, operands: tuple[Place, ...], results: tuple[Place, ...],
-                 kind: str):
+    def __init__(
+        self,
+        lowering: Any,
+        node: Node,
+        body: Graph,
+        anchor: Node,
+        operands: tuple[Place, ...],
+        results: tuple[Place, ...],
+        kind: str,
+    ):
         self.lowering, self.node, self.body, self.anchor, self.kind = lowering, node, body, anchor, kind
         self.operands, self.results = operands, results
         self.op: Any = anchor.op
         self.x, self.out = anchor.operands[0], anchor.result
         self.bound = dict(zip((*body.inputs, *body.results), (*operands, *results), strict=True))
-        self.in_place = self.bound[self.x].is_dense and self.bound[self.x].offset == 0 and self.x.dtype.name in _AS_STORED
+        self.in_place = (
+            self.bound[self.x].is_dense and self.bound[self.x].offset == 0 and self.x.dtype.name in _AS_STORED
+        )
         kernel = self.anchor.operands[1].shape[2:] if isinstance(self.op, Conv) else self.op.kernel
         dilations = self.op.dilations
         self.window = conv.window(kernel, self.op.strides, dilations, self.op.pads)
         self.sum = register_dtype(accumulate_dtype(self.out.dtype, getattr(self.op, "accumulate", None)))
 
-    # -- the two templates -----------------------------------------------------------------------------------------------
+    # -- the two templates ---------------------------------------------------------------------------------------------
     def convolution(self) -> None:
         w = self.anchor.operands[1]
 
         def spec(size: Size) -> conv.Convolution:
             return conv.Convolution(
-                images=size(self.x.shape[0]), input=tuple(map(size, spatial(self.x.shape))), output=tuple(map(size, spatial(self.out.shape))),
-                channels=self.x.shape[-1], features=self.out.shape[-1], window=self.window, cpu=cpu_of(self.lowering.machine),
-                groups=self.op.groups, x=element(self.x.dtype), w=element(w.dtype), sum=self.sum, prologue=not self.in_place,
-                known=self.bound[w].buffer.blob is not None)
+                images=size(self.x.shape[0]),
+                input=tuple(map(size, spatial(self.x.shape))),
+                output=tuple(map(size, spatial(self.out.shape))),
+                channels=self.x.shape[-1],
+                features=self.out.shape[-1],
+                window=self.window,
+                cpu=cpu_of(self.lowering.machine),
+                groups=self.op.groups,
+                x=element(self.x.dtype),
+                w=element(w.dtype),
+                sum=self.sum,
+                prologue=not self.in_place,
+                known=self.bound[w].buffer.blob is not None,
+            )
 
         outline = spec(lambda d: d)
-        weights = self.weights(lambda array: conv.pack(outline, array), ("conv", outline.tiling, outline.width, outline.by_bytes and outline.x), lambda b, v: _packed(b, v, outline))
+        weights = self.weights(
+            lambda array: conv.pack(outline, array),
+            ("conv", outline.tiling, outline.width, outline.by_bytes and outline.x),
+            lambda b, v: _packed(b, v, outline),
+        )
         depth, height, width = spatial(self.out.shape)
-        tiles = product((outline.groups, ceildiv(outline.panels, outline.tiling.panel_chunk), self.x.shape[0], depth,
-                         ceildiv(height, outline.tiling.lines), ceildiv(width, outline.tiling.columns)))
+        tiles = product(
+            (
+                outline.groups,
+                ceildiv(outline.panels, outline.tiling.panel_chunk),
+                self.x.shape[0],
+                depth,
+                ceildiv(height, outline.tiling.lines),
+                ceildiv(width, outline.tiling.columns),
+            )
+        )
 
         def emit(kernel: KernelBuilder, places: dict[Value, Place]) -> None:
-            conv.emit(spec(_sizes(kernel)), kernel.tile, kernel.scratch, self.epilogue(kernel, places), **self.sources(kernel, places, w))
+            conv.emit(
+                spec(_sizes(kernel)),
+                kernel.tile,
+                kernel.scratch,
+                self.epilogue(kernel, places),
+                **self.sources(kernel, places, w),
+            )
 
         self.launch(tiles, conv.scratch_bytes(outline), emit, w, weights)
 
@@ -112,10 +159,19 @@ class _Launch:
 
         def spec(size: Size) -> depthwise.WindowFold:
             return depthwise.WindowFold(
-                kind=self.kind, images=size(self.x.shape[0]), input=tuple(map(size, spatial(self.x.shape))),
-                output=tuple(map(size, spatial(self.out.shape))), channels=size(self.out.shape[-1]), window=self.window,
-                cpu=cpu_of(self.lowering.machine), multiplier=multiplier, pads_after=(*(0,) * (3 - n), *self.op.pads[n:]),  # type: ignore[arg-type]
-                count_pads=getattr(self.op, "count_include_pad", False), x=element(self.x.dtype), sum=self.sum)
+                kind=self.kind,
+                images=size(self.x.shape[0]),
+                input=tuple(map(size, spatial(self.x.shape))),
+                output=tuple(map(size, spatial(self.out.shape))),
+                channels=size(self.out.shape[-1]),
+                window=self.window,
+                cpu=cpu_of(self.lowering.machine),
+                multiplier=multiplier,
+                pads_after=(*(0,) * (3 - n), *self.op.pads[n:]),  # type: ignore[arg-type]
+                count_pads=getattr(self.op, "count_include_pad", False),
+                x=element(self.x.dtype),
+                sum=self.sum,
+            )
 
         depth, height, _ = spatial(self.out.shape)
         known = all(isinstance(d, int) for d in (self.x.shape[0], depth, height, self.out.shape[-1]))
@@ -123,17 +179,22 @@ class _Launch:
         weights = None
         if w is not None:
             rank = w.tensor.rank
-            weights = self.weights(depthwise.pack, ("depthwise",), lambda b, v: b.transpose(
-                b.reshape(v, shape=(v.shape[0], *v.shape[2:])), perm=(*range(1, rank - 1), 0)))
+            weights = self.weights(
+                depthwise.pack,
+                ("depthwise",),
+                lambda b, v: b.transpose(b.reshape(v, shape=(v.shape[0], *v.shape[2:])), perm=(*range(1, rank - 1), 0)),
+            )
         chunks = ceildiv(self.out.shape[-1], chunk) if isinstance(chunk, int) and chunk else 1
         tiles = product((self.x.shape[0], depth, height, chunks))
 
         def emit(kernel: KernelBuilder, places: dict[Value, Place]) -> None:
-            depthwise.emit(spec(_sizes(kernel)), kernel.tile, self.epilogue(kernel, places), **self.sources(kernel, places, w))
+            depthwise.emit(
+                spec(_sizes(kernel)), kernel.tile, self.epilogue(kernel, places), **self.sources(kernel, places, w)
+            )
 
         self.launch(tiles, 0, emit, w, weights)
 
-    # -- what they share -------------------------------------------------------------------------------------------------
+    # -- what they share -----------------------------------------------------------------------------------------------
     def launch(self, tiles: Dim, scratch: Dim, emit: Any, w: Value | None, weights: Place | None) -> None:
         operands = self.operands
         if w is not None:
@@ -154,7 +215,7 @@ class _Launch:
     def _axes(self, at: tuple[Tir, ...], lanes: int) -> tuple[Tir, ...]:
         """The template's (image, depth, height, width, channel) as this op's axes, the last one a vector."""
         n = self.x.tensor.rank - 2
-        return (at[0], *at[4 - n:4], ramp(at[4], lanes))
+        return (at[0], *at[4 - n : 4], ramp(at[4], lanes))
 
     def epilogue(self, kernel: KernelBuilder, places: dict[Value, Place]) -> Any:
         strides = {v: p.aligned_strides(self.out.shape) for v, p in places.items() if v not in self.anchor.operands[:2]}
@@ -183,9 +244,14 @@ class _Launch:
         full = (id(place.buffer.blob), place.offset, place.strides, place.shape, key)
         if full not in lowering.packed:
             flat = np.ascontiguousarray(place.buffer.blob.array).reshape(-1).astype(wide.numpy, copy=False)
-            array = np.lib.stride_tricks.as_strided(flat[place.offset:], place.shape, tuple(st * flat.itemsize for st in place.strides))  # type: ignore[operator]
+            array = np.lib.stride_tricks.as_strided(
+                flat[place.offset :], place.shape, tuple(st * flat.itemsize for st in place.strides)
+            )  # type: ignore[operator]
             blob = Blob(np.ascontiguousarray(pack(array)))
-            lowering.packed[full] = lowering.buffer("constant", blob.type, f"p{len(lowering.packed)}", blob=blob), place.buffer.blob
+            lowering.packed[full] = (
+                lowering.buffer("constant", blob.type, f"p{len(lowering.packed)}", blob=blob),
+                place.buffer.blob,
+            )
         buffer = lowering.packed[full][0]
         return Place(buffer, (buffer.size,), (1,))
 

@@ -64,7 +64,8 @@ class Node:
         return tuple(v.type for v in self.operands)
 
     def __repr__(self) -> str:
-        return f"{', '.join(map(repr, self.results))} = {self.op.name}({', '.join(f'%{v.name or v.id}' for v in self.operands)})"
+        operands = ", ".join(f"%{v.name or v.id}" for v in self.operands)
+        return f"{', '.join(map(repr, self.results))} = {self.op.name}({operands})"
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,8 @@ def verify(graph: Graph) -> None:
         actual = tuple(r.type for r in node.results)
         if types != actual:
             raise VerifyError(
-                f"{node}: the type rule gives {', '.join(map(str, types))}, the graph says {', '.join(map(str, actual))}",
+                f"{node}: the type rule gives {', '.join(map(str, types))}, "
+                f"the graph says {', '.join(map(str, actual))}",
                 where=here,
             )
         for r in node.results:

@@ -33,8 +33,10 @@ class Window(Op):
         strides, pads = self.strides, self.pads  # type: ignore[attr-defined]
         dilations = getattr(self, "dilations", (1,) * n)
         require(n >= 1, "a window op needs at least one spatial axis")
-        require(len(kernel) == n and len(strides) == n and len(pads) == 2 * n and len(dilations) == n,
-                f"{n} spatial axes need {n} kernel sizes, strides and dilations, and {2 * n} pads")
+        require(
+            len(kernel) == n and len(strides) == n and len(pads) == 2 * n and len(dilations) == n,
+            f"{n} spatial axes need {n} kernel sizes, strides and dilations, and {2 * n} pads",
+        )
         require(all(x >= 1 for x in (*strides, *dilations)), "strides and dilations must be positive")
 
     def with_layout(self, batch: Dim, channels: Dim, spatial: tuple[Dim, ...]) -> tuple[Dim, ...]:
@@ -45,7 +47,8 @@ class Window(Op):
 
 
 def window_size(n: Dim, k: int, stride: int, dilation: int, before: int, after: int, ceil_mode: bool = False) -> Dim:
-    """The number of windows; with ceil_mode a last partial one counts if it starts inside the input or the left padding."""
+    """The number of windows; with ceil_mode a last partial one counts if it starts inside the input or the left
+    padding."""
     span = n + before + after - dilation * (k - 1) - 1
     if not ceil_mode:
         return dim_max(floordiv(span, stride) + 1, 0)
@@ -68,7 +71,8 @@ def _all(conditions: list[Scalar]) -> Scalar | None:
 
 
 class Conv(Window):
-    """y[n, o, p...] = bias[o] + Σ_{i, k...} x[n, g·I/G + i, s·p + d·k - pad...] · w[o, i, k...], g = ⌊o·G/O⌋. w is [O, I/G, k...];
+    """y[n, o, p...] = bias[o] + Σ_{i, k...} x[n, g·I/G + i, s·p + d·k - pad...] · w[o, i, k...], g = ⌊o·G/O⌋. w is
+    [O, I/G, k...];
     f16 and bf16 sum in f32. Integer operands need `accumulate`."""
 
     name = "conv"
@@ -87,17 +91,28 @@ class Conv(Window):
         kernel = k.shape[2:]
         require(all(isinstance(d, int) for d in kernel), "kernel sizes must be static")
         self.check_geometry(n, kernel)
-        require(self.accumulate is not None or t.dtype == k.dtype, f"operands differ in dtype ({t.dtype} and {k.dtype})", "insert a cast")
+        require(
+            self.accumulate is not None or t.dtype == k.dtype,
+            f"operands differ in dtype ({t.dtype} and {k.dtype})",
+            "insert a cast",
+        )
         channels = t.shape[self.channel_axis(t)]
-        require(not isinstance(channels, int) or channels == k.shape[1] * self.groups,
-                f"{channels} channels do not fit weights for {k.shape[1]} x {self.groups} groups")
-        require(not isinstance(k.shape[0], int) or k.shape[0] % self.groups == 0, f"{k.shape[0]} outputs in {self.groups} groups")
+        require(
+            not isinstance(channels, int) or channels == k.shape[1] * self.groups,
+            f"{channels} channels do not fit weights for {k.shape[1]} x {self.groups} groups",
+        )
+        require(
+            not isinstance(k.shape[0], int) or k.shape[0] % self.groups == 0,
+            f"{k.shape[0]} outputs in {self.groups} groups",
+        )
         out_dtype = self.accumulate or t.dtype
         if bias is not None:
             require(tensor(bias).shape == (k.shape[0],), f"bias must be [{k.shape[0]}]")
             require(tensor(bias).dtype == out_dtype, f"bias must be {out_dtype}", "insert a cast")
-        spatial = tuple(window_size(t.shape[a], kernel[i], self.strides[i], self.dilations[i], self.pads[i], self.pads[n + i])
-                        for i, a in enumerate(self.spatial(t)))
+        spatial = tuple(
+            window_size(t.shape[a], kernel[i], self.strides[i], self.dilations[i], self.pads[i], self.pads[n + i])
+            for i, a in enumerate(self.spatial(t))
+        )
         return Tensor(out_dtype, self.with_layout(t.shape[0], k.shape[0], spatial))
 
     def reference(self, x: Any, w: Any, bias: Any = None) -> Any:
@@ -111,9 +126,17 @@ class Conv(Window):
         if not x.is_floating_point():  # torch convolves no narrower integers
             x, w, bias = x.long(), w.long(), None if bias is None else bias.long()
         flat = [p for i in reversed(range(n)) for p in (self.pads[i], self.pads[n + i])]
-        y = getattr(F, f"conv{n}d")(F.pad(x, flat), w, bias, self.strides, 0, self.dilations, self.groups) if n <= 3 else self._by_loops(x, w, bias)
+        y = (
+            getattr(F, f"conv{n}d")(F.pad(x, flat), w, bias, self.strides, 0, self.dilations, self.groups)
+            if n <= 3
+            else self._by_loops(x, w, bias)
+        )
         if self.accumulate is not None:
-            y = y.round().to(torch.int64).to(self.accumulate.torch) if self.accumulate.is_integer else y.to(self.accumulate.torch)
+            y = (
+                y.round().to(torch.int64).to(self.accumulate.torch)
+                if self.accumulate.is_integer
+                else y.to(self.accumulate.torch)
+            )
         elif y.dtype != dtype:
             y = y.to(dtype)
         return y.movedim(1, -1) if self.layout == "nhwc" else y
@@ -147,12 +170,18 @@ class Conv(Window):
         start: Scalar = s.const(acc, 0)
         if bias is not None:
             total = total + s.cast(Read(bias.dtype, 2, (o,)), acc)
-        return Compute((*out.shape, per_in, *w.shape[2:]), (s.cast(total, out.dtype),), PARALLEL * rank + REDUCTION * (n + 1),
-                       (start,), (State(acc, 0) + value * weight,))
+        return Compute(
+            (*out.shape, per_in, *w.shape[2:]),
+            (s.cast(total, out.dtype),),
+            PARALLEL * rank + REDUCTION * (n + 1),
+            (start,),
+            (State(acc, 0) + value * weight,),
+        )
 
 
 class ConvTranspose(Window):
-    """The gradient of conv with respect to its input: y[n, o, s·p + d·k - pad...] += x[n, i, p...] · w[i, o, k...]. w is
+    """The gradient of conv with respect to its input: y[n, o, s·p + d·k - pad...] += x[n, i, p...] · w[i, o, k...]. w
+    is
     [I, O/G, k...]. Output size (n-1)s - p₀ - p₁ + d(k-1) + 1 + output_pad."""
 
     name = "conv_transpose"
@@ -169,13 +198,25 @@ class ConvTranspose(Window):
         require(k.rank == t.rank, f"the weights' rank {k.rank} is not the input's {t.rank}")
         self.check_geometry(n, k.shape[2:])
         require(t.dtype == k.dtype and t.dtype.is_float, "operands must be of one float dtype", "insert a cast")
-        require(not isinstance(t.shape[1], int) or t.shape[1] == k.shape[0], f"{t.shape[1]} channels do not fit weights for {k.shape[0]}")
+        require(
+            not isinstance(t.shape[1], int) or t.shape[1] == k.shape[0],
+            f"{t.shape[1]} channels do not fit weights for {k.shape[0]}",
+        )
         require(t.shape[1] % self.groups == 0, f"{t.shape[1]} channels in {self.groups} groups")
         if bias is not None:
-            require(tensor(bias) == Tensor(t.dtype, (k.shape[1] * self.groups,)), f"bias must be {t.dtype}[{k.shape[1] * self.groups}]")
+            require(
+                tensor(bias) == Tensor(t.dtype, (k.shape[1] * self.groups,)),
+                f"bias must be {t.dtype}[{k.shape[1] * self.groups}]",
+            )
         spatial = tuple(
-            (t.shape[2 + i] - 1) * self.strides[i] - self.pads[i] - self.pads[n + i]
-            + self.dilations[i] * (k.shape[2 + i] - 1) + 1 + self.output_pads[i] for i in range(n))
+            (t.shape[2 + i] - 1) * self.strides[i]
+            - self.pads[i]
+            - self.pads[n + i]
+            + self.dilations[i] * (k.shape[2 + i] - 1)
+            + 1
+            + self.output_pads[i]
+            for i in range(n)
+        )
         return Tensor(t.dtype, (t.shape[0], k.shape[1] * self.groups, *spatial))
 
     def reference(self, x: Any, w: Any, bias: Any = None) -> Any:
@@ -210,8 +251,13 @@ class ConvTranspose(Window):
         total: Scalar = State(acc, 0)
         if bias is not None:
             total = total + s.cast(Read(bias.dtype, 2, (o,)), acc)
-        return Compute((*out.shape, per_in, *w.shape[2:]), (s.cast(total, out.dtype),), PARALLEL * rank + REDUCTION * (n + 1),
-                       (s.const(acc, 0),), (State(acc, 0) + s.select(inside, value, 0) * weight,))
+        return Compute(
+            (*out.shape, per_in, *w.shape[2:]),
+            (s.cast(total, out.dtype),),
+            PARALLEL * rank + REDUCTION * (n + 1),
+            (s.const(acc, 0),),
+            (State(acc, 0) + s.select(inside, value, 0) * weight,),
+        )
 
 
 class Pool(Window):
@@ -227,8 +273,18 @@ class Pool(Window):
 
     def windows(self, t: Tensor) -> tuple[Dim, ...]:
         n = t.rank - 2
-        return tuple(window_size(t.shape[a], self.kernel[i], self.strides[i], self.dilations[i], self.pads[i], self.pads[n + i],  # type: ignore[attr-defined]
-                                 self.ceil_mode) for i, a in enumerate(self.spatial(t)))  # type: ignore[attr-defined]
+        return tuple(
+            window_size(
+                t.shape[a],
+                self.kernel[i],
+                self.strides[i],
+                self.dilations[i],
+                self.pads[i],
+                self.pads[n + i],  # type: ignore[attr-defined]
+                self.ceil_mode,
+            )
+            for i, a in enumerate(self.spatial(t))
+        )  # type: ignore[attr-defined]
 
     def taps(self, x: Tensor) -> tuple[tuple[Scalar, ...], Scalar | None, list[Scalar]]:
         """(where x is read, whether that is inside, the positions before clamping)"""
@@ -256,7 +312,7 @@ class Pool(Window):
             if x.shape[axis]:
                 x = x.index_select(axis, pos.clamp(0, x.shape[axis] - 1).reshape(-1))
             else:
-                x = torch.full((*x.shape[:axis], pos.numel(), *x.shape[axis + 1:]), fill, dtype=x.dtype)
+                x = torch.full((*x.shape[:axis], pos.numel(), *x.shape[axis + 1 :]), fill, dtype=x.dtype)
             x = x.unflatten(axis, (int(sizes[i]), self.kernel[i]))  # type: ignore[attr-defined]
             inside = inside[..., None, None] & ok
         order = [0, 1, *range(2, 2 + 2 * n, 2), *range(3, 3 + 2 * n, 2)]
@@ -276,6 +332,7 @@ class Pool(Window):
 
 class MaxPool(Pool):
     """The greatest of each window; NaN if any is; a window wholly in the padding: the least value"""
+
     name = "max_pool"
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
@@ -292,12 +349,19 @@ class MaxPool(Pool):
         value: Scalar = Read(x.dtype, 0, at)
         if inside is not None:
             value = s.select(inside, value, x.dtype.min)
-        return Compute((*self.infer(x).shape, *self.kernel), (State(x.dtype, 0),), PARALLEL * x.rank + REDUCTION * len(self.kernel),
-                       (s.const(x.dtype, x.dtype.min),), (s.maximum(State(x.dtype, 0), value),))
+        return Compute(
+            (*self.infer(x).shape, *self.kernel),
+            (State(x.dtype, 0),),
+            PARALLEL * x.rank + REDUCTION * len(self.kernel),
+            (s.const(x.dtype, x.dtype.min),),
+            (s.maximum(State(x.dtype, 0), value),),
+        )
 
 
 class MaxPoolWithIndices(Pool):
-    """max_pool, and where in the input's spatial plane (row-major) each maximum is: the first of equals, NaN the greatest"""
+    """max_pool, and where in the input's spatial plane (row-major) each maximum is: the first of equals, NaN the
+    greatest"""
+
     name = "max_pool_with_indices"
     num_results = 2
     kernel: tuple[int, ...]
@@ -330,12 +394,18 @@ class MaxPoolWithIndices(Pool):
             take = take | (s.isnan(value) & ~s.isnan(best))
         if inside is not None:
             take = take & inside
-        return Compute((*self.infer(x)[0].shape, *self.kernel), (best, where), PARALLEL * x.rank + REDUCTION * len(self.kernel),
-                       (s.const(x.dtype, x.dtype.min), s.const(i64, -1)), (s.select(take, value, best), s.select(take, flat, where)))
+        return Compute(
+            (*self.infer(x)[0].shape, *self.kernel),
+            (best, where),
+            PARALLEL * x.rank + REDUCTION * len(self.kernel),
+            (s.const(x.dtype, x.dtype.min), s.const(i64, -1)),
+            (s.select(take, value, best), s.select(take, flat, where)),
+        )
 
 
 class AvgPool(Pool):
     """The mean of each window, over its taps inside the input, or with `count_include_pad` inside the padded input"""
+
     name = "avg_pool"
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
@@ -353,7 +423,13 @@ class AvgPool(Pool):
         n = x.dim() - 2
         windows, inside = self.unfold(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, 0.0)
         if self.count_include_pad:
-            padded = AvgPool(kernel=self.kernel, strides=self.strides, pads=(0,) * 2 * n, dilations=self.dilations, ceil_mode=self.ceil_mode)
+            padded = AvgPool(
+                kernel=self.kernel,
+                strides=self.strides,
+                pads=(0,) * 2 * n,
+                dilations=self.dilations,
+                ceil_mode=self.ceil_mode,
+            )
             grown = torch.zeros((1, 1, *(d + self.pads[i] + self.pads[n + i] for i, d in enumerate(x.shape[2:]))))
             inside = padded.unfold(grown, 0.0)[1][tuple(slice(0, int(d)) for d in inside.shape[:-1])]
         return (windows.sum(-1) / inside.sum(-1)).to(x.dtype)
@@ -374,7 +450,10 @@ class AvgPool(Pool):
             first = s.maximum((s.size(low + d - 1) - start) // d, 0)
             last = s.minimum((s.size(high + d - 1) - start) // d, self.kernel[i])
             count = count * (last - first)
-        return Compute((*self.infer(x).shape, *self.kernel), (s.cast(State(acc, 0) / s.cast(count, acc), x.dtype),),
-                       PARALLEL * x.rank + REDUCTION * n, (s.const(acc, 0),), (State(acc, 0) + value,))
-
-
+        return Compute(
+            (*self.infer(x).shape, *self.kernel),
+            (s.cast(State(acc, 0) / s.cast(count, acc), x.dtype),),
+            PARALLEL * x.rank + REDUCTION * n,
+            (s.const(acc, 0),),
+            (State(acc, 0) + value,),
+        )

@@ -30,7 +30,11 @@ def check(target: str, graph: Graph, *operands: torch.Tensor) -> None:
     for a, b in zip(program(*operands), want, strict=True):
         tolerance = TOLERANCE.get(b.dtype, 0)
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance, equal_nan=True)
-    called = {name for x in program.code.built.objects for name in re.findall(rb"__(?:trunc|extend|fix|float|mul|udiv|umod)\w+", x)}
+    called = {
+        name
+        for x in program.code.built.objects
+        for name in re.findall(rb"__(?:trunc|extend|fix|float|mul|udiv|umod)\w+", x)
+    }
     assert called <= PROVIDED
 
 
