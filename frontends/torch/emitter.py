@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,15 +37,51 @@ def lowers(*names: str) -> Callable[[Handler], Handler]:
     return register
 
 
+COMPLEX_HANDLERS: dict[str, Handler] = {}
+"""The same for nodes with a complex operand or result."""
+
+
+@dataclass(frozen=True)
+class Complex:
+    """A complex tensor: two real ones of the same shape (or broadcasting to it)."""
+
+    re: Value
+    im: Value
+
+
+def lowers_complex(*names: str) -> Callable[[Handler], Handler]:
+    """Register a handler for nodes with a complex operand or result."""
+
+    def register(handler: Handler) -> Handler:
+        COMPLEX_HANDLERS.update({name if "::" in name else f"aten.{name}": handler for name in names})
+        return handler
+
+    return register
+
+
 def handler_of(target: Any) -> Handler | None:
     """The handler of an OpOverload or a higher-order op; None where there is none."""
     name = str(target)
     if "." not in name:
         return HANDLERS.get(f"higher_order::{name}")
+    return _look_up(HANDLERS, name)
+
+
+def complex_handler_of(target: Any) -> Handler | None:
+    """The handler for a node with complex tensors: its own, or the ordinary one on each part where it moves elements."""
+    from effcc.frontends.torch.aten.complex import MOVING, on_parts
+
+    name = str(target)
+    if name.count(".") == 2 and name.split(".")[1] in MOVING and name.startswith("aten."):
+        return lambda e, *args, **kwargs: on_parts(name, e, args, kwargs)
+    return _look_up(COMPLEX_HANDLERS, name)
+
+
+def _look_up(table: dict[str, Handler], name: str) -> Handler | None:
     packet = name.rsplit(".", 1)[0]
     for candidate in (name, name.replace(".", "::", 1), packet, packet.replace(".", "::", 1)):
-        if candidate in HANDLERS:
-            return HANDLERS[candidate]
+        if candidate in table:
+            return table[candidate]
     return None
 
 
@@ -97,11 +134,8 @@ class Emitter:
 
     # -- values ------------------------------------------------------------------------------------
     def dtype_of(self, dtype: torch.dtype) -> DType:
-        if dtype.is_complex:
-            raise UnsupportedError(
-                f"{dtype} tensors are not supported", hint="keep real and imaginary parts in two tensors"
-            )
-        return DType.of(dtype)
+        """Of a complex dtype, that of its parts."""
+        return DType.of(dtype.to_real())
 
     def cast(self, x: Value, dtype: DType) -> Value:
         return x if x.dtype == dtype else self.b.cast(x, to=dtype)

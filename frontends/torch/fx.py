@@ -9,7 +9,9 @@ import torch
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from effcc.errors import UnsupportedError
+from effcc.frontends.torch.aten.complex import view_as_complex, view_as_real
 from effcc.frontends.torch.decompositions import decompositions
+from effcc.frontends.torch.emitter import Complex
 from effcc.frontends.torch.importer import Importer
 from effcc.frontends.torch.signature import (
     ArgumentOutput,
@@ -75,9 +77,12 @@ class _FxImport:
             )
         return fake
 
-    def _tensor_argument(self, i: int, node: torch.fx.Node, fake: torch.Tensor) -> Value:
+    def _tensor_argument(self, i: int, node: torch.fx.Node, fake: torch.Tensor) -> Value | Complex:
         dtype = self.importer.dtype_of(fake.dtype)
         shape = self.sizes.dims(fake.shape)
+        if fake.is_complex():
+            self.signature.inputs.append(TensorInput(i))
+            return view_as_complex(self.importer, self.b.input(node.name, Tensor(dtype, (*shape, 2))))
         order = dense_order(fake)
         stored = shape if order is None else tuple(shape[k] for k in order)
         value = self.b.input(node.name, Tensor(dtype, stored))
@@ -126,8 +131,11 @@ class _FxImport:
             nodes, outputs, self.signature.bare = (nodes,), (outputs,), True
         arguments = {n: i for i, n in enumerate(self.placeholders)}
         for node, value in zip(nodes, outputs, strict=True):
-            if isinstance(node, torch.fx.Node) and node in arguments and isinstance(value, Value):
+            if isinstance(node, torch.fx.Node) and node in arguments and isinstance(value, (Value, Complex)):
                 self.signature.outputs.append(ArgumentOutput(arguments[node]))
+            elif isinstance(value, Complex):
+                self.signature.outputs.append(TensorOutput(len(results), parts=True))
+                results.append(view_as_real(self.importer, value))
             elif isinstance(value, Value):
                 order = dense_order(node.meta["val"])
                 if order is not None:

@@ -7,10 +7,11 @@ import re
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 import effcc.frontends.torch.aten  # noqa: F401  fills the registry of handlers
 from effcc.errors import EffccError, UnsupportedError
-from effcc.frontends.torch.emitter import Emitter, handler_of
+from effcc.frontends.torch.emitter import Complex, Emitter, complex_handler_of, handler_of
 from effcc.frontends.torch.sizes import Sizes
 from effcc.ir import Blob, Builder, Dim, Loc, Symbol, Tensor, Value, f64, i64, product
 
@@ -86,7 +87,14 @@ class Importer(Emitter):
         self.node, self.meta, self.target = node, meta, name
         if name == "aten.copy_.default":
             return self.mutate(node, args)
-        handler = handler_of(node.target)
+        is_complex = _any_complex(meta) or any(isinstance(x, Complex) for x in tree_leaves((args, kwargs)))
+        handler = complex_handler_of(node.target) if is_complex else handler_of(node.target)
+        if handler is None and is_complex:
+            raise UnsupportedError(
+                f"torch op {name} on complex tensors is not supported",
+                where=loc,
+                hint="keep real and imaginary parts in two tensors",
+            )
         if handler is None:
             raise UnsupportedError(
                 f"torch op {name} is not supported",
@@ -110,7 +118,8 @@ class Importer(Emitter):
         for ours, theirs in pairs:
             if isinstance(ours, Value) and isinstance(theirs, torch.Tensor):
                 if (
-                    ours.dtype != self.dtype_of(theirs.dtype)
+                    theirs.is_complex()
+                    or ours.dtype != self.dtype_of(theirs.dtype)
                     or len(ours.shape) != theirs.dim()
                     or any(
                         isinstance(d, int) and isinstance(s, int) and d != s
@@ -150,8 +159,11 @@ class Importer(Emitter):
             value = getattr(value, part)
         return self.constant(value) if isinstance(value, torch.Tensor) else value
 
-    def constant(self, tensor: torch.Tensor) -> Value:
-        """A const over the tensor's own memory; the same memory gives the same value."""
+    def constant(self, tensor: torch.Tensor) -> Value | Complex:
+        """A const over the tensor's own memory; the same memory gives the same value. A complex one becomes two."""
+        if tensor.is_complex():
+            re, im = (self.b.const(Blob.from_torch(part.resolve_neg())) for part in (tensor.real, tensor.imag))
+            return Complex(re, im)
         self.dtype_of(tensor.dtype)
         key = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
         if tensor.numel() == 0 or key not in self.blobs:
@@ -206,6 +218,10 @@ class Importer(Emitter):
             case _ if kind.startswith("OpaqueUnaryFn_"):
                 return getattr(self.b, kind.removeprefix("OpaqueUnaryFn_"))(args[0])
         raise UnsupportedError(f"the symbolic number {e} ({kind}) is not supported")
+
+
+def _any_complex(meta: Any) -> bool:
+    return any(isinstance(m, torch.Tensor) and m.is_complex() for m in tree_leaves(meta))
 
 
 def read_results(node: torch.fx.Node, count: int) -> set[int]:

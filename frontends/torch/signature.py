@@ -51,13 +51,15 @@ def inverse(order: tuple[int, ...]) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class TensorInput:
-    """Argument `argument` is passed, permuted to `order` where there is one."""
+    """Argument `argument` is passed, permuted to `order` where there is one; a complex one as its parts on a last axis."""
 
     argument: int
     order: tuple[int, ...] | None = None
 
     def fetch(self, args: Any) -> torch.Tensor:
         x = args[self.argument]
+        if x.is_complex():
+            return torch.view_as_real(x.resolve_conj())
         return x if self.order is None else x.permute(self.order)
 
 
@@ -81,8 +83,11 @@ class SeedInput:
 
 @dataclass(frozen=True)
 class TensorOutput:
+    """A result; with `parts` its last axis holds the parts of complex numbers."""
+
     result: int
     order: tuple[int, ...] | None = None
+    parts: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,8 @@ class Signature:
         out: list[Any] = []
         for o in self.outputs:
             match o:
+                case TensorOutput(result, _, True):
+                    out.append(torch.view_as_complex(results[result]))
                 case TensorOutput(result, order):
                     out.append(results[result] if order is None else results[result].permute(inverse(order)))
                 case ArgumentOutput(argument):

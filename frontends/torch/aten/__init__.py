@@ -2,6 +2,7 @@
 
 from effcc.frontends.torch.aten import (
     attention,
+    complex,
     contraction,
     control,
     convolution,
@@ -19,6 +20,7 @@ from effcc.frontends.torch.aten import (
 
 __all__ = [
     "attention",
+    "complex",
     "contraction",
     "control",
     "convolution",
