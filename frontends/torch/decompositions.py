@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from effcc.frontends.torch.emitter import handler_of
+from effcc.frontends.torch.emitter import COMPLEX_HANDLERS, handler_of
 
 
 @cache
@@ -17,4 +17,5 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
     import effcc.frontends.torch.aten  # noqa: F401  fills the registry
 
     known = {**decomposition_table, **core_aten_decompositions()}
-    return {op: function for op, function in known.items() if handler_of(op) is None}
+    whole = {name.removeprefix("aten.") for name in COMPLEX_HANDLERS}
+    return {op: f for op, f in known.items() if handler_of(op) is None and op._schema.name.split("::")[-1] not in whole}

@@ -68,7 +68,7 @@ def handler_of(target: Any) -> Handler | None:
 
 
 def complex_handler_of(target: Any) -> Handler | None:
-    """The handler for a node with complex tensors: its own, or the ordinary one on each part where it moves elements."""
+    """The handler for a node with complex tensors: its own, or the ordinary one on each part if it moves elements."""
     from effcc.frontends.torch.aten.complex import MOVING, on_parts
 
     name = str(target)
