@@ -262,7 +262,7 @@ class _Build(Transformer):
     def string(self, c: list[Token]) -> str:
         return json.loads(c[0])
 
-    def tuple(self, c: list[Any]) -> tuple[Any, ...]:
+    def tuple_value(self, c: list[Any]) -> tuple[Any, ...]:
         return tuple(c)
 
     def integer(self, c: list[Token]) -> int:
