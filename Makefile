@@ -36,7 +36,8 @@ test: lint
 conformance: $(VENV)/installed-dev $(VENV)/installed-bench
 	$(BIN)/python tests/conformance/onnx_backend.py --engine cpu --jobs 2
 	$(BIN)/python benchmarks/architectures_table.py --onnx
-	$(BIN)/python tests/conformance/inspect_page.py
+	$(BIN)/python benchmarks/trained_models.py
+	$(BIN)/python -m pytest tests/conformance
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python benchmarks/import_time.py
