@@ -1,7 +1,10 @@
 """PyTorch: exported programs and modules become graphs; `torch.compile(module, backend="effcc")`.
 
-    >>> from effcc.frontends.torch import load          # doctest: +SKIP
-    >>> graph = load(module, inputs=(x,), shapes={"x": ("B", 3, 224, 224)})
+    >>> import torch
+    >>> from effcc.frontends.torch import load
+    >>> graph = load(torch.nn.Linear(3, 2), inputs=(torch.zeros(4, 3),), shapes={"input": ("B", 3)})
+    >>> str(graph.inputs[0].type), str(graph.results[0].type)
+    ('f32[B,3]', 'f32[B,2]')
 
 Importing this package is cheap; torch is imported by the functions.
 """
