@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from effcc.frontends.torch.emitter import COMPLEX_HANDLERS, handler_of
+from effcc.frontends.torch.emitter import handler_of, own_complex_handler
 
 
 @cache
@@ -17,5 +17,4 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
     import effcc.frontends.torch.aten  # noqa: F401  fills the registry
 
     known = {**decomposition_table, **core_aten_decompositions()}
-    whole = {name.removeprefix("aten.") for name in COMPLEX_HANDLERS}
-    return {op: f for op, f in known.items() if handler_of(op) is None and op._schema.name.split("::")[-1] not in whole}
+    return {op: f for op, f in known.items() if handler_of(op) is None and own_complex_handler(op) is None}

@@ -1,8 +1,8 @@
 """The torch.compile backend: Dynamo's graph -> AOTAutograd -> IR graphs -> programs, forward and backward.
 
 Dynamo hands parameters over as arguments and does not recompile after `load_state_dict`. In inference they become
-constants (which the pipeline may fold and pack), guarded at each call by (data_ptr, _version): a changed weight builds
-the program again. In training they stay inputs.
+constants (which the pipeline may fold and pack), guarded at each call by (data_ptr, _version) and a few words of
+memory: a changed weight builds the program again. In training they stay inputs.
 
 `torch.compile(model, backend="effcc", options={...})`:
     fallback: None (default: an op without a handler is an error) or "eager" (torch runs what is missing; a warning
@@ -23,11 +23,14 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from effcc.errors import InputError, UnsupportedError
 from effcc.frontends.torch.decompositions import decompositions
+from effcc.frontends.torch.fingerprint import Fingerprint
 from effcc.frontends.torch.fx import Imported, import_fx
 from effcc.frontends.torch.signature import TensorInput
 from effcc.ir import Blob, Graph, Node, op_class
 
 FALLBACKS = (None, "eager")
+REBUILDS = 8
+"""How often weights may change before they become inputs, which need no new program but are packed at every call."""
 
 
 class FallbackWarning(UserWarning):
@@ -123,7 +126,9 @@ class Compiled:
             for k, p in enumerate(signature.inputs)
             if isinstance(p, TensorInput) and p.argument in set(static) and k not in updated
         }
-        self.guards: list[tuple[int, int, int]] | None = None
+        self.guards: list[tuple[int, int, int]] = []
+        self.fingerprint: Fingerprint | None = None
+        self.builds = 0
         self.dynamic: tuple[int, ...] = tuple(range(len(signature.inputs)))
         self.program: Callable[..., Any] | None = None
         if not self.weights:
@@ -137,25 +142,28 @@ class Compiled:
         return signature.collect(args, results)
 
     def _unchanged(self, args: Any) -> bool:
-        for argument, pointer, version in self.guards or ():
+        for argument, pointer, version in self.guards:
             t = args[argument]
             if t.data_ptr() != pointer or t._version != version:
                 return False
-        return True
+        return self.fingerprint is None or not self.fingerprint.changed()
 
     def _build(self, args: Any) -> None:
+        """Build the program for the weights as they are now; weights that keep changing stay inputs from then on."""
+        self.builds += 1
         constants: dict[int, Blob] = {}
         guards: list[tuple[int, int, int]] = []
         for position, plan in self.weights.items():
             t = args[plan.argument]
-            if t.is_inference():
-                continue  # made under inference_mode: torch does not count its changes, so it stays an input
+            if self.builds > REBUILDS or t.is_inference():
+                continue  # under inference_mode torch does not count changes
             constants[position] = Blob.from_torch(plan.fetch(args))
             guards.append((plan.argument, t.data_ptr(), t._version))
         graph = freeze(self.imported.graph, constants)
         self.program = program_of(graph, self.options)
         self.dynamic = tuple(k for k in range(len(self.imported.signature.inputs)) if k not in constants)
         self.guards = guards
+        self.fingerprint = Fingerprint([args[argument] for argument, _, _ in guards]) if guards else None
 
 
 def freeze(graph: Graph, constants: dict[int, Blob]) -> Graph:

@@ -74,7 +74,11 @@ def complex_handler_of(target: Any) -> Handler | None:
     name = str(target)
     if name.count(".") == 2 and name.split(".")[1] in MOVING and name.startswith("aten."):
         return lambda e, *args, **kwargs: on_parts(name, e, args, kwargs)
-    return _look_up(COMPLEX_HANDLERS, name)
+    return own_complex_handler(target)
+
+
+def own_complex_handler(target: Any) -> Handler | None:
+    return _look_up(COMPLEX_HANDLERS, str(target)) if "." in str(target) else None
 
 
 def _look_up(table: dict[str, Handler], name: str) -> Handler | None:

@@ -51,7 +51,7 @@ def inverse(order: tuple[int, ...]) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class TensorInput:
-    """Argument `argument` is passed, permuted to `order` where there is one; a complex one with its parts as last axis."""
+    """Argument `argument` is passed, permuted to `order` if there is one; a complex one with its parts as last axis."""
 
     argument: int
     order: tuple[int, ...] | None = None

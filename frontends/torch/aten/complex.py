@@ -16,8 +16,8 @@ from effcc.frontends.torch.emitter import Complex, Emitter, handler_of, lowers_c
 from effcc.ir import Value
 
 MOVING = frozenset(
-    "view _unsafe_view reshape _reshape_alias permute transpose t expand unsqueeze squeeze slice select cat stack clone "
-    "alias split split_with_sizes unbind flip roll index index_select gather repeat unfold as_strided contiguous detach "
+    "view _unsafe_view reshape _reshape_alias permute transpose t expand unsqueeze squeeze slice select cat stack "
+    "clone alias split split_with_sizes unbind flip roll index index_select gather repeat unfold as_strided detach "
     "lift_fresh_copy empty new_empty zeros zeros_like copy slice_scatter select_scatter diagonal".split()
 )
 

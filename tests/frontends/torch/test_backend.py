@@ -63,9 +63,21 @@ def test_weights_are_constants_until_they_change(target: str, builds: list[Any])
         module[0].weight.mul_(2)
         module[2].bias[1] = 5.0
         torch.testing.assert_close(fast(x), module(x))
+        module[2].weight.data.mul_(3)  # which torch does not count
+        torch.testing.assert_close(fast(x), module(x))
         module[0].weight = nn.Parameter(torch.randn(16, 8))
         torch.testing.assert_close(fast(x), module(x))
-    assert len(builds) == 4
+    assert len(builds) == 5
+
+
+def test_weights_that_keep_changing_become_inputs(builds: list[Any]) -> None:
+    module, x = mlp(), torch.randn(3, 8)
+    fast = compiled(module)
+    with torch.no_grad():
+        for _ in range(14):
+            module[0].bias.add_(1)
+            torch.testing.assert_close(fast(x), module(x))
+    assert len(builds) == 9 and len(builds[-1].inputs) == 5
 
 
 def test_weights_are_not_copied(builds: list[Any]) -> None:
