@@ -132,7 +132,7 @@ class Signature:
         for o in self.outputs:
             match o:
                 case TensorOutput(result, _, True):
-                    out.append(torch.view_as_complex(results[result]))
+                    out.append(torch.view_as_complex(results[result].contiguous()))
                 case TensorOutput(result, order):
                     out.append(results[result] if order is None else results[result].permute(inverse(order)))
                 case ArgumentOutput(argument):

@@ -10,6 +10,7 @@ from effcc.ir import Value, bool_
 
 UNARY = {
     "neg": "neg",
+    "_neg_view": "neg",
     "abs": "abs",
     "sign": "sign",
     "sgn": "sign",
