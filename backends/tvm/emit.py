@@ -16,7 +16,7 @@ from typing import Any
 from effcc.backends.tvm.place import Buffer, Place
 from effcc.backends.tvm.templates import emission
 from effcc.ir import scalar as s
-from effcc.ir.dims import Dim, Expr, Extremum, FloorDiv, Mod, Symbol, as_symbol, symbols
+from effcc.ir.dims import Dim, Expr, Extremum, FloorDiv, Mod, Symbol, as_symbol
 from effcc.ir.lazy import T, tvm
 from effcc.ir.types import DType, f32
 
@@ -113,8 +113,7 @@ def bind(x: Tir) -> Tir:
 class KernelBuilder:
     """One serial tile function under construction: `(pointers..., dims..., scratch, tile) -> i32`.
 
-    Buffers and size symbols become parameters when first used, so the caller describes the body in a callback that runs
-    twice: once to discover them, once to emit.
+    `build` declares the buffers and size symbols that the caller names as parameters, then lets `body` emit.
     """
 
     def __init__(self, name: str, vector_bits: int):
@@ -569,8 +568,3 @@ def loop(start: Tir | int, stop: Tir | int, name: str = "i") -> Iterator[Tir]:
     last = T.int64(stop) if isinstance(stop, int) else stop
     with T.serial(first, last) as i:
         yield i
-
-
-def place_symbols(*places: Place) -> set[Symbol]:
-    """The size symbols in the places' offsets, strides and shapes."""
-    return {x for p in places for d in (p.offset, *p.strides, *p.shape) for x in symbols(d)}

@@ -15,13 +15,13 @@ from effcc.backends.tvm.emit import KernelBuilder
 from effcc.backends.tvm.kernels import Request, canonical
 from effcc.backends.tvm.place import Buffer, Place, plain, reshaped_strides, row_major, view
 from effcc.backends.tvm.plan import Copy, KernelPlan, Launch, Plan, Step
-from effcc.backends.tvm.region import is_elementwise, is_immediate
+from effcc.backends.tvm.region import is_immediate
 from effcc.backends.tvm.templates import loops
 from effcc.backends.tvm.templates.rows import rows
 from effcc.errors import UnsupportedError
 from effcc.ir import Builder, Graph, Node, Symbol, Tensor, Value, type_symbols
 from effcc.ir.blob import Blob
-from effcc.ir.dims import Dim, Expr, product, substitute, symbols
+from effcc.ir.dims import Dim, Expr, substitute, symbols
 from effcc.ir.dims import Symbol as SymbolAtom
 from effcc.ir.types import Type
 from effcc.machine import Machine
@@ -516,6 +516,3 @@ def _may_write_directly(graph: Graph, v: Value, k: int, donated: dict[int, int])
     if producer is None or isinstance(producer.op, Const) or graph.results.index(v) != k:
         return False
     return k not in donated  # a donated input may still be read by others: written at the end
-
-
-__all__ = ["Lowering", "is_elementwise", "lower", "lowers", "product"]

@@ -465,11 +465,6 @@ def product(dims: Iterable[Dim]) -> Dim:
     return total
 
 
-def known_equal(a: Dim, b: Dim) -> bool:
-    """Whether two dimensions are equal for every value of their symbols (as far as the normal form can tell)."""
-    return a == b
-
-
 def may_equal(a: Dim, b: Dim) -> bool:
     """Whether two dimensions can be equal for some value of their symbols.
 

@@ -10,7 +10,7 @@ import math
 from typing import Any, ClassVar
 
 from effcc.ir import scalar as s
-from effcc.ir.dims import Dim, bounds, dim_max
+from effcc.ir.dims import Dim, dim_max
 from effcc.ir.lazy import F, torch
 from effcc.ir.op import Op, require, tensor
 from effcc.ir.scalar import Compute, Read, Scalar
@@ -901,8 +901,3 @@ class Clip(Elementwise):
 
     def reference(self, x: Any, lo: Any, hi: Any) -> Any:
         return torch.minimum(torch.maximum(x, lo), hi)
-
-
-def may_be_one(dim: Dim) -> bool:
-    low, _ = bounds(dim)
-    return low is None or low <= 1

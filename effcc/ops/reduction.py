@@ -93,10 +93,6 @@ def over_axes(x: Any, axes: tuple[int, ...], keepdims: bool, one: Any) -> Any:
     return x
 
 
-def no_nan_identity(t: Any, value: float) -> Any:
-    return torch.full_like(t, value)
-
-
 class Sum(Reduction):
     """Σ x; integers wrap; empty: 0"""
 
