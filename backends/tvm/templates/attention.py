@@ -302,7 +302,7 @@ class _Tile:
         spec = self.spec
         stride, step = spec.v_strides[-2:]
         base = bind(self.v_base + first * index(stride))
-        steps = [Steps(count, stride, spec.width)]
+        steps = [Steps(count, stride, spec.width, spec.blocking.keys)]
 
         def kernel(block: Expr, offset: Expr, rows: int) -> None:
             at_row = bind(block + offset)

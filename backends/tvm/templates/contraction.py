@@ -274,7 +274,8 @@ class _Tile:
             self.sums.clear(self.row_count)
         with T.serial(T.int64(0), index(spec.depth_chunks)) as chunk:
             start = bind(chunk * depth)
-            extent = bind(minimum(index(spec.steps) - start, depth))
+            even = isinstance(spec.steps, int) and spec.steps % depth == 0
+            extent = depth if even else bind(minimum(index(spec.steps) - start, depth))
             if spec.stages_rows and not isinstance(spec.k, int):
                 self.stage_rows(start, extent)
             self.multiply_depth(start, extent)
@@ -311,7 +312,7 @@ class _Tile:
         """The tile's row blocks in turn; when k is not cut, each is finished at once."""
         spec, blocked = self.spec, self.blocked
         base = bind(base)
-        steps = [Steps(extent, 1 if spec.stages_rows else spec.a_strides[-1], step)]
+        steps = [Steps(extent, 1 if spec.stages_rows else spec.a_strides[-1], step, spec.blocking.depth)]
 
         def kernel(block: Expr, offset: Expr, count: int) -> None:
             source, offsets = self.row_offsets(block + offset, count, start)

@@ -1,8 +1,7 @@
 """Loop nests as they stand: pointwise regions, folds with prologue and epilogue, scans and scatters.
 
-The last axis that runs in parallel is the vector axis; the axes before it are flattened into rows, and tiles are
-blocks of
-rows, or blocks of one row where rows are long.
+The last axis that runs in parallel is the vector axis; the axes before it are flattened into rows, and tiles are blocks
+of rows, or blocks of one row where rows are long.
 """
 
 from __future__ import annotations
@@ -28,9 +27,12 @@ from effcc.backends.tvm.templates.emission import for_lanes, unravel
 from effcc.ir import Graph, Value
 from effcc.ir.dims import Dim, ceildiv, product
 from effcc.ir.lazy import T
-from effcc.ir.scalar import PARALLEL, REDUCTION, Compute
+from effcc.ir.scalar import PARALLEL, REDUCTION, Compute, Read, State
+from effcc.ops.reduction import Reduction
 
 Tir = Any
+CHAIN = 128
+"""Elements of a reduction that are folded one after the other before they join the rest: long chains lose precision."""
 TILE_ELEMENTS = 1 << 14
 """Elements of result that one tile of cheap work computes: 64 KiB of f32, some microseconds."""
 
@@ -197,15 +199,37 @@ def emit_fold(
     for k, x in enumerate(nest.init):
         states[k] = start(x)
     extents = [nest.extents[a] for a in nest.axes(REDUCTION)]
+    cascades = isinstance(anchor.op, Reduction) and bool(extents)
+    partial = fold_states(nest, lanes) if cascades else states
+
+    def step(taps: tuple[Tir, ...]) -> None:
+        emit = Emitter(kernel, _spread(nest, index, taps), reader(Point(kernel, graph, inputs)), state=partial.all())
+        for k, new in enumerate([bind(splat(emit(x), lanes)) for x in nest.step]):
+            partial[k] = new
+
+    def chain(taps: tuple[Tir, ...], first: Tir, last: Tir) -> None:
+        """Fold [first, last) of the last axis by itself, then add that to the rest."""
+        for k, x in enumerate(nest.init):
+            partial[k] = start(x)
+        with loop(first, last) as i:
+            step((*taps, i))
+        acc = nest.init[0].dtype
+        join = Emitter(kernel, (), lambda *_: partial[0], state=states.all())
+        states[0] = bind(splat(join(anchor.op.fold(Read(acc, 0, ()), State(acc, 0))), lanes))
 
     def nested(depth: int, taps: tuple[Tir, ...]) -> None:
-        if depth < len(extents):
-            with loop(0, kernel.dim(extents[depth])) as i:
+        extent = extents[depth] if depth < len(extents) else 0
+        if depth == len(extents):
+            step(taps)
+        elif depth < len(extents) - 1 or not cascades:
+            with loop(0, kernel.dim(extent)) as i:
                 nested(depth + 1, (*taps, i))
-            return
-        emit = Emitter(kernel, _spread(nest, index, taps), reader(Point(kernel, graph, inputs)), state=states.all())
-        for k, new in enumerate([bind(splat(emit(x), lanes)) for x in nest.step]):
-            states[k] = new
+        elif isinstance(extent, int) and extent <= CHAIN:
+            chain(taps, T.int64(0), T.int64(extent))
+        else:
+            with loop(0, kernel.dim(ceildiv(extent, CHAIN))) as block:
+                first = bind(block * CHAIN)
+                chain(taps, first, bind(T.min(first + CHAIN, kernel.dim(extent))))
 
     nested(0, ())
     finish = Emitter(kernel, _spread(nest, index, ()), reader(Point(kernel, graph, inputs)), state=states.all())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from effcc.backends.tvm.templates.byte_dots import ByteDots
@@ -15,6 +15,7 @@ from effcc.backends.tvm.templates.emission import (
     bind,
     branch,
     cast,
+    ceil_divide,
     constant,
     divide,
     halves,
@@ -28,13 +29,20 @@ from effcc.backends.tvm.templates.emission import (
 from effcc.ir.lazy import T
 
 
+CHAIN = 256
+"""Products added one after the other before their sum is added to the rest: the error of a long sum in one register grows
+with its length (Higham, Accuracy and Stability of Numerical Algorithms, 4.2)."""
+
+
 @dataclass(frozen=True)
 class Steps:
-    """One loop of the sum: its extent, and how far an iteration moves in A and in the panel of B (elements)."""
+    """One loop of the sum: its extent, how far an iteration moves in A and in the panel of B (elements), and the bound of
+    an extent that is known at run time only."""
 
     extent: Index
     a: Index
     b: Index
+    most: int | None = None
 
 
 @dataclass(frozen=True)
@@ -98,30 +106,83 @@ def multiply(
     accumulate: bool,
     arithmetic: Arithmetic | ByteDots | None = None,
 ) -> None:
-    """sums[row + i, :] (+)= sum over `steps` of a[offsets[i] + ...] * b[panel + ..., :], the rows unrolled."""
+    """sums[row + i, :] (+)= sum over `steps` of a[offsets[i] + ...] * b[panel + ..., :], the rows unrolled.
+
+    At most CHAIN products are added in registers, then their sum joins those in `sums`.
+    """
     lanes, vectors, dtype = sums.lanes, sums.vectors, sums.dtype
     arithmetic = arithmetic or Arithmetic(dtype, lanes)
     accumulators = Accumulators(len(offsets), vectors, dtype, lanes)
     first = bind(sums.base + row * sums.width)
-    for i, v in accumulators:
-        place = first + (i * sums.width + v * lanes)
-        initial = load(sums.buffer, place, lanes) if accumulate else arithmetic.initial(b, panel, v, vectors)
-        accumulators[i, v] = initial
+    outer, inner, ragged = chains(steps) if dtype.startswith("float") else ((), tuple(steps), None)
 
-    def nest(a_offset: Expr, b_offset: Expr, rest: Sequence[Steps]) -> None:
-        if rest:
-            with T.serial(T.int64(0), index(rest[0].extent)) as k:
-                nest(a_offset + k * index(rest[0].a), bind(b_offset + k * index(rest[0].b)), rest[1:])
+    def start(initial: bool) -> None:
+        for i, v in accumulators:
+            value = arithmetic.initial(b, panel, v, vectors) if initial else constant(0, dtype, lanes)
+            accumulators[i, v] = value
+
+    def finish(add: bool) -> None:
+        for i, v in accumulators:
+            place = first + (i * sums.width + v * lanes)
+            total = load(sums.buffer, place, lanes) + accumulators[i, v] if add else accumulators[i, v]
+            store(sums.buffer, total, place, lanes)
+
+    def nest(a_offset: Expr, b_offset: Expr, rest: Sequence[Steps], body: Callable[..., None], *last: Expr) -> None:
+        if not rest:
+            body(a_offset, b_offset, *last)
             return
+        with T.serial(T.int64(0), index(rest[0].extent)) as k:
+            nest(a_offset + k * index(rest[0].a), bind(b_offset + k * index(rest[0].b)), rest[1:], body, k)
+
+    def product(a_offset: Expr, b_offset: Expr, *_: Expr) -> None:
         columns = [bind(arithmetic.column(b, b_offset + v * lanes * arithmetic.unit)) for v in range(vectors)]
         for i, offset in enumerate(offsets):
             value = bind(arithmetic.value(a, offset + a_offset))
             for v in range(vectors):
                 accumulators[i, v] = arithmetic.add(accumulators[i, v], value, columns[v])
 
-    nest(T.int64(0), panel, steps)
-    for i, v in accumulators:
-        store(sums.buffer, accumulators[i, v], first + (i * sums.width + v * lanes), lanes)
+    def chain(a_offset: Expr, b_offset: Expr, k: Expr) -> None:
+        loops = inner
+        if ragged is not None:
+            left = minimum(index(ragged) - k * index(inner[0].extent), index(inner[0].extent))
+            loops = (replace(inner[0], extent=bind(left)), *inner[1:])
+        start(False)
+        nest(a_offset, b_offset, loops, product)
+        finish(True)
+
+    if outer:
+        if not accumulate:
+            start(True)
+            finish(False)
+        nest(T.int64(0), panel, outer, chain)
+    else:
+        start(not accumulate)
+        nest(T.int64(0), panel, inner, product)
+        finish(accumulate)
+
+
+def chains(steps: Sequence[Steps]) -> tuple[tuple[Steps, ...], tuple[Steps, ...], Index | None]:
+    """(outer, inner, ragged): the loops cut so that `inner` makes at most CHAIN products.
+
+    Where no near divisor cuts a loop evenly, or its extent is symbolic, `ragged` is that extent: the last round of the
+    last outer loop is shorter.
+    """
+    length = 1
+    for at in reversed(range(len(steps))):
+        step, most = steps[at], max(1, CHAIN // length)
+        extent = step.extent
+        bound = extent if isinstance(extent, int) else step.most
+        if bound is not None and bound <= most:
+            length *= max(1, bound)
+            continue
+        piece = most
+        if isinstance(extent, int):
+            divisor = max(d for d in range(1, most + 1) if extent % d == 0)
+            piece = divisor if 2 * divisor >= most else -(-extent // -(-extent // most))
+        ragged = None if isinstance(extent, int) and extent % piece == 0 else extent
+        outer = Steps(ceil_divide(extent, piece), step.a * piece, step.b * piece)
+        return (*steps[:at], outer), (replace(step, extent=piece), *steps[at + 1 :]), ragged
+    return (), tuple(steps), None
 
 
 def by_row_blocks(

@@ -1,0 +1,1 @@
+"""Search under a budget: calibration data, metrics, and drivers that try options of passes and keep the best."""
