@@ -20,7 +20,7 @@ import numpy as np
 import effcc
 
 ULP = 2.0**-23
-SAMPLES = 4
+SAMPLES = 16
 TEXTS = ("compile", "Fast 2026", "neural network", "tile graph 42", "ONNX to CPU")
 
 

@@ -73,9 +73,12 @@ class BatchNorm(Bounded):
             return "the statistics are not finite"
         column = (-1, *[1] * (len(m.x.shape) - 2))
         factors = narrow(b, factor.reshape(column), m.x)
-        shifts = narrow(b, (bias - mean * factor).reshape(column), m.x)
-        if factors is None or shifts is None:
+        if factors is None:
             return "the factors overflow"
+        rounded = wide(factor.astype(m.x.dtype.numpy))  # its rounding then errs around the mean: not always to one side
+        shifts = narrow(b, (bias - mean * rounded).reshape(column), m.x)
+        if shifts is None:
+            return "the shifts overflow"
         return b.add(b.mul(m.x, factors), shifts)
 
 

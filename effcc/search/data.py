@@ -134,8 +134,6 @@ def _fitting(array: np.ndarray, type_: Tensor, name: str, where: str) -> np.ndar
     if not np.can_cast(array.dtype, wanted, "same_kind"):
         raise InputError(f"input {name!r} is {type_.dtype}, the samples are {array.dtype}", where=where)
     array = array.astype(wanted, copy=False)
-    if array.ndim == type_.rank + 2 and array.shape[1] == 1:
-        array = array[:, 0]
     inner = array.shape[1:] if array.ndim == type_.rank + 1 else array.shape
     free = 0 if array.ndim == type_.rank + 1 else 1
     fits = len(inner) == type_.rank and all(
