@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from tvm.tirx.script import builder as T
 
 from effcc.backends.tvm.templates.emission import Cpu, Expr, bind, cast, constant, load, splat, vector_type
+from effcc.ir.lazy import T
 
 GROUP = 4
 
