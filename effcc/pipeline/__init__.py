@@ -3,8 +3,8 @@
 from effcc.pipeline.context import Context, Refusal, Rewrite
 from effcc.pipeline.manager import Culprit, Instrument, PassManager, PrintAfter, Time, Verify, bisect
 from effcc.pipeline.passes import CATEGORIES, Pass, RulePass, find_pass, pass_table, passes_of
-from effcc.pipeline.text import parse_pass, parse_pipeline, print_pass, print_pipeline
+from effcc.pipeline.text import parse_pass, parse_pipeline, print_pass, print_pipeline, with_options
 
 __all__ = ["CATEGORIES", "Context", "Culprit", "Instrument", "Pass", "PassManager", "PrintAfter", "Refusal", "Rewrite",
            "RulePass", "Time", "Verify", "bisect", "find_pass", "parse_pass", "parse_pipeline", "pass_table",
-           "passes_of", "print_pass", "print_pipeline"]
+           "passes_of", "print_pass", "print_pipeline", "with_options"]

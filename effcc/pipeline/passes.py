@@ -31,7 +31,8 @@ class Pass:
     name: as written in pipelines.
     category: what kind of change it is (one of CATEGORIES).
     contract: "exact" (bit for bit where floats hold small integers), "bounded" (equal within rounding-error bounds:
-        floats are reassociated), or, for an approximate pass, "exact when <options>", such as "exact when r=0".
+        floats are reassociated), or, for an approximate pass, when it is exact: "approximate; exact when r=0". All that
+        a contract may say, and what is checked of it: effcc.testing.contracts.
     source: the paper or code that the method comes from.
     """
 

@@ -58,6 +58,18 @@ def parse_pass(text: str) -> Pass:
         raise ParseError(f"{name}: {error}") from None
 
 
+def with_options(p: Pass, options: Iterable[str]) -> Pass:
+    """The pass with some of its options changed, each given as `option=value`."""
+    hints, changes = get_type_hints(type(p)), {}
+    for option in options:
+        key, _, value = option.partition("=")
+        name = key.strip().replace("-", "_")
+        if name not in {f.name for f in dataclasses.fields(p)}:
+            raise ParseError(f"{p.name} has no option {key!r}")
+        changes[name] = _parse_value(value.strip(), hints[name], f"{p.name}:{key}")
+    return dataclasses.replace(p, **changes)
+
+
 def print_pass(p: Pass) -> str:
     """The name, and the options that differ from their defaults."""
     changed = [(f.name, getattr(p, f.name)) for f in dataclasses.fields(p) if getattr(p, f.name) != _default(f)]

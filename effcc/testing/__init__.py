@@ -22,6 +22,7 @@ from effcc.ir.verify import verify
 from effcc.pipeline import Context, Pass, RulePass
 from effcc.rewrite import Rule, rewrite
 from effcc.testing.compare import Mismatch, compare, random_inputs
+from effcc.testing.contracts import Contract
 from effcc.testing.draw import Drawer, NothingDrawn, drawable_ops
 from effcc.testing.instrument import Check
 from effcc.testing.search import Choices, Search
@@ -48,13 +49,24 @@ def check(target: Rule | Pass, examples: int = 100, seed: int = 0, must_fire: bo
     """Hold a rule or a pass against the interpreter.
 
     A rule must fire at least once (`must_fire`), else the check proves nothing and fails, saying why it refused. A
-    RulePass is checked on instances of each of its rules and on random graphs; any other pass on random graphs.
+    RulePass is checked on instances of each of its rules and on random graphs; any other pass on random graphs. What is
+    checked is what the contract declares (effcc.testing.contracts): a pass that is exact for some options is checked
+    with these too, one that is only approximate otherwise for types and for having a value.
     Raises Mismatch with the smallest graph found, before and after; returns what was tried.
     """
     if isinstance(target, Rule):
         return _search(lambda d: _instance(target, d), lambda g, ctx: rewrite(g, [target], ctx), target.contract,
                        examples, seed, target.name if must_fire is not False else None, target.special_inputs)
-    tally, contract = Tally(), _contract(target)
+    contract = Contract.of(target.contract)
+    tally = sum((_check_pass(p, promise, contract.idempotent, examples, seed)
+                 for p, promise in contract.promises(target)), Tally())
+    if must_fire and not tally.fired:
+        raise AssertionError(f"{target}: none of {tally.drawn} drawn graphs was changed; the check proves nothing")
+    return tally
+
+
+def _check_pass(target: Pass, contract: str, idempotent: bool, examples: int, seed: int) -> Tally:
+    tally = Tally()
     if isinstance(target, RulePass):
         share = max(examples // (2 * max(len(target.rules), 1)), 3)
         for rule in target.rules:
@@ -62,13 +74,10 @@ def check(target: Rule | Pass, examples: int = 100, seed: int = 0, must_fire: bo
                              rule.special_inputs and target.special_inputs)
     if type(target).example is not Pass.example:
         tally += _search(lambda d: _example(target, d), target.run, contract, examples, seed, None,
-                         target.special_inputs)
+                         target.special_inputs, idempotent)
     classes = drawable_ops()
-    tally += _search(lambda d: d.random_graph(classes, d.integer(1, 8)), target.run, contract, examples, seed, None,
-                     target.special_inputs)
-    if must_fire and not tally.fired:
-        raise AssertionError(f"{target}: none of {tally.drawn} drawn graphs was changed; the check proves nothing")
-    return tally
+    return tally + _search(lambda d: d.random_graph(classes, d.integer(1, 8)), target.run, contract, examples, seed,
+                           None, target.special_inputs, idempotent)
 
 
 def _instance(rule: Rule, d: Drawer) -> Graph:
@@ -86,12 +95,8 @@ def _example(target: Rule | Pass, d: Drawer) -> Graph:
     return b.graph(*((out,) if isinstance(out, Value) else out))
 
 
-def _contract(p: Pass) -> str:
-    return p.contract if p.contract in ("exact", "bounded", "refines") else "bounded"
-
-
 def _search(draw_graph: Any, change: Any, contract: str, examples: int, seed: int, must_fire: str | None,
-            special: bool = True) -> Tally:
+            special: bool = True, idempotent: bool = False) -> Tally:
     tally = Tally()
 
     def attempt(choices: Choices) -> None:
@@ -101,7 +106,7 @@ def _search(draw_graph: Any, change: Any, contract: str, examples: int, seed: in
         except NothingDrawn as why:
             tally.undrawn[str(why)] += 1
             return
-        _try(graph, change, contract, drawer, tally, special)
+        _try(graph, change, contract, drawer, tally, special, idempotent)
 
     Search(attempt, Mismatch, SHRINK_SECONDS).run(examples, seed)
     if must_fire and not tally.fired:
@@ -111,7 +116,8 @@ def _search(draw_graph: Any, change: Any, contract: str, examples: int, seed: in
     return tally
 
 
-def _try(graph: Graph, change: Any, contract: str, drawer: Drawer, tally: Tally, allow_special: bool) -> None:
+def _try(graph: Graph, change: Any, contract: str, drawer: Drawer, tally: Tally, allow_special: bool,
+         idempotent: bool) -> None:
     verify(graph)
     tally.drawn += 1
     ctx = Context()
@@ -119,6 +125,8 @@ def _try(graph: Graph, change: Any, contract: str, drawer: Drawer, tally: Tally,
         changed = change(graph, ctx)
         if changed is not graph:
             verify(changed)
+            if idempotent and (again := change(changed, Context())) != changed:
+                raise Mismatch(f"a second run changed the result again\nbefore:\n{changed}\nafter:\n{again}")
     except EffccError as error:
         raise Mismatch(f"{error}\nbefore:\n{graph}") from error
     tally.refusals.update(r.reason for r in ctx.refusals)

@@ -13,6 +13,7 @@ from effcc.ir.location import UNKNOWN
 from effcc.ir.types import Tensor, type_symbols
 from effcc.pipeline import Context, Instrument, Pass
 from effcc.testing.compare import Mismatch, compare, random_tensor
+from effcc.testing.contracts import holds
 
 SIZE = 3
 """What a free size is bound to, within its range."""
@@ -22,7 +23,7 @@ SIZE = 3
 class Check(Instrument):
     """Runs the graph before and after each pass on drawn inputs and compares by the pass's contract.
 
-    Passes whose contract is neither exact nor a rounding bound are noted as not checked; so is a model that the
+    Passes that are approximate with the options that they have are noted as not checked; so is a model that the
     interpreter cannot run on drawn inputs.
     """
 
@@ -31,7 +32,8 @@ class Check(Instrument):
     def after(self, p: Pass, old: Graph, new: Graph, seconds: float, ctx: Context) -> None:
         if new is old:
             return
-        if p.contract not in ("exact", "bounded", "refines"):
+        promise = holds(p)
+        if promise == "approximate":
             ctx.refused("check", UNKNOWN, f"{p} is not checked: its contract is {p.contract!r}")
             return
         inputs = self.inputs(old)
@@ -39,7 +41,7 @@ class Check(Instrument):
             ctx.refused("check", UNKNOWN, f"{p} is not checked: the interpreter cannot run the graph on drawn inputs")
             return
         try:
-            compare(old, new, inputs, p.contract)
+            compare(old, new, inputs, promise)
         except Mismatch as error:
             raise VerifyError(f"pass {p} changed the meaning: {str(error).splitlines()[0]}") from error
 

@@ -3,14 +3,16 @@
 import math
 import random
 
+import numpy as np
 import pytest
 import torch
 
-from effcc.errors import VerifyError
+from effcc.errors import EffccError, VerifyError
 from effcc.interp import run
 from effcc.ir import Builder, Graph, Symbol, Tensor, f32, verify
+from effcc.ir.blob import Blob
 from effcc.pipeline import Context, Pass, PassManager
-from effcc.rewrite import BOUNDED, Rule
+from effcc.rewrite import BOUNDED, Rule, Workspace
 from effcc.testing import Check, Mismatch, check, compare
 from effcc.testing.draw import Drawer, drawable_ops
 
@@ -180,11 +182,50 @@ def test_the_instrument_names_the_pass_that_changed_the_meaning():
 def test_the_instrument_notes_what_it_cannot_check():
     class Approximate(DropsLast):
         name = "approximate"
-        contract = "exact when r=0"
+        contract = "approximate; exact when r=0"
+        r: int = 1
 
     ctx = Context()
     PassManager([Check()]).run(small_model(), [Approximate()], ctx)
-    assert "approximate is not checked" in next(iter(ctx.refusals)).reason
+    assert "is not checked: its contract" in next(iter(ctx.refusals)).reason
+    with pytest.raises(VerifyError, match="approximate:r=0 changed the meaning"):
+        PassManager([Check()]).run(small_model(), [Approximate(r=0)])
+
+
+# -- contracts ----------------------------------------------------------------------------------------------------
+class Rounds(Pass):
+    """Constants become multiples of 2^-bits: the identity on those that are already, or for bits=40 (of f32)."""
+
+    name = "rounds"
+    contract = "approximate; exact when bits=40; idempotent"
+    bits: int = 1
+    nudge: float = 0.0
+
+    def run(self, graph, ctx):
+        w = Workspace(graph)
+        for item in w.items():
+            if item.op.name == "const" and item.op.blob.type.dtype == f32:
+                old = item.op.blob.array
+                new = (np.round(old * 2.0**self.bits) / 2.0**self.bits + self.nudge).astype("f4")
+                if not np.array_equal(old, new):
+                    w.set_op(item, item.op.replace(blob=Blob(new)))
+        return w.freeze()
+
+    def example(self, d, b):
+        x = b.input("x", Tensor(f32, (2,)))
+        return b.add(x, b.const(np.array([d.choose((0.3, 1.0)), 0.7], "f4")))
+
+
+def test_each_promise_of_a_contract_is_checked():
+    assert check(Rounds(), examples=20).fired
+    with pytest.raises(Mismatch, match="a second run changed the result again"):
+        check(Rounds(nudge=1.0), examples=20)
+    once = type("Once", (Rounds,), {"contract": "approximate; exact when bits=40"})
+    assert check(once(nudge=0.0), examples=20).fired
+    with pytest.raises(Mismatch):
+        check(once(nudge=1.0), examples=20)
+    with pytest.raises(EffccError, match="cannot say 'mostly right'"):
+        check(type("Vague", (Rounds,), {"contract": "mostly right"})(), examples=1)
 
 
 # -- comparing ----------------------------------------------------------------------------------------------------

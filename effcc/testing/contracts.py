@@ -1,0 +1,57 @@
+"""What a pass promises, read from its `contract`, so that the harness can hold it to that.
+
+    contract := clause [";" clause]...
+    clause   := exact | bounded | refines | approximate | idempotent | (exact | bounded | refines) "when" settings
+    settings := option=value [" and " option=value]...        options as in a pipeline's text
+
+    >>> Contract.of("approximate; exact when density=1.0; idempotent")
+    Contract(general='approximate', special=(('exact', ('density=1.0',)),), idempotent=True)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from effcc.errors import EffccError
+from effcc.pipeline import Pass, with_options
+
+EQUALITIES = ("exact", "bounded", "refines")
+"""What a result may be held against the original's by; "approximate" promises types and a value, no more."""
+
+
+@dataclass(frozen=True)
+class Contract:
+    """general: what holds with any options. special: (what holds, with which options). idempotent: a second run finds
+    nothing left to change, so that inputs which have the form already are left exactly as they are."""
+
+    general: str = "exact"
+    special: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    idempotent: bool = False
+
+    @staticmethod
+    def of(text: str) -> Contract:
+        """The contract that a text declares. Raises EffccError where it is none that can be checked."""
+        general, special, idempotent = None, [], False
+        for clause in (part.strip() for part in text.split(";")):
+            head, when, settings = clause.partition(" when ")
+            if clause == "idempotent":
+                idempotent = True
+            elif clause in (*EQUALITIES, "approximate"):
+                general = clause
+            elif when and head in EQUALITIES and all("=" in s for s in settings.split(" and ")):
+                special.append((head, tuple(s.strip() for s in settings.split(" and "))))
+            else:
+                raise EffccError(f"a contract cannot say {clause!r}",
+                                 hint="exact, bounded, refines, approximate, idempotent, or exact when option=value")
+        return Contract(general or "approximate", tuple(special), idempotent)
+
+    def promises(self, p: Pass) -> list[tuple[Pass, str]]:
+        """The pass as it is with its general promise, then with the options of each special one."""
+        return [(p, holds(p)), *((with_options(p, settings), equality) for equality, settings in self.special)]
+
+
+def holds(p: Pass) -> str:
+    """What the pass promises with the options that it has."""
+    contract = Contract.of(p.contract)
+    kept = (equality for equality, settings in contract.special if with_options(p, settings) == p)
+    return next(kept, contract.general)
