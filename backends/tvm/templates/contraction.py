@@ -219,10 +219,12 @@ def emit(
     epilogue  (batch..., m, n), value vector of `sum` along n, lanes: stores the result; lanes is a power of two
     """
     assert (read_a is not None) == spec.prologue and (a is None) == spec.prologue
-    _Tile(spec, scratch, epilogue, a, b, read_a, read_b).emit(tile)
+    Tile(spec, scratch, epilogue, a, b, read_a, read_b).emit(tile)
 
 
-class _Tile:
+class Tile:
+    """One tile's code; templates/weight_only.py decodes B's panels in a way of its own."""
+
     def __init__(
         self,
         spec: Contraction,
@@ -260,10 +262,14 @@ class _Tile:
             self.panel = panel
             self.column = bind(panel * spec.width)
             self.column_count = bind(minimum(index(spec.n) - self.column, spec.width))
-            if not self.blocked:
-                self.multiply_depth(T.int64(0), spec.steps)
-            else:
-                self.multiply_by_blocks(blocking.depth)
+            self.multiply_panel()
+
+    def multiply_panel(self) -> None:
+        """All the tile's rows by the current panel, handed to the epilogue."""
+        if not self.blocked:
+            self.multiply_depth(T.int64(0), self.spec.steps)
+        else:
+            self.multiply_by_blocks(self.spec.blocking.depth)
 
     def multiply_by_blocks(self, depth: int) -> None:
         """k block by k block, the sums of all the tile's rows waiting in scratch."""
