@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from effcc.errors import EffccError, InputError, NeedsValue, UnsupportedError
 from effcc.ir.graph import Graph
 from effcc.pipeline import Context, Instrument, Pass, PassManager, Time, Verify, parse_pass, parse_pipeline
 from effcc.program import Program
+from effcc.search.data import Samples
 from effcc.specialize import Specializing, Unit
 
 
@@ -74,6 +75,8 @@ def compile(
     passes: a pipeline that replaces the target's default. quantize, sparsify, reduce_tokens, prune: a pass of that
     category
         (an instance, or text such as "tome:r=13") to insert into the default pipeline.
+    calibration: samples of the inputs for passes that look at activations: a path to an .npz (arrays named as the
+    inputs, first axis samples; "labels" where there are any), such a dict, or an iterable of samples.
     values: {input name: contents} to compile for, where a model's structure depends on them; calls with others are
     refused.
     threads: how many the program uses by default; all cores of the process if None.
@@ -120,6 +123,9 @@ def compile(
     if promised and not hasattr(frontend, "imported"):
         raise UnsupportedError("values= is for models that take shapes or choices as inputs", hint="leave it out")
 
+    if isinstance(calibration, Iterator):  # it is read for each of a model's programs
+        options["calibration"] = list(calibration)
+
     def make(fixed: Mapping[str, Any], seen: Mapping[str, Any]) -> Unit:
         fixed = {**promised, **fixed}
         wanted = {**(shapes or {}), **seen} or None
@@ -129,7 +135,8 @@ def compile(
             )
         source = frontend.imported(model, shapes=wanted, fixed=fixed or None)
         flat = all(port.kind == "tensor" for port in (*source.inputs, *source.outputs))
-        program = compile_graph(source.graph, **options)
+        samples = None if calibration is None else Samples.load(options["calibration"], source.graph, fixed)
+        program = compile_graph(source.graph, **{**options, "calibration": samples})
         program.fixed = promised
         return Unit(program) if flat else Unit(program, source.inputs, source.outputs)
 
@@ -157,9 +164,10 @@ def compile_graph(
     progress: Callable[[str], None] = lambda message: None,
     instruments: tuple[Instrument, ...] = (),
 ) -> Program:
-    """Compile a graph: its passes, then the target's backend."""
+    """Compile a graph: its passes, then the target's backend. calibration: what `Samples.load` takes, or None."""
     backend = backend_of(target)
-    ctx = Context(machine=backend.machine, calibration=calibration, progress=progress)
+    samples = None if calibration is None else Samples.load(calibration, graph)
+    ctx = Context(machine=backend.machine, calibration=samples, progress=progress)
     pipeline = pipeline_of(backend, passes, extra or {})
     times = Time()
     watch: tuple[Instrument, ...] = (times, *instruments)

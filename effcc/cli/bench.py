@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from effcc.cli.options import (
+    Calibration,
     Inputs,
     Json,
     Pipeline,
@@ -39,6 +40,7 @@ def bench(
     shape: Shapes = None,
     value: Values = None,
     passes: Pipeline = None,
+    calibration: Calibration = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -57,7 +59,14 @@ def bench(
     threads = threads or available_cores()
     with progress(quiet=as_json) as tell:
         program = program_of(
-            model, parse_shapes(shape), threads, tell, target=target, passes=passes, values=parse_values(value)
+            model,
+            parse_shapes(shape),
+            threads,
+            tell,
+            target=target,
+            passes=passes,
+            calibration=calibration,
+            values=parse_values(value),
         )
         given = inputs_of(program, inputs, size, seed)
         arrays = by_name(given, program.input_names)

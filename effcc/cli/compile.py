@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from effcc.cli.options import (
+    Calibration,
     Json,
     Model,
     Pipeline,
@@ -39,6 +40,7 @@ def compile(
     sparsify: Sparsify = None,
     reduce_tokens: ReduceTokens = None,
     prune: Prune = None,
+    calibration: Calibration = None,
     threads: Threads = None,
     check: Annotated[bool, typer.Option("--check", help="Check every pass against the reference interpreter.")] = False,
     as_json: Json = False,
@@ -71,6 +73,7 @@ def compile(
             sparsify=sparsify,
             reduce_tokens=reduce_tokens,
             prune=prune,
+            calibration=calibration,
             check=check,
         )
         tell("writing")

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from effcc.cli.options import Json, Model, Pipeline, Shapes, Target, Values, parse_shapes, parse_values
+from effcc.cli.options import (
+    Calibration,
+    Json,
+    Model,
+    Pipeline,
+    Shapes,
+    Target,
+    Values,
+    parse_shapes,
+    parse_values,
+)
 
 if TYPE_CHECKING:
     from effcc.ir.graph import Graph
@@ -23,6 +33,7 @@ def explain(
         str | None, typer.Option(metavar="LOC", help="Only places with this in their name.", show_default=False)
     ] = None,
     passes: Pipeline = None,
+    calibration: Calibration = None,
     target: Target = "cpu",
     shape: Shapes = None,
     value: Values = None,
@@ -32,7 +43,7 @@ def explain(
 
     With --rule or --at also near misses: places where a rule's last op stands and the rest of its pattern does not fit.
     """
-    from effcc.cli.models import graph_of
+    from effcc.cli.models import graph_of, samples_of
     from effcc.cli.show import print_json, print_table, progress
     from effcc.driver import backend_of, pipeline_of
     from effcc.pipeline import Context, PassManager
@@ -43,7 +54,7 @@ def explain(
         graph = graph_of(model, parse_shapes(shape), parse_values(value))
         backend = backend_of(target)
         pipeline = pipeline_of(backend, passes, {})
-        context = Context(machine=backend.machine, progress=tell)
+        context = Context(machine=backend.machine, calibration=samples_of(calibration, graph), progress=tell)
         remains = Remains()
         PassManager([remains]).run(graph, pipeline, context)
         tell("looking for near misses")

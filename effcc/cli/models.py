@@ -198,6 +198,15 @@ def _filled(array: np.ndarray, value: Any) -> np.ndarray:
     return array
 
 
+def samples_of(calibration: Path | None, graph: Graph) -> Any:
+    """The samples of --calibration, if there are any."""
+    if calibration is None:
+        return None
+    from effcc.search.data import Samples
+
+    return Samples.load(calibration, graph)
+
+
 def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """An .npz file, written whole or not at all."""
     import numpy as np

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from effcc.cli.options import Pipeline, Shapes, Target, Values, parse_shapes, parse_values
+from effcc.cli.options import Calibration, Pipeline, Shapes, Target, Values, parse_shapes, parse_values
 
 
 def opt(
@@ -15,6 +15,7 @@ def opt(
         Path, typer.Argument(metavar="MODEL", help="IR text (.effir; - reads stdin) or a model.", show_default=False)
     ],
     passes: Pipeline = None,
+    calibration: Calibration = None,
     target: Target = "cpu",
     shape: Shapes = None,
     value: Values = None,
@@ -35,7 +36,7 @@ def opt(
     """
     import sys
 
-    from effcc.cli.models import graph_of
+    from effcc.cli.models import graph_of, samples_of
     from effcc.driver import backend_of
     from effcc.files import beside
     from effcc.ir.verify import verify
@@ -51,7 +52,7 @@ def opt(
     if print_after:
         named = None if print_after == "all" else frozenset(print_after.split(","))
         instruments.append(PrintAfter(named, sys.stderr))
-    context = Context(machine=backend_of(target).machine, fuel=fuel)
+    context = Context(machine=backend_of(target).machine, calibration=samples_of(calibration, graph), fuel=fuel)
     text = print_graph(PassManager(instruments).run(graph, pipeline, context), locations=locations)
     if output is None:
         print(text)

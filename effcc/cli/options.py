@@ -50,6 +50,14 @@ Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads of a run; all cores of the process by default.", show_default=False)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.npz",
+        show_default=False,
+        help='Samples for passes that look at activations: an array for each input, first axis samples; "labels".',
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Of the random inputs.")]
 Inputs = Annotated[
     list[str] | None,

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from effcc.cli.options import (
+    Calibration,
     Inputs,
     Json,
     Pipeline,
@@ -37,6 +38,7 @@ def run(
     shape: Shapes = None,
     value: Values = None,
     passes: Pipeline = None,
+    calibration: Calibration = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -49,7 +51,14 @@ def run(
         raise InputError("where do the inputs come from?", hint="give --input FILE.npz, or --random")
     with progress(quiet=as_json) as tell:
         program = program_of(
-            model, parse_shapes(shape), threads, tell, target=target, passes=passes, values=parse_values(value)
+            model,
+            parse_shapes(shape),
+            threads,
+            tell,
+            target=target,
+            passes=passes,
+            calibration=calibration,
+            values=parse_values(value),
         )
         given = inputs_of(program, inputs, size, seed)
         tell("running")
