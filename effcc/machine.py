@@ -113,6 +113,11 @@ class Machine:
             level = name
         return level
 
+    @property
+    def multiplies_bytes(self) -> bool:
+        """Whether one vector instruction adds four products of bytes to each 32-bit lane (VNNI's vpdpbusd)."""
+        return self.has("avx512vnni") or (self.has("avxvnni") and self.vector_bits == 256)
+
     def has(self, *features: str) -> bool:
         return self.features.issuperset(features)
 

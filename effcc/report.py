@@ -8,7 +8,7 @@ Facts that depend on sizes hold for one binding of the program's size symbols, b
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from effcc.errors import InputError
@@ -51,6 +51,7 @@ def facts(program: Program, sizes: Mapping[str, int] | None = None) -> dict[str,
         "refusals": [
             {"pass": r.pass_name, "rule": r.rule, "at": str(r.loc), "reason": r.reason} for r in refusals(program)
         ],
+        "notes": [{"pass": n.pass_name, "at": str(n.loc), **n.figures} for n in notes(program)],
         "seconds": program.seconds,
         "templates": by_template,
         "kernels": kernels,
@@ -88,6 +89,10 @@ def log(program: Program) -> list[Any]:
 
 def refusals(program: Program) -> list[Any]:
     return list(program.context.refusals) if program.context is not None else []
+
+
+def notes(program: Program) -> list[Any]:
+    return program.context.notes if program.context is not None else []
 
 
 def passes(program: Program) -> list[dict[str, Any]]:
@@ -130,6 +135,7 @@ def render(found: Mapping[str, Any]) -> str:
                 f"  {p['pass']:{width}}  {p['before']:5} -> {p['after']:<5} {1e3 * p['seconds']:7.1f} ms  "
                 f"{shown}{f', {more} more rules' if more > 0 else ''}".rstrip()
             )
+    lines += note_lines(found.get("notes", []))
     launches = len(found["kernels"])
     symbols = len({k["symbol"] for k in found["kernels"]})
     lines.append(f"kernels: {launches} launches of {symbols} kernels ({found['seconds'].get('code', 0):.2f} s)")
@@ -146,6 +152,23 @@ def render(found: Mapping[str, Any]) -> str:
         f"unshared {size(m['unshared'])}), {size(m['constants'])} of constants"
     )
     return "\n".join(lines)
+
+
+def note_lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The notes of each pass as a table: a column for each figure, a row for each place."""
+    lines: list[str] = []
+    for name in dict.fromkeys(n["pass"] for n in found):
+        rows = [n for n in found if n["pass"] == name]
+        columns = [c for c in dict.fromkeys(c for n in rows for c in n) if c != "pass"]
+        table = [columns, *([_cell(n.get(c, "")) for c in columns] for n in rows)]
+        widths = [max(len(row[k]) for row in table) for k in range(len(columns))]
+        lines.append(f"notes of {name}")
+        lines += ["  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table]
+    return lines
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def size(n: int) -> str:

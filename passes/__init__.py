@@ -12,9 +12,11 @@ PASSES = {
     "fold-scales": "effcc.passes.fold_scales:FoldScales",
     "fuse": "effcc.passes.fuse:Fuse",
     "horizontal": "effcc.passes.horizontal:Horizontal",
+    "integer-arithmetic": "effcc.passes.integer_arithmetic:IntegerArithmetic",
     "raise": "effcc.passes.raise_:Raise",
     "simplify": "effcc.passes.simplify:Simplify",
     "sink-views": "effcc.passes.sink_views:SinkViews",
+    "static-int8": "effcc.passes.static_int8:StaticInt8",
     "transposed-convs": "effcc.passes.transposed_convs:TransposedConvs",
 }
 

@@ -288,8 +288,8 @@ class PadThenConv(Rule):
             return "batch or channels are padded"
         if not all(isinstance(n, int) and n >= 0 for n in m.outer):
             return "the padding crops, or is symbolic"
-        filled = hasattr(m, "value") and m.number("value") != 0
-        return "the padding is not zero" if filled else None
+        filled = m.number("value") if hasattr(m, "value") else 0
+        return f"the padding is {filled}, not {m.pad_value}" if filled != m.pad_value else None
 
     def rewrite(self, b: Any, m: Any) -> Any:
         rank = len(m.x.shape)

@@ -30,7 +30,7 @@ class CpuBackend:
         """What runs before lowering, as text."""
         from effcc.passes import EXACT
 
-        return f"{EXACT},transposed-convs,channels-last,fold,decompose,cse,dce,fuse"
+        return f"{EXACT},integer-arithmetic,transposed-convs,channels-last,fold,decompose,cse,dce,fuse"
 
     def compile(self, graph: Graph, ctx: Context, threads: int | None = None) -> CpuCode:
         """Lower, compile and link; UnsupportedError names an op that has no code."""

@@ -26,8 +26,7 @@ Tir = Any
 def cpu_of(machine: Machine) -> Cpu:
     """The machine as the templates' blocking sees it."""
     registers = 32 if machine.vector_bits == 512 or machine.architecture == "aarch64" else 16
-    dots = machine.has("avx512vnni") or (machine.has("avxvnni") and machine.vector_bits == 256)
-    return Cpu(machine.vector_bits, registers, machine.l1, machine.l2, machine.cores, dots)
+    return Cpu(machine.vector_bits, registers, machine.l1, machine.l2, machine.cores, machine.multiplies_bytes)
 
 
 class Product:

@@ -121,6 +121,7 @@ class _Launch:
                 sum=self.sum,
                 prologue=not self.in_place,
                 known=self.bound[w].buffer.blob is not None,
+                pad_value=self.op.pad_value,
             )
 
         outline = spec(lambda d: d)

@@ -106,8 +106,13 @@ class Bounded:
     bound: Any
 
 
-def bounded_run(graph: Graph, *tensors: Any, dtype: DType | None = None, seed: int = 0) -> tuple[Bounded, ...]:
-    """Results in f64 with rounding-error bounds for a run in `dtype` (default: the narrowest float in the graph)."""
+def bounded_run(
+    graph: Graph, *tensors: Any, dtype: DType | None = None, seed: int = 0, quanta: bool = False
+) -> tuple[Bounded, ...]:
+    """Results in f64 with rounding-error bounds for a run in `dtype` (default: the narrowest float in the graph).
+
+    quanta: a dequantized element is known to half its scale only, as where quantization stands for a real number.
+    """
     unit = NARROW[dtype.name] if dtype else unit_roundoff(graph)
     wide = widen(expand(graph))
     inputs = [widen_tensor(t) for t in tensors]
@@ -115,7 +120,7 @@ def bounded_run(graph: Graph, *tensors: Any, dtype: DType | None = None, seed: i
     generator = torch.Generator().manual_seed(seed)
     spread = [torch.zeros_like(t, dtype=torch.float64) for t in exact]
     for _ in range(SAMPLES):
-        moved = run(wide, *inputs, observe=lambda n, xs, rs: _perturb(n, xs, rs, unit, generator))
+        moved = run(wide, *inputs, observe=lambda n, xs, rs: _perturb(n, xs, rs, unit, generator, quanta))
         for s, a, b in zip(spread, moved, exact):
             s.copy_(torch.maximum(s, _distance(a, b)))
     return tuple(Bounded(x, _bound(x, s, unit)) for x, s in zip(exact, spread))
@@ -143,11 +148,16 @@ def _distance(a: Any, b: Any) -> Any:
     return torch.where(same, 0.0, (a - b).abs().nan_to_num(float("inf")))
 
 
-def _perturb(node: Node, operands: tuple, results: tuple, unit: float, generator: Any) -> tuple | None:
+def _perturb(
+    node: Node, operands: tuple, results: tuple, unit: float, generator: Any, quanta: bool = False
+) -> tuple | None:
     """Each float element moved by up to one rounding of what was added up to make it."""
     if node.op.family in MOVES or not any(isinstance(r, torch.Tensor) and r.is_floating_point() for r in results):
         return None
     magnitude = _magnitude(node, operands, results)
+    if quanta and node.op.name == "dequantize_linear":
+        x, scale = operands[:2]
+        magnitude = (0.5 / unit * node.op.spread(x, scale).abs().to(results[0].dtype).expand_as(x),)  # type: ignore[attr-defined]
     return tuple(
         r + unit * m * (torch.rand(r.shape, generator=generator, dtype=r.dtype) * 2 - 1) if r.is_floating_point() else r
         for r, m in zip(results, magnitude)

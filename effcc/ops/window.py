@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from effcc.ir import scalar as s
+from effcc.ir.assumptions import may_equal
 from effcc.ir.dims import Dim, ceildiv, dim_max, dim_min, floordiv, product
 from effcc.ir.lazy import F, torch
 from effcc.ir.op import Op, require, tensor
@@ -73,7 +74,7 @@ def _all(conditions: list[Scalar]) -> Scalar | None:
 class Conv(Window):
     """y[n, o, p...] = bias[o] + Σ_{i, k...} x[n, g·I/G + i, s·p + d·k - pad...] · w[o, i, k...], g = ⌊o·G/O⌋. w is
     [O, I/G, k...];
-    f16 and bf16 sum in f32. Integer operands need `accumulate`."""
+    f16 and bf16 sum in f32. Integer operands need `accumulate`. Outside of the image x is `pad_value`."""
 
     name = "conv"
     operands = ("x", "w", "bias?")
@@ -83,11 +84,16 @@ class Conv(Window):
     groups: int = 1
     layout: str = "nchw"
     accumulate: DType | None = None
+    pad_value: int = 0
 
     def infer(self, x: Type, w: Type, bias: Type | None = None) -> Tensor:
         t, k = tensor(x), tensor(w)
         n = t.rank - 2
         require(k.rank == t.rank, f"the weights' rank {k.rank} is not the input's {t.rank}")
+        require(
+            self.pad_value == 0 or (t.dtype.is_integer and t.dtype.min <= self.pad_value <= t.dtype.max),
+            f"pad value {self.pad_value} is no integer of the operand's dtype {t.dtype}",
+        )
         kernel = k.shape[2:]
         require(all(isinstance(d, int) for d in kernel), "kernel sizes must be static")
         self.check_geometry(n, kernel)
@@ -98,7 +104,7 @@ class Conv(Window):
         )
         channels = t.shape[self.channel_axis(t)]
         require(
-            not isinstance(channels, int) or channels == k.shape[1] * self.groups,
+            may_equal(channels, k.shape[1] * self.groups),
             f"{channels} channels do not fit weights for {k.shape[1]} x {self.groups} groups",
         )
         require(
@@ -107,7 +113,8 @@ class Conv(Window):
         )
         out_dtype = self.accumulate or t.dtype
         if bias is not None:
-            require(tensor(bias).shape == (k.shape[0],), f"bias must be [{k.shape[0]}]")
+            fits = tensor(bias).rank == 1 and may_equal(tensor(bias).shape[0], k.shape[0])
+            require(fits, f"bias must be [{k.shape[0]}]")
             require(tensor(bias).dtype == out_dtype, f"bias must be {out_dtype}", "insert a cast")
         spatial = tuple(
             window_size(t.shape[a], kernel[i], self.strides[i], self.dilations[i], self.pads[i], self.pads[n + i])
@@ -127,7 +134,7 @@ class Conv(Window):
             x, w, bias = x.long(), w.long(), None if bias is None else bias.long()
         flat = [p for i in reversed(range(n)) for p in (self.pads[i], self.pads[n + i])]
         y = (
-            getattr(F, f"conv{n}d")(F.pad(x, flat), w, bias, self.strides, 0, self.dilations, self.groups)
+            getattr(F, f"conv{n}d")(F.pad(x, flat, value=self.pad_value), w, bias, self.strides, 0, self.dilations, self.groups)
             if n <= 3
             else self._by_loops(x, w, bias)
         )
@@ -164,7 +171,7 @@ class Conv(Window):
         value = s.cast(Read(x.dtype, 0, self.place(batch, c, tuple(at))), acc)
         inside = _all(conditions)
         if inside is not None:
-            value = s.select(inside, value, 0)
+            value = s.select(inside, value, self.pad_value)
         weight = s.cast(Read(w.dtype, 1, (o, ic, *taps)), acc)
         total: Scalar = State(acc, 0)
         start: Scalar = s.const(acc, 0)
@@ -199,10 +206,10 @@ class ConvTranspose(Window):
         self.check_geometry(n, k.shape[2:])
         require(t.dtype == k.dtype and t.dtype.is_float, "operands must be of one float dtype", "insert a cast")
         require(
-            not isinstance(t.shape[1], int) or t.shape[1] == k.shape[0],
+            may_equal(t.shape[1], k.shape[0]),
             f"{t.shape[1]} channels do not fit weights for {k.shape[0]}",
         )
-        require(t.shape[1] % self.groups == 0, f"{t.shape[1]} channels in {self.groups} groups")
+        require(may_equal(t.shape[1] % self.groups, 0), f"{t.shape[1]} channels in {self.groups} groups")
         if bias is not None:
             require(
                 tensor(bias) == Tensor(t.dtype, (k.shape[1] * self.groups,)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,15 @@ class Refusal:
     reason: str
 
 
+@dataclass(frozen=True)
+class Note:
+    """Figures that a pass found at a place, such as a layer's error; `report` shows those of a pass as one table."""
+
+    pass_name: str
+    loc: Loc
+    figures: Mapping[str, Any]
+
+
 @dataclass
 class Context:
     """The surroundings of a run of passes.
@@ -53,6 +62,7 @@ class Context:
     fuel: int | None = None
     log: list[Rewrite] = field(default_factory=list)
     refusals: dict[Refusal, None] = field(default_factory=dict)
+    notes: list[Note] = field(default_factory=list)
     current_pass: str = ""
 
     def allow(self, rule: Any, loc: Loc) -> bool:
@@ -65,6 +75,10 @@ class Context:
     def refused(self, rule: Any, loc: Loc, reason: str) -> None:
         """Tell why a rule did not fire at a place."""
         self.refusals[Refusal(self.current_pass, rule_name(rule), loc, reason)] = None
+
+    def note(self, loc: Loc, **figures: Any) -> None:
+        """Tell figures (numbers or short texts, by name) about a place."""
+        self.notes.append(Note(self.current_pass, loc, figures))
 
     def count(self, pass_name: str) -> dict[str, int]:
         """How often each rule of a pass fired."""

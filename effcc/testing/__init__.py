@@ -18,6 +18,7 @@ from effcc.interp import run
 from effcc.ir.builder import Builder
 from effcc.ir.graph import Graph, Value
 from effcc.ir.lazy import torch
+from effcc.ir.types import Tensor
 from effcc.ir.verify import verify
 from effcc.pipeline import Context, Pass, RulePass
 from effcc.rewrite import Rule, rewrite
@@ -120,12 +121,18 @@ def _try(graph: Graph, change: Any, contract: str, drawer: Drawer, tally: Tally,
          idempotent: bool) -> None:
     verify(graph)
     tally.drawn += 1
-    ctx = Context()
+    profiles = [(False, True)]  # (special values, whole numbers)
+    profiles += [(True, True)] if allow_special else []
+    profiles += [(False, False)] if contract != "exact" else []
+    drawn = [_inputs(graph, drawer, special, whole) for special, whole in profiles]
+    plain = [inputs for inputs, (special, _) in zip(drawn, profiles) if inputs is not None and not special]
+    samples = _samples(graph, plain)
+    ctx = Context(calibration=samples)
     try:
         changed = change(graph, ctx)
         if changed is not graph:
             verify(changed)
-            if idempotent and (again := change(changed, Context())) != changed:
+            if idempotent and (again := change(changed, Context(calibration=samples))) != changed:
                 raise Mismatch(f"a second run changed the result again\nbefore:\n{changed}\nafter:\n{again}")
     except EffccError as error:
         raise Mismatch(f"{error}\nbefore:\n{graph}") from error
@@ -133,17 +140,33 @@ def _try(graph: Graph, change: Any, contract: str, drawer: Drawer, tally: Tally,
     if changed is graph:
         return
     tally.fired += 1
-    profiles = [(False, True)]  # (special values, whole numbers)
-    profiles += [(True, True)] if allow_special else []
-    profiles += [(False, False)] if contract != "exact" else []
-    for special, whole in profiles:
-        generator = torch.Generator().manual_seed(drawer.integer(0, 999))
-        inputs = random_inputs([v.type for v in graph.inputs], generator, special, whole)
-        try:
-            run(graph, *inputs)
-        except EffccError:
-            continue  # the original has no value here
-        compare(graph, changed, inputs, contract)
+    for inputs in drawn:
+        if inputs is not None:
+            compare(graph, changed, inputs, contract)
+
+
+def _inputs(graph: Graph, drawer: Drawer, special: bool, whole: bool) -> list[Any] | None:
+    """Inputs on which the graph has a value."""
+    generator = torch.Generator().manual_seed(drawer.integer(0, 999))
+    inputs = random_inputs([v.type for v in graph.inputs], generator, special, whole)
+    try:
+        run(graph, *inputs)
+    except EffccError:
+        return None
+    return inputs
+
+
+def _samples(graph: Graph, runs: list[list[Any]]) -> Any:
+    """The inputs of runs as calibration data: a pass that looks at activations sees those that it is checked on."""
+    import numpy as np
+
+    from effcc.ir.blob import Blob
+    from effcc.search.data import Samples
+
+    if not runs or not graph.inputs or not all(isinstance(v.type, Tensor) for v in graph.inputs):
+        return None
+    arrays = tuple(np.stack([Blob.from_torch(t).array for t in column]) for column in zip(*runs, strict=True))
+    return Samples(tuple(v.tensor for v in graph.inputs), arrays)
 
 
 __all__ = ["Check", "Mismatch", "Tally", "check", "compare", "random_inputs"]

@@ -52,7 +52,8 @@ def compare(before: Graph, after: Graph, inputs: list[Any], contract: str = "exa
 
     contract "exact": equal bits; where sums of non-integers or transcendental functions make that unfair, and for any
     other contract, within the bounds of rounding errors, in f64 as well as in the graph's own dtypes. With "refines",
-    anything may stand where `before` gives NaN. With "approximate", `after` must have a value, of the same types.
+    anything may stand where `before` gives NaN. With "quantized", the bounds also hold what half a quantum of each
+    dequantized element in `after` may do. With "approximate", `after` must have a value, of the same types.
     """
     if tuple(v.type for v in before.results) != tuple(v.type for v in after.results):
         raise Mismatch(_say("the result types differ", before, after))
@@ -68,21 +69,21 @@ def compare(before: Graph, after: Graph, inputs: list[Any], contract: str = "exa
         return
     if contract == "exact" and fair.bitwise:
         raise Mismatch(_say(f"result {wrong}: {_difference(expected[wrong], actual[wrong])}", before, after))
-    _compare_bounded(before, after, inputs, actual, contract == "refines")
+    _compare_bounded(before, after, inputs, actual, contract)
 
 
-def _compare_bounded(before: Graph, after: Graph, inputs: list[Any], actual: tuple, refines: bool) -> None:
+def _compare_bounded(before: Graph, after: Graph, inputs: list[Any], actual: tuple, contract: str) -> None:
     unit = max(unit_roundoff(before), unit_roundoff(after))
     dtype = next(DType.of(t) for t in (torch.bfloat16, torch.float16, torch.float32, torch.float64)
                  if unit == {"bf16": 2.0**-8, "f16": 2.0**-11, "f32": 2.0**-24, "f64": 2.0**-53}[DType.of(t).name])
     wanted = bounded_run(before, *inputs, dtype=dtype)
-    own = bounded_run(after, *inputs, dtype=dtype)
+    own = bounded_run(after, *inputs, dtype=dtype, quanta=contract == "quantized")
     wide = run(widen(after), *(widen_tensor(t) for t in inputs))
     for k, (w, o, x, a) in enumerate(zip(wanted, own, wide, actual)):
         limit = w.bound + o.bound
         for kind, got in (("in f64", x), (f"in {dtype}", a)):
             far = _outside(got, w.exact, limit)
-            if refines:
+            if contract == "refines":
                 far &= ~w.exact.isnan()
             if kind != "in f64":  # torch's own functions give NaN for infinity here and there
                 far &= w.exact.isfinite()

@@ -1,7 +1,8 @@
 """What a pass promises, read from its `contract`, so that the harness can hold it to that.
 
     contract := clause [";" clause]...
-    clause   := exact | bounded | refines | approximate | idempotent | (exact | bounded | refines) "when" settings
+    clause   := exact | bounded | refines | quantized | approximate | idempotent
+              | (exact | bounded | refines) "when" settings
     settings := option=value [" and " option=value]...        options as in a pipeline's text
 
     >>> Contract.of("approximate; exact when density=1.0; idempotent")
@@ -36,13 +37,14 @@ class Contract:
             head, when, settings = clause.partition(" when ")
             if clause == "idempotent":
                 idempotent = True
-            elif clause in (*EQUALITIES, "approximate"):
+            elif clause in (*EQUALITIES, "quantized", "approximate"):
                 general = clause
             elif when and head in EQUALITIES and all("=" in s for s in settings.split(" and ")):
                 special.append((head, tuple(s.strip() for s in settings.split(" and "))))
             else:
                 raise EffccError(f"a contract cannot say {clause!r}",
-                                 hint="exact, bounded, refines, approximate, idempotent, or exact when option=value")
+                                 hint="exact, bounded, refines, quantized, approximate, idempotent, "
+                                      "or exact when option=value")
         return Contract(general or "approximate", tuple(special), idempotent)
 
     def promises(self, p: Pass) -> list[tuple[Pass, str]]:

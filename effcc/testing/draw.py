@@ -429,6 +429,7 @@ ATTRIBUTES: dict[str, Draw] = {
     "steps": lambda d, x, _: tuple(1 if d.chance(75) else 2 for _ in x.shape),
     "axes": _axes,
     "axis": lambda d, x, _: d.integer(0, x.rank - 1),
+    "conv.pad_value": lambda d, x, _: d.choose((0, 3)) if x.dtype.is_integer else 0,
     "pad.pads": _pads, "pads": _window_pads,
     "pad.mode": lambda d, x, _: d.choose(("constant", "reflect", "edge", "wrap")),
     "counts": lambda d, x, _: (1,) * x.rank if d.chance(40) else tuple(d.choose((1, 2, 0)) for _ in x.shape),

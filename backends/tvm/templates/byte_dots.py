@@ -36,6 +36,12 @@ def pack(matrix: np.ndarray, width: int, signed: bool) -> np.ndarray:
     return np.ascontiguousarray(np.concatenate([initial, blocks], -3))
 
 
+def word(value: int, dtype: str) -> int:
+    """Four elements of A as they are staged, as an int32."""
+    byte = value + 128 if dtype == "int8" else value
+    return int.from_bytes(bytes([byte] * GROUP), "little", signed=True)
+
+
 class ByteDots:
     """The micro-kernel's arithmetic (see micro_kernel.Arithmetic) on words of four bytes."""
 

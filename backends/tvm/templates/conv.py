@@ -109,6 +109,7 @@ class Convolution:
     x, w, sum               dtypes of input and weights as stored, and of the accumulators
     prologue                the input comes from `read_x`, evaluated about once for each element of a tile
     known                   the weights are packed ahead by `pack`: bytes may take the layout of byte_dots.py
+    pad_value               what x is outside of the image
     """
 
     images: Index
@@ -124,6 +125,7 @@ class Convolution:
     sum: str = "float32"
     prologue: bool = False
     known: bool = False
+    pad_value: int = 0
     tiling: Tiling = field(default=None)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
@@ -455,7 +457,7 @@ class _Tile:
             hand_over(self.sums, i, pixel, column, spec.group_features, epilogue)
 
     def stage(self) -> None:
-        """Copy the tile's input to scratch, zeros where it leaves the image."""
+        """Copy the tile's input to scratch, the pad value where it leaves the image."""
         spec, window = self.spec, self.spec.window
         depth, height, width = spec.region
         origin = self.origin
@@ -475,8 +477,7 @@ class _Tile:
 
     def zero(self, place: Expr, pixels: Expr) -> None:
         spec = self.spec
-
-        nothing = -0x7F7F7F80 if spec.by_bytes and spec.x == "int8" else 0  # four bytes of 0 + 128
+        nothing = byte_dots.word(spec.pad_value, spec.x) if spec.by_bytes else spec.pad_value
 
         def put(position: Expr, lanes: int) -> None:
             store(self.scratch, constant(nothing, spec.sum, lanes), position, lanes)

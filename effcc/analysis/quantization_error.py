@@ -1,0 +1,101 @@
+"""What quantizing does to a graph's values, layer by layer, on sample inputs.
+
+Figures: SQNR, the signal-to-quantization-noise ratio 10 log₁₀(Σ y² / Σ (y - y_q)²) in dB, and the largest |y - y_q|.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from effcc.interp import bind_inputs, evaluate_node, run
+from effcc.ir.graph import Graph, Node, Value
+from effcc.ir.lazy import torch
+from effcc.ir.location import Loc
+
+
+class Error:
+    """Sums over pairs of tensors: signal, noise and the largest difference."""
+
+    def __init__(self) -> None:
+        self.signal = self.noise = self.largest = 0.0
+
+    def add(self, exact: Any, approximate: Any) -> None:
+        if not exact.numel() or not exact.is_floating_point():
+            return
+        exact, difference = exact.double(), (approximate.double() - exact.double())
+        self.signal += float((exact**2).sum())
+        self.noise += float((difference**2).sum())
+        self.largest = max(self.largest, float(difference.abs().max()))
+
+    @property
+    def sqnr(self) -> float:
+        """In dB; infinite where nothing differs."""
+        if self.noise == 0:
+            return float("inf")
+        return float(10 * torch.log10(torch.tensor(max(self.signal, 1e-300) / self.noise, dtype=torch.float64)))
+
+
+def output_errors(
+    before: Graph, after: Graph, layers: Mapping[Node, Any], batches: Iterable[tuple[Any, ...]]
+) -> Iterator[tuple[Loc, dict[str, Any]]]:
+    """For each of `layers` (nodes of `before`; `after` computes the same values with quantized operands): the error of
+    its own output where only its operands are quantized ("sqnr dB", "max error"), and what that alone does to the
+    graph's results ("results dB").
+    """
+    mirrored = {r: n for n in after.nodes for r in n.results}
+    own = {n: Error() for n in layers}
+    final = {n: Error() for n in layers}
+    for inputs in batches:
+        tensors = tuple(torch.as_tensor(x) for x in inputs)
+        values = all_values(before, tensors)
+        bound = bind_inputs(before.inputs, tensors)
+        for node in layers:
+            changed = quantized_alone(mirrored[node.results[0]], mirrored, values, bound)
+            own[node].add(values[node.results[0]], changed)
+            results = with_value(before, values, {node.results[0]: changed}, bound)
+            for exact, approximate in zip((values[v] for v in before.results), results, strict=True):
+                final[node].add(exact, approximate)
+    for node in layers:
+        figures = {"sqnr dB": own[node].sqnr, "max error": own[node].largest, "results dB": final[node].sqnr}
+        yield node.loc, figures
+
+
+def all_values(graph: Graph, tensors: tuple[Any, ...]) -> dict[Value, Any]:
+    """Every value of a run."""
+    values: dict[Value, Any] = dict(zip(graph.inputs, tensors, strict=True))
+
+    def observe(node: Node, operands: tuple[Any, ...], results: tuple[Any, ...]) -> None:
+        values.update(zip(node.results, results, strict=True))
+
+    run(graph, *tensors, observe=observe)
+    return values
+
+
+def quantized_alone(node: Node, producers: Mapping[Value, Node], values: Mapping[Value, Any], bound: Any) -> Any:
+    """The result of a node of the quantized graph on the exact graph's values: only what is new, the (de)quantization
+    of its operands, is computed."""
+    fresh: dict[Value, Any] = {}
+
+    def value(v: Value) -> Any:
+        if v in values:
+            return values[v]
+        if v not in fresh:
+            made = producers[v]
+            fresh.update(zip(made.results, evaluate_node(made, tuple(map(value, made.operands)), bound), strict=True))
+        return fresh[v]
+
+    return evaluate_node(node, tuple(map(value, node.operands)), bound)[0]
+
+
+def with_value(
+    graph: Graph, values: Mapping[Value, Any], changes: Mapping[Value, Any], bound: Any
+) -> tuple[Any, ...]:
+    """A run's results with other tensors for some values: only what depends on them is computed again."""
+    fresh = dict(changes)
+    for node in graph.nodes:
+        if node.results[0] in changes or not any(v in fresh for v in node.operands):
+            continue
+        operands = tuple(fresh.get(v, values[v]) for v in node.operands)
+        fresh.update(zip(node.results, evaluate_node(node, operands, bound), strict=True))
+    return tuple(fresh.get(v, values[v]) for v in graph.results)

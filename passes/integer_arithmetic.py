@@ -1,0 +1,543 @@
+"""Integer kernels for quantized graphs: what stands between dequantize and quantize computes on the integers.
+
+matmul(dequantize(x₈), dequantize(w₈)) --> scale · (x₈ w₈ - zero point · Σ w₈) in i32      likewise conv
+
+First quantization moves up to where values are made, through whatever only moves or picks elements, so that a kernel
+stores bytes and the next one reads them; then products become integer products with exact i32 sums; then what is left
+of (de)quantization becomes elementwise arithmetic, for fusion to put into the kernels' epilogues. It serves graphs of
+`static-int8` and quantized ONNX files alike. (Jacob et al. 2018, section 2.2)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from effcc.ir import Graph
+from effcc.ir.op import op_class
+from effcc.ir.types import DType, Tensor, f32, i8, i32, u8
+from effcc.passes.fold_scales import Bounded
+from effcc.pipeline import Context, Pass
+from effcc.rewrite import Item, Rule, rewrite
+
+LEAST_SCALE = 2.0**-120
+"""Below it a scale's products are no normal numbers."""
+DEQUANTIZED = ("reshape", "transpose", "slice", "max_pool")
+"""Ops that give some of their operand's elements, whatever these stand for."""
+
+
+def attributes(p: Any, op: str, prefix: str) -> dict[str, Any]:
+    """Holes for all attributes of an op, by prefixed names."""
+    return {f.name: p.any(f"{prefix}_{f.name}") for f in op_class(op).attributes()}
+
+
+def quantize(p: Any, x: Any, prefix: str = "q") -> Any:
+    """A pattern: x quantized; `m.<prefix>_parameters` are its scale and zero point."""
+    return p.op("quantize_linear", x, p.rest(f"{prefix}_parameters"), **attributes(p, "quantize_linear", prefix))
+
+
+def dequantize(p: Any, x: Any, prefix: str) -> Any:
+    """A pattern: x dequantized."""
+    return p.op("dequantize_linear", x, p.rest(f"{prefix}_parameters"), **attributes(p, "dequantize_linear", prefix))
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Scale and zero point as arrays: one number each, or vectors along `axis`."""
+
+    scale: Any
+    zero: Any
+    axis: int
+
+    @property
+    def of_tensor(self) -> bool:
+        return self.scale.size == 1
+
+    def along(self, rank: int) -> tuple[Any, Any]:
+        """Shaped to broadcast against the quantized tensor."""
+        shape = () if self.of_tensor else tuple(-1 if k == self.axis else 1 for k in range(rank))
+        return self.scale.reshape(shape), self.zero.reshape(shape)
+
+
+def parameters(m: Any, prefix: str) -> Parameters | str:
+    """Those of a match; a reason where they are not known, or not of a kind that has integer arithmetic."""
+    blobs = [m.constant(v) for v in getattr(m, f"{prefix}_parameters")]
+    if any(b is None for b in blobs):
+        return "scale or zero point are no constants"
+    if getattr(m, f"{prefix}_block_size"):
+        return "it is quantized by blocks"
+    scale = blobs[0].array
+    if blobs[0].type.dtype != f32 or not ((scale >= LEAST_SCALE) & np.isfinite(scale)).all():
+        return "the scale is no normal positive f32"
+    zero = blobs[1].array if len(blobs) > 1 else np.zeros(scale.shape, np.int64)
+    return Parameters(scale, zero.astype(np.int64), getattr(m, f"{prefix}_axis"))
+
+
+def to_integer(m: Any) -> str | None:
+    return None if m.q_dtype.is_integer and 8 <= m.q_dtype.bits <= 16 else f"{m.q_dtype} is no integer dtype"
+
+
+def by_tensor(m: Any, prefix: str) -> str | None:
+    found = parameters(m, prefix)
+    if isinstance(found, str):
+        return found
+    return None if found.of_tensor else "channels have scales of their own"
+
+
+# -- quantization moves up -------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class QuantizeOfView(Rule):
+    """quantize(view(x)) --> view(quantize(x))     likewise max_pool, which picks elements, and order is kept"""
+
+    special_inputs = False
+
+    op: str
+
+    def pattern(self, p: Any, x: Any) -> Any:
+        return quantize(p, p.op(self.op, x, **p.any_attributes(self.op)).bind("view"))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        if self.op == "slice" and len(m.users(m.x)) > 1:
+            return "the rest would be quantized for nothing"
+        return to_integer(m) or by_tensor(m, "q")
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        view = m.workspace.producer(m.view).op
+        return b.add(view, b.add(m.root.op, m.x, *m.q_parameters))
+
+    def example(self, d: Any, b: Any) -> Any:
+        x = b.input("x", Tensor(f32, (2, 3, 4, 6)))
+        made = {
+            "reshape": lambda: b.reshape(x, shape=(6, 24)),
+            "transpose": lambda: b.transpose(x, perm=d.permutation(4)),
+            "slice": lambda: b.slice(x, starts=(0, 1, 0, 0), stops=(2, 3, 4, d.integer(1, 6)), steps=(1, 1, 2, 1)),
+            "broadcast_to": lambda: b.broadcast_to(x, shape=(d.integer(1, 3), *x.shape)),
+            "max_pool": lambda: b.max_pool(
+                x, kernel=(2, 2), strides=(1, 2), pads=(d.integer(0, 1), 0, 1, 0), dilations=(1, 1)),
+        }  # fmt: skip
+        return drawn_quantize(d, b, made[self.op]())
+
+    @property
+    def name(self) -> str:
+        return f"quantize-of-{self.op.replace('_', '-')}"
+
+
+class QuantizeOfConcat(Rule):
+    """quantize(concat(x, y, ...)) --> concat(quantize(x), quantize(y), ...)"""
+
+    special_inputs = False
+
+    def pattern(self, p: Any) -> Any:
+        return quantize(p, p.concat(p.rest("parts"), axis=p.any("axis")))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        return to_integer(m) or by_tensor(m, "q")
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        return b.concat(*(b.add(m.root.op, v, *m.q_parameters) for v in m.parts), axis=m.axis)
+
+    def example(self, d: Any, b: Any) -> Any:
+        parts = [b.input(n, Tensor(f32, (2, d.integer(1, 3)))) for n in ("x", "y")]
+        return drawn_quantize(d, b, b.concat(*parts, axis=1))
+
+
+class QuantizeOfRelu(Rule):
+    """quantize(relu(x)) --> quantize(x)     where the zero point is the least integer: what is less saturates there"""
+
+    special_inputs = False
+
+    def pattern(self, p: Any, x: Any) -> Any:
+        return quantize(p, p.relu(x))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        found = to_integer(m) or parameters(m, "q")
+        if isinstance(found, str):
+            return found
+        return None if (found.zero == m.q_dtype.min).all() else "the zero point is not the least integer"
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        return b.add(m.root.op, m.x, *m.q_parameters)
+
+    def example(self, d: Any, b: Any) -> Any:
+        return drawn_quantize(d, b, b.relu(b.input("x", Tensor(f32, (3, d.integer(1, 5))))), least=True)
+
+
+class QuantizeOfDequantize(Rule):
+    """quantize(dequantize(q)) --> q     with one scale and zero point"""
+
+    shares = True
+
+    def pattern(self, p: Any, x: Any) -> Any:
+        return quantize(p, dequantize(p, x, "x"))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        inner, outer = parameters(m, "x"), to_integer(m) or parameters(m, "q")
+        if isinstance(inner, str) or isinstance(outer, str):
+            return inner if isinstance(inner, str) else str(outer)
+        same = (inner.scale.shape == outer.scale.shape and (inner.scale == outer.scale).all()
+                and (inner.zero == outer.zero).all() and (inner.of_tensor or inner.axis == outer.axis))  # fmt: skip
+        if not same or m.x.dtype != m.q_dtype or m.x_dtype not in (None, f32):
+            return "the scales, zero points or dtypes differ"
+        return None if (inner.scale < 2.0**100).all() else "the scale is too large"
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        return m.x
+
+    def example(self, d: Any, b: Any) -> Any:
+        x = b.input("x", Tensor(d.choose((u8, i8)), (3, d.integer(1, 4))))
+        scale, zero = b.const(np.float32(d.choose((1.0, 0.3, 7.7e-5)))), b.const(np.zeros((), x.dtype.numpy))
+        real = b.dequantize_linear(x, scale, zero, axis=0)
+        return b.quantize_linear(real, scale, zero, axis=0, dtype=x.dtype)
+
+
+# -- dequantization moves down -----------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class ViewOfDequantize(Rule):
+    """view(dequantize(q)) --> dequantize(view(q))     likewise max_pool"""
+
+    shares = True
+    op: str
+
+    def pattern(self, p: Any, x: Any) -> Any:
+        return p.op(self.op, dequantize(p, x, "x"), **p.any_attributes(self.op))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        if not m.x.dtype.is_integer or m.x.dtype.bits != 8:
+            return f"it is {m.x.dtype}"
+        if m.workspace.constant(m.x) is not None:
+            return "it is a constant"
+        return by_tensor(m, "x")
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        real = m.workspace.producer(m.root.operands[0]).op
+        return b.add(real, b.add(m.root.op, m.x), *m.x_parameters)
+
+    def example(self, d: Any, b: Any) -> Any:
+        x = b.input("x", Tensor(d.choose((u8, i8)), (2, 3, 4, 4)))
+        scale, zero = b.const(np.float32(0.5)), b.const(np.asarray(d.integer(0, 3), x.dtype.numpy))
+        real = b.dequantize_linear(x, scale, zero, axis=0)
+        return {
+            "reshape": lambda: b.reshape(real, shape=(6, 16)),
+            "transpose": lambda: b.transpose(real, perm=d.permutation(4)),
+            "slice": lambda: b.slice(real, starts=(0, 1, 0, 0), stops=(2, 3, 4, 3), steps=(1, 1, 2, 1)),
+            "max_pool": lambda: b.max_pool(
+                real, kernel=(2, 2), strides=(1, 2), pads=(d.integer(0, 1), 0, 1, 0), dilations=(1, 1)),
+        }[self.op]()  # fmt: skip
+
+    @property
+    def name(self) -> str:
+        return f"{self.op.replace('_', '-')}-of-dequantize"
+
+
+class ConcatOfDequantize(Rule):
+    """concat(dequantize(p), dequantize(q), ...) --> dequantize(concat(p, q, ...))     with one scale and zero point"""
+
+    shares = True
+
+    def pattern(self, p: Any) -> Any:
+        return p.concat(p.rest("parts"), axis=p.any("axis"))
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        items = [m.workspace.producer(v) for v in m.parts]
+        if any(i is None or i.op.name != "dequantize_linear" for i in items):
+            return "an operand is not dequantized"
+        first: Item = items[0]
+        alike = all(i.op == first.op and _same(m, i.operands[1:], first.operands[1:]) for i in items)
+        if not alike or any(i.operands[0].dtype != first.operands[0].dtype for i in items):
+            return "the operands have several scales"
+        blobs = [m.constant(v) for v in first.operands[1:]]
+        if any(blob is None or blob.array.size != 1 for blob in blobs):
+            return "the scale is no constant number"
+        return b.add(first.op, b.concat(*(i.operands[0] for i in items), axis=m.axis), *first.operands[1:])
+
+    def example(self, d: Any, b: Any) -> Any:
+        parts = [b.input(n, Tensor(u8, (2, d.integer(1, 3)))) for n in ("x", "y")]
+        scale, zero = b.const(np.float32(0.5)), b.const(np.uint8(d.integer(0, 3)))
+        return b.concat(*(b.dequantize_linear(v, scale, zero, axis=0) for v in parts), axis=1)
+
+
+def _same(m: Any, a: tuple, b: tuple) -> bool:
+    """Whether operands are the same values, or equal constants."""
+    def equal(x: Any, y: Any) -> bool:
+        p, q = m.constant(x), m.constant(y)
+        return x is y or (p is not None and q is not None and p == q)
+
+    return len(a) == len(b) and all(map(equal, a, b))
+
+
+def drawn_quantize(d: Any, b: Any, x: Any, least: bool = False) -> Any:
+    dtype = d.choose((u8, i8))
+    zero = dtype.min if least else d.integer(0, 20)
+    scale = b.const(np.float32(d.choose((1.0, 0.5, 0.01))))
+    return b.quantize_linear(x, scale, b.const(np.asarray(zero, dtype.numpy)), axis=0, dtype=dtype)
+
+
+# -- products of integers ----------------------------------------------------------------------------------------------
+def signed_weights(m: Any, axis: int) -> tuple[Any, Any] | str:
+    """(s8 array, f32 scales: one number or a vector along `axis`) of the constant `m.w`, its zero point taken off."""
+    blob = m.constant(m.w)
+    found = parameters(m, "w")
+    if blob is None or isinstance(found, str):
+        return "the weights are no constant" if blob is None else str(found)
+    if not found.of_tensor and found.axis != axis:
+        return "the weights' scales lie along another axis than the output's channels"
+    array = blob.array.astype(np.int64) - found.along(blob.array.ndim)[1]
+    if array.size and (array.min() < -128 or array.max() > 127):
+        return "less their zero point the weights are no signed bytes"
+    return array.astype(np.int8), found.scale.reshape(-1 if found.scale.size > 1 else ())
+
+
+def activation(m: Any) -> Parameters | str:
+    if m.x.dtype.name not in ("u8", "i8"):
+        return f"the activation is {m.x.dtype}"
+    if m.x_dtype not in (None, f32) or m.w_dtype not in (None, f32):
+        return "it is dequantized to another dtype than f32"
+    found = parameters(m, "x")
+    if isinstance(found, str):
+        return found
+    return found if found.of_tensor else "the activation has several scales"
+
+
+def scaled(b: Any, sums: Any, x: Parameters, scale: Any, offset: Any, shape: tuple[int, ...]) -> Any:
+    """f32 of i32 sums: (sums - zero point · offset) · scales; `offset` and `scale` are vectors of channels."""
+    correction = (-int(x.zero.reshape(())) * offset).astype(np.int64)
+    if correction.any():
+        sums = b.add(sums, b.const(correction.astype(np.int32).reshape(shape)))
+    factor = (x.scale.astype("f8").reshape(()) * scale.astype("f8")).astype("f4")
+    return b.mul(b.cast(sums, to=f32), b.const(factor.reshape(shape if factor.ndim else ())))
+
+
+class MatmulOfDequantized(Bounded):
+    """matmul(dequantize(x₈), dequantize(w₈)) --> (matmul(x₈, w₈) {accumulate=i32} - z Σ w₈) · scales"""
+
+    shares = True
+
+    def pattern(self, p: Any, x: Any, w: Any) -> Any:
+        return p.op("matmul", dequantize(p, x, "x"), dequantize(p, w, "w"), **attributes(p, "matmul", "op"))
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        rank = m.w.tensor.rank
+        if any(d != 1 for d in m.w.shape[:-2]):
+            return "it multiplies by several matrices"
+        inner, outer = (rank - 1, rank - 2) if m.op_transpose_b else (rank - 2, rank - 1)
+        x, weights = activation(m), signed_weights(m, outer)
+        if isinstance(x, str) or isinstance(weights, str):
+            return x if isinstance(x, str) else str(weights)
+        array, scale = weights
+        if array.shape[inner] * 255 * 128 >= 2**31:
+            return "the sums may not fit i32"
+        op = m.root.op.replace(accumulate=i32)
+        sums = b.add(op, m.x, b.const(array, i8))
+        offset = array.astype(np.int64).sum(inner).reshape(-1)
+        return scaled(b, sums, x, scale, offset, (-1,))
+
+    def example(self, d: Any, b: Any) -> Any:
+        x = drawn_activation(d, b, (d.integer(1, 3), d.integer(1, 9)))
+        turned = d.boolean()
+        w = drawn_weights(d, b, (d.integer(1, 5), x.shape[1])[:: 1 if turned else -1], 0 if turned else 1)
+        return b.matmul(x, w, transpose_b=turned)
+
+
+class ConvOfDequantized(Bounded):
+    """conv(dequantize(x₈), dequantize(w₈), bias) --> (conv(x₈, w₈) {accumulate=i32} - z Σ w₈) · scales + bias
+
+    x₈ is padded with the zero point. A bias that is quantized with the product of the scales is added to the sums.
+    """
+
+    shares = True
+
+    def pattern(self, p: Any, x: Any, w: Any) -> Any:
+        operands = (dequantize(p, x, "x"), dequantize(p, w, "w"), p.rest("bias"))
+        return p.op("conv", *operands, **attributes(p, "conv", "op"))
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        x, weights = activation(m), signed_weights(m, 0)
+        if isinstance(x, str) or isinstance(weights, str):
+            return x if isinstance(x, str) else str(weights)
+        if m.op_pad_value:
+            return "it pads with another value"
+        array, scale = weights
+        if array[0].size * 255 * 128 >= 2**31:
+            return "the sums may not fit i32"
+        zero = int(x.zero.reshape(()))
+        op = m.root.op.replace(accumulate=i32, pad_value=zero)
+        sums = b.add(op, m.x, b.const(array, i8))
+        spatial = array.ndim - 2
+        shape = (*[1] * (1 + spatial), -1) if m.op_layout == "nhwc" else (-1, *[1] * spatial)
+        offset = array.astype(np.int64).reshape(len(array), -1).sum(1)
+        integers = self.integer_bias(m, x, scale)
+        if integers is not None:
+            sums = b.add(sums, b.const(integers.astype(np.int32).reshape(shape)))
+        out = scaled(b, sums, x, scale, offset, shape)
+        if not m.bias or integers is not None:
+            return out
+        bias = m.bias[0]
+        blob = m.constant(bias)
+        if blob is not None:
+            return b.add(out, b.const(blob.array.reshape(shape)))
+        return b.add(out, b.reshape(bias, shape=tuple(bias.shape[0] if k == -1 else 1 for k in shape)))
+
+    @staticmethod
+    def integer_bias(m: Any, x: Parameters, scale: Any) -> Any | None:
+        """A bias of i32 constants with the scale of the sums."""
+        made = m.workspace.producer(m.bias[0]) if m.bias else None
+        if made is None or made.op.name != "dequantize_linear" or made.operands[0].dtype != i32:
+            return None
+        q, s, *zero = (m.constant(v) for v in made.operands)
+        if q is None or s is None or any(z is None or z.array.any() for z in zero):
+            return None
+        wanted = np.broadcast_to(x.scale.reshape(()) * scale, q.array.shape)
+        same = np.allclose(np.broadcast_to(s.array, q.array.shape), wanted, rtol=1e-6, atol=0)
+        return q.array if same and np.abs(q.array.astype(np.int64)).max(initial=0) < 2**30 else None
+
+    def example(self, d: Any, b: Any) -> Any:
+        groups, inner = d.integer(1, 2), d.integer(1, 5)
+        outputs = groups * d.integer(1, 3)
+        channels_last = d.boolean()
+        spatial = (4, 3)
+        shape = (1, *spatial, groups * inner) if channels_last else (1, groups * inner, *spatial)
+        x = drawn_activation(d, b, shape)
+        w = drawn_weights(d, b, (outputs, inner, d.integer(1, 2), 2), 0)
+        bias = [b.const(d.blob(Tensor(f32, (outputs,))))] if d.boolean() else []
+        pads, strides = (d.integer(0, 1), 1, 0, 1), (d.integer(1, 2), 1)
+        layout = "nhwc" if channels_last else "nchw"
+        return b.conv(x, w, *bias, strides=strides, pads=pads, dilations=(1, 1), groups=groups, layout=layout)
+
+
+def drawn_activation(d: Any, b: Any, shape: tuple[int, ...]) -> Any:
+    x = b.input("x", Tensor(d.choose((u8, i8)), shape))
+    zero = b.const(np.asarray(d.choose((0, 3, 100)), x.dtype.numpy))
+    return b.dequantize_linear(x, b.const(np.float32(d.choose((1.0, 0.5, 0.01)))), zero, axis=0)
+
+
+def drawn_weights(d: Any, b: Any, shape: tuple[int, ...], axis: int) -> Any:
+    w = b.const(d.blob(Tensor(i8, shape)))
+    scale = np.float32(0.5) if d.boolean() else np.linspace(0.5, 2, shape[axis], dtype=np.float32)
+    return b.dequantize_linear(w, b.const(scale), axis=axis)
+
+
+# -- the rest in elementwise arithmetic --------------------------------------------------------------------------------
+class ExpandQuantize(Bounded):
+    """quantize(x) --> cast(clip(round(x / scale) + zero point))    where x = y · c + d: round(y · c/scale + d/scale)"""
+
+    shares = True
+    special_inputs = False
+
+    def pattern(self, p: Any, x: Any) -> Any:
+        return quantize(p, x)
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        found = to_integer(m) or parameters(m, "q")
+        if isinstance(found, str):
+            return found
+        dtype: DType = m.q_dtype
+        scale, zero = found.along(m.x.tensor.rank)
+        y = self.divided(b, m, scale)
+        y = b.round(y)
+        if zero.any():
+            y = b.add(y, b.const(zero.astype("f4")))
+        y = b.min(b.max(y, b.const(np.float32(dtype.min))), b.const(np.float32(dtype.max)))
+        return b.cast(b.cast(y, to=i32), to=dtype)
+
+    @staticmethod
+    def divided(b: Any, m: Any, scale: Any) -> Any:
+        """x / scale; where x is y · c or y · c + d by constants that nobody else needs, c and d are divided."""
+        def private(v: Any, op: str) -> tuple[Any, Any] | None:
+            item = m.workspace.producer(v)
+            if item is None or item.op.name != op or len(m.users(v)) > 1 or m.workspace.is_output(v):
+                return None
+            for y, c in (item.operands, item.operands[::-1]):
+                blob = m.constant(c)
+                if blob is not None and y.type == v.type:
+                    return y, blob.array.astype("f8")
+            return None
+
+        x = m.x if m.x.dtype == f32 else b.cast(m.x, to=f32)
+        shifted = private(m.x, "add")
+        product = private(shifted[0] if shifted else m.x, "mul")
+        if x is not m.x or product is None:
+            return b.div(x, b.const(scale))
+        with np.errstate(over="ignore"):
+            factor = (product[1] / scale.astype("f8")).astype("f4")
+            shift = (shifted[1] / scale.astype("f8")).astype("f4") if shifted else np.float32(0)
+        if not (np.isfinite(factor).all() and np.isfinite(shift).all()):
+            return b.div(x, b.const(scale))
+        y = b.mul(product[0], b.const(factor))
+        return b.add(y, b.const(shift)) if shifted else y
+
+    def example(self, d: Any, b: Any) -> Any:
+        x = b.input("x", Tensor(f32, (2, 3)))
+        if d.boolean():
+            x = b.mul(x, b.const(np.float32(d.choose((2.0, 0.25)))))
+            x = b.add(x, b.const(np.array([1, 2, 4], "f4"))) if d.boolean() else x
+        if d.boolean():
+            scale = b.const(np.array([0.5, 1, 2], "f4"))
+            return b.quantize_linear(x, scale, axis=1, dtype=i8)
+        return drawn_quantize(d, b, x)
+
+
+class ExpandDequantize(Rule):
+    """dequantize(q) --> cast(q - zero point) · scale     but for constants, which stay as small as they are"""
+
+    shares = True
+
+    def pattern(self, p: Any, x: Any) -> Any:
+        return dequantize(p, x, "x")
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        if m.constant(m.x) is not None and m.x.tensor.rank > 1:
+            return "it is a constant"
+        if not m.x.dtype.is_integer or m.x.dtype.bits < 8 or m.x_dtype not in (None, f32):
+            return f"{m.x.dtype} to {m.x_dtype or 'f32'}"
+        found = parameters(m, "x")
+        if isinstance(found, str):
+            return found
+        return "less its zero point i32 may wrap" if m.x.dtype == i32 and found.zero.any() else None
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        found: Any = parameters(m, "x")
+        scale, zero = found.along(m.x.tensor.rank)
+        y = b.cast(m.x, to=i32) if m.x.dtype != i32 else m.x
+        if zero.any():
+            y = b.sub(y, b.const(zero.astype(np.int32)))
+        return b.mul(b.cast(y, to=f32), b.const(scale))
+
+    def example(self, d: Any, b: Any) -> Any:
+        x = b.input("x", Tensor(d.choose((u8, i8, i32)), (2, 3)))
+        if d.boolean():
+            return b.dequantize_linear(x, b.const(np.array([0.5, 1, 2], "f4")), axis=1)
+        zero = b.const(np.asarray(d.choose((0, 3, 100)), x.dtype.numpy))
+        return b.dequantize_linear(x, b.const(np.float32(0.5)), zero, axis=0)
+
+
+MOVES = (
+    *map(QuantizeOfView, ("reshape", "transpose", "slice", "broadcast_to", "max_pool")),
+    QuantizeOfConcat(), QuantizeOfRelu(), QuantizeOfDequantize(),
+    *map(ViewOfDequantize, DEQUANTIZED), ConcatOfDequantize(),
+)  # fmt: skip
+PRODUCTS = (MatmulOfDequantized(), ConvOfDequantized())
+EXPANSIONS = (ExpandQuantize(), ExpandDequantize())
+
+
+class IntegerArithmetic(Pass):
+    """Compute on the integers of a quantized graph; one without (de)quantization is left alone."""
+
+    name = "integer-arithmetic"
+    category = "lower"
+    contract = "bounded"
+    source = "Jacob et al. 2018 (arXiv 1712.05877)"
+    special_inputs = False
+
+    def run(self, graph: Graph, ctx: Context) -> Graph:
+        if not any(n.op.family == "quantize" for n in graph.walk()):
+            return graph
+        moved = rewrite(graph, MOVES, ctx)
+        multiplied = rewrite(moved, PRODUCTS, ctx)
+        return rewrite(multiplied, EXPANSIONS, ctx)
+
+    def example(self, d: Any, b: Any) -> Any:
+        y = d.choose((*PRODUCTS, EXPANSIONS[1])).example(d, b)
+        y = b.transpose(y, perm=d.permutation(y.tensor.rank)) if d.boolean() else y
+        return drawn_quantize(d, b, b.relu(y) if d.boolean() else y)

@@ -1,0 +1,238 @@
+"""Static quantization to 8 bits: activations by ranges seen on calibration data, weights by channel.
+
+matmul(x, w) --> matmul(dequantize(quantize(x)), dequantize(w₈))      likewise conv
+
+Activations are u8 with a zero point (or s8 without), one scale a tensor; weights s8, symmetric, one scale an output
+channel. `integer-arithmetic` then makes integer kernels of such pairs, whether this pass or an ONNX file has put them
+there. A layer is quantized only where the machine is faster at it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from effcc.analysis.quantization_error import output_errors
+from effcc.analysis.ranges import METHODS, Affine, ranges
+from effcc.errors import InputError
+from effcc.ir import Graph, Node, Value
+from effcc.ir.dims import product
+from effcc.ir.op import Op, op_class
+from effcc.ir.types import DTYPES, DType, f32, i8
+from effcc.pipeline import Context, Pass
+from effcc.rewrite import Item, Workspace
+
+WEIGHT_MAX = 127
+QUANTIZE_COST, EPILOGUE_COST = 8, 4
+"""Vector instructions for as many elements as a vector has lanes: to quantize f32, and to scale a sum."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A matmul or conv to quantize: its activation, its weights, and the weights' axis of output channels."""
+
+    node: Node
+    x: Value
+    weights: Value
+    axis: int
+
+
+class StaticInt8(Pass):
+    """Quantize matmuls and convs with constant weights, by ranges on `ctx.calibration`.
+
+    method: "min-max", "percentile" (leaving out 100 - `percent`), or "mse". activations: "u8" (with a zero point) or
+    "s8". skip: layers with one of these in their location stay. first, last: whether the layers nearest to the inputs
+    and to the results are quantized. always: quantize even what the cost model says is no faster. report: how many
+    samples each layer's error is measured on (0: none).
+    """
+
+    name = "static-int8"
+    category = "quantize"
+    contract = "quantized"
+    source = "Jacob et al. 2018 (arXiv 1712.05877); Krishnamoorthi 2018 (arXiv 1806.08342)"
+    special_inputs = False
+
+    method: str = "min-max"
+    percent: float = 99.99
+    activations: str = "u8"
+    skip: tuple[str, ...] = ()
+    first: bool = True
+    last: bool = True
+    always: bool = False
+    report: int = 4
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"method {self.method!r} is none of {', '.join(METHODS)}")
+        if self.activations not in ("u8", "s8"):
+            raise ValueError(f"activations are u8 or s8, not {self.activations!r}")
+        if not 0 < self.percent <= 100:
+            raise ValueError(f"percent is {self.percent}, not in (0, 100]")
+
+    @property
+    def dtype(self) -> DType:
+        return DTYPES["i8" if self.activations == "s8" else "u8"]
+
+    def run(self, graph: Graph, ctx: Context) -> Graph:
+        layers = self.layers(graph, ctx)
+        if not layers:
+            return graph
+        if ctx.calibration is None:
+            hint = "give calibration data: --calibration data.npz, or calibration= in Python"
+            raise InputError(f"{self.name} has to see activations", where=f"graph @{graph.name}", hint=hint)
+        ctx.progress("calibrating")
+        values = {layer.x for layer in layers}
+        found = ranges(graph, values, ctx.calibration.batches(), self.dtype, self.method, self.percent)
+        plans: dict[Node, tuple[Layer, Affine]] = {}
+        for layer in layers:
+            low, high = found[layer.x]
+            if not np.isfinite([low, high]).all():
+                ctx.refused(self.name, layer.node.loc, "activations are not finite on the calibration data")
+            elif ctx.allow(self.name, layer.node.loc):
+                plans[layer.node] = layer, Affine.over(low, high, self.dtype)
+        if not plans:
+            return graph
+        quantized = insert(graph, plans)
+        if self.report:
+            ctx.progress("measuring the layers' errors")
+            samples = ctx.calibration[: self.report]
+            for loc, figures in output_errors(graph, quantized, plans, samples.batches()):
+                ctx.note(loc, **figures)
+        return quantized
+
+    # -- which layers --------------------------------------------------------------------------------------------------
+    def layers(self, graph: Graph, ctx: Context) -> list[Layer]:
+        """The layers to quantize, in order; why the others are not is told."""
+        found: list[Layer] = []
+        for node in graph.nodes:
+            if node.op.name not in ("matmul", "conv"):
+                continue
+            layer = self.layer(graph, node)
+            if isinstance(layer, str):
+                ctx.refused(self.name, node.loc, layer)
+            else:
+                found.append(layer)
+        ends = ({0} if not self.first else set()) | ({len(found) - 1} if not self.last else set())
+        for k in ends & set(range(len(found))):
+            ctx.refused(self.name, found[k].node.loc, f"it is the {'first' if k == 0 else 'last'} layer")
+        kept = [layer for k, layer in enumerate(found) if k not in ends]
+        return [layer for layer in kept if self.pays(layer, ctx)]
+
+    def layer(self, graph: Graph, node: Node) -> Layer | str:
+        """A node as a layer, or why it is none."""
+        where = str(node.loc)
+        named = next((s for s in self.skip if s in where), None)
+        if named is not None:
+            return f"skip={named}"
+        x, w = node.operands[:2]
+        producer = graph.producer(w)
+        if producer is None or producer.op.name != "const":
+            return "its weights are no constant"
+        if x.dtype != f32 or w.dtype != f32:
+            return f"it computes in {x.dtype}, not f32"
+        if graph.producer(x) is not None and graph.producer(x).op.name == "const":  # type: ignore[union-attr]
+            return "its activation is a constant"
+        op: Any = node.op
+        if op.name == "conv":
+            axis = 0
+        else:
+            axis = w.tensor.rank - (2 if op.transpose_b else 1)
+            if product(w.shape[:-2]) != 1:
+                return "it multiplies by several matrices"
+        if not np.isfinite(producer.op.blob.array).all() or w.tensor.size == 0:  # type: ignore[attr-defined]
+            return "its weights are empty, or not finite"
+        return Layer(node, x, w, axis)
+
+    def pays(self, layer: Layer, ctx: Context) -> bool:
+        """Whether the cost model says that integers are faster."""
+        machine = ctx.machine
+        if self.always or machine is None:
+            return True
+        if not getattr(machine, "multiplies_bytes", True):
+            reason = "the machine multiplies bytes no faster than floats"
+        else:
+            before, after = instructions(layer)
+            if after < before:
+                return True
+            reason = f"the cost model says that fp32 is no slower ({before:.0f} and {after:.0f} vector steps a row)"
+        ctx.refused(self.name, layer.node.loc, reason)
+        return False
+
+    def example(self, d: Any, b: Any) -> Any:
+        from effcc.ir.types import Tensor
+
+        if d.boolean():
+            x = b.input("x", Tensor(f32, (d.integer(1, 3), d.choose((4, 7, 1)))))
+            w = b.const(d.blob(Tensor(f32, (x.shape[1], d.choose((3, 5, 17))))))
+            return b.relu(b.matmul(x, w))
+        groups, inner = d.integer(1, 2), d.integer(1, 4)
+        x = b.input("x", Tensor(f32, (1, groups * inner, 4, 3)))
+        w = b.const(d.blob(Tensor(f32, (groups * d.integer(1, 3), inner, d.integer(1, 2), 2))))
+        pads, strides = (d.integer(0, 1), 1, 0, 1), (d.integer(1, 2), 1)
+        return b.conv(x, w, strides=strides, pads=pads, dilations=(1, 1), groups=groups)
+
+
+def instructions(layer: Layer) -> tuple[float, float]:
+    """Vector instructions for one row of the result in f32, and with integers: products by fours, the input's
+    quantization, and each sum's scaling. Sizes that are not known do not matter: they count in both."""
+    op: Any = layer.node.op
+    w = layer.weights.shape
+    if op.name == "conv":
+        features, inner = w[0], w[1]
+        per_group, depth = features // op.groups, product(w[1:])
+        products, words = features * depth, features * -(-depth // 4)
+        inputs = inner * op.groups * int(np.prod(op.strides))
+        if per_group < 4:  # a vector holds one channel's sum
+            words = 4 * products
+    else:
+        (depth, features) = (w[-1], w[-2]) if op.transpose_b else (w[-2], w[-1])
+        products, words, inputs = features * depth, features * -(-depth // 4), depth
+    return products, words + QUANTIZE_COST * inputs + EPILOGUE_COST * features
+
+
+# -- the new graph -----------------------------------------------------------------------------------------------------
+def quantized_weights(array: Any, axis: int) -> tuple[Any, Any]:
+    """(s8 weights, f32 scales along the axis): symmetric, the largest magnitude of each channel is 127."""
+    others = tuple(k for k in range(array.ndim) if k != axis)
+    top = np.abs(array.astype("f8")).max(others)
+    scale = np.where(top > 0, top / WEIGHT_MAX, 1.0).astype("f4")
+    shape = [-1 if k == axis else 1 for k in range(array.ndim)]
+    q = np.rint(array.astype("f8") / scale.reshape(shape).astype("f8"))
+    return np.clip(q, -WEIGHT_MAX, WEIGHT_MAX).astype("i1"), scale
+
+
+def insert(graph: Graph, plans: dict[Node, tuple[Layer, Affine]]) -> Graph:
+    """The graph with (de)quantization around the layers' operands; an activation is quantized once."""
+    w = Workspace(graph)
+    activations: dict[Value, Value] = {}
+    for item in w.items():
+        planned = plans.get(item.origin) if item.origin is not None else None
+        if planned is None:
+            continue
+        layer, affine = planned
+
+        def add(op: Op, *operands: Value, item: Item = item) -> Value:
+            return w.insert(op, operands, item, item.loc).result
+
+        def const(array: Any, dtype: DType | None = None, add: Any = add) -> Value:
+            from effcc.ir.blob import Blob
+
+            return add(op_class("const")(Blob(np.asarray(array), dtype)))  # type: ignore[call-arg]
+
+        quantize, dequantize = op_class("quantize_linear"), op_class("dequantize_linear")
+        if layer.x not in activations:
+            scale = const(affine.scale)
+            zero = const(np.asarray(affine.zero_point, affine.dtype.numpy))
+            q = add(quantize(axis=0, dtype=affine.dtype), layer.x, scale, zero)  # type: ignore[call-arg]
+            activations[layer.x] = add(dequantize(axis=0), q, scale, zero)  # type: ignore[call-arg]
+        array = w.constant(layer.weights)
+        assert array is not None
+        q, scales = quantized_weights(array.array, layer.axis)
+        weights = add(dequantize(axis=layer.axis), const(q, i8), const(scales))  # type: ignore[call-arg]
+        w.set_operands(item, (activations[layer.x], weights, *item.operands[2:]))
+        w.erase_dead(layer.weights)
+    return w.freeze()
+
+
