@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from effcc.errors import EffccError, InputError, UnsupportedError, VerifyError
+from effcc.ir.assumptions import RELATIONS, assumed, holds
 from effcc.ir.blob import Blob
 from effcc.ir.dims import Atom, Dim, Expr, Symbol, as_symbol, substitute, symbols
 from effcc.ir.graph import Graph, Node, Value
@@ -78,6 +79,7 @@ def evaluate_node(node: Node, operands: tuple[Any, ...], bound: Bindings) -> tup
     except EffccError:
         raise
     except Exception as error:
+        _check_sizes(node, bound)
         shown = ", ".join(str(bind_type(t, bound)) for t in node.types)
         message = f"{op.name}({shown}): its meaning fails: {type(error).__name__}: {error}"
         raise VerifyError(message, where=node.loc) from error
@@ -93,8 +95,18 @@ def _check_result(node: Node, x: Any, type_: Type, bound: Bindings) -> None:
     if not isinstance(type_, Tensor):
         return
     if not _is_torch(x) or x.dtype != type_.dtype.torch or not _match(type_.shape, tuple(x.shape), bound):
+        _check_sizes(node, bound)
         actual = f"{str(x.dtype).removeprefix('torch.')}{list(x.shape)}" if _is_torch(x) else type(x).__name__
         raise VerifyError(f"{node.op.name} gives {actual}, the graph says {bind_type(type_, bound)}", where=node.loc)
+
+
+def _check_sizes(node: Node, bound: Bindings) -> None:
+    """Raise InputError where sizes break what the node's type rule takes for granted."""
+    for assumption in assumed(node):
+        left, right = substitute(assumption.left, bound), substitute(assumption.right, bound)
+        if isinstance(left, int) and isinstance(right, int) and not holds(assumption.relation, left, right):
+            told = f"{assumption.left} = {left} and {assumption.right} = {right}"
+            raise InputError(f"{node.op.name}: sizes {told} {RELATIONS[assumption.relation]}", where=node.loc)
 
 
 def _last_uses(graph: Graph) -> dict[int, list[Value]]:

@@ -12,6 +12,7 @@ from effcc.backends.tvm import entry, memory
 from effcc.backends.tvm import plan as p
 from effcc.backends.tvm.kernels import driver, obtain
 from effcc.backends.tvm.place import Buffer
+from effcc.ir.assumptions import RELATIONS
 from effcc.ir.dims import Atom, Dim, Expr, Extremum, FloorDiv, Mod, Symbol, substitute, symbols
 
 
@@ -124,6 +125,7 @@ def build(plan: p.Plan, machine: Any, threads: int | None = None) -> Built:
         temporaries=tuple(entry.Temporary(name(b), expression(substitute(b.nbytes, defined))) for b in temporaries),
         scratch=tuple(expression(substitute(launch.scratch, defined)) for launch in launches if launch.scratch != 0),
         steps=steps,
+        checks=tuple(map(check, plan.checks)),
     )
     return Built(
         memory.plan(program),
@@ -133,6 +135,21 @@ def build(plan: p.Plan, machine: Any, threads: int | None = None) -> Built:
         tuple({k.symbol: None for k in compiled}),
         launches,
     )
+
+
+def check(step: p.Check) -> entry.Check:
+    held, where = step.assumption, str(step.loc)
+    left, right = expression(held.left), expression(held.right)
+    return entry.Check(condition(held.relation, left, right), left, right, RELATIONS[held.relation], where)
+
+
+def condition(relation: str, a: entry.Expression, b: entry.Expression) -> entry.Expression:
+    """1 where a relation of effcc.ir.assumptions holds between two sizes, else 0."""
+    fit: entry.Expression = ("sub", 1, ("less", b, a))
+    if relation == "fit":
+        return fit
+    equal: entry.Expression = ("sub", fit, ("less", a, b))
+    return equal if relation == "equal" else ("max", equal, condition("equal", ("min", a, b), 1))
 
 
 def _bytes(buffer: Buffer) -> np.ndarray[Any, Any]:
@@ -165,6 +182,8 @@ class _Steps:
                 return [entry.Copy(self.name(target), self.name(source), expression(target.nbytes))]
             case p.Define(symbol, source):
                 return [entry.LoadSize(symbol.name, self.name(source))]
+            case p.Check():
+                return [check(step)]
             case p.Branch(condition, then, orelse):
                 load, test = self._condition(condition)
                 return [load, entry.If(test, self.steps(then), self.steps(orelse))]

@@ -164,7 +164,19 @@ class While:
     body: tuple[Step, ...]
 
 
-Step = Launch | Copy | SetSize | LoadSize | StoreSize | Rebind | If | While
+@dataclass(frozen=True)
+class Check:
+    """Ends the call with an InputError where the value of `condition` is 0: sizes `left` and `right` must be as it
+    `says`."""
+
+    condition: Expression
+    left: Expression
+    right: Expression
+    says: str
+    where: str = ""
+
+
+Step = Launch | Copy | SetSize | LoadSize | StoreSize | Rebind | If | While | Check
 
 
 @dataclass(frozen=True)
@@ -178,6 +190,8 @@ class Program:
     temporaries: tuple[Temporary, ...] = ()
     scratch: tuple[Expression, ...] = ()
     steps: tuple[Step, ...] = ()
+    checks: tuple[Check, ...] = ()
+    """What must hold of the inputs' sizes, asked once for each combination of them."""
 
 
 class Header(IntEnum):
@@ -214,6 +228,8 @@ class Layout:
     """The slots of sizes that are set at run time."""
     labels: Mapping[int, str]
     """Place in the code -> the launch's label."""
+    checks: Mapping[int, Check]
+    """Place in the code -> what is checked there."""
     rebinds: bool
     """Whether running changes pointers in the table."""
 
@@ -279,6 +295,7 @@ class _Encoder:
         self.found: dict[str, int] = {}
         self.addresses: dict[int, int] = {}
         self.labels: dict[int, str] = {}
+        self.checks: dict[int, Check] = {}
         self.arity, self.rebinds = 0, False
         self.symbols = {size if isinstance(size, str) else size.name for size in program.sizes}
         self.buffers: dict[str, int] = {}
@@ -314,6 +331,7 @@ class _Encoder:
             addresses=tuple(self.addresses.items()),
             found=self.found,
             labels=self.labels,
+            checks=self.checks,
             rebinds=self.rebinds,
         )
 
@@ -370,6 +388,10 @@ class _Encoder:
                 self._steps(body)
                 self._emit(Opcode.jump, start)
                 self.code[leave] = len(self.code)
+            case Check():  # dividing by zero ends the call
+                condition = self._value(step.condition)
+                self.checks[len(self.code)] = step
+                self._emit(Opcode.floordiv, self._slot(), self._value(1), condition)
 
     def _pointer(self, name: str) -> int:
         if name.startswith("&"):

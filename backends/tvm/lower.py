@@ -14,14 +14,15 @@ from effcc.backends.tvm import contractions, windows
 from effcc.backends.tvm.emit import KernelBuilder
 from effcc.backends.tvm.kernels import Request, canonical
 from effcc.backends.tvm.place import Buffer, Place, plain, reshaped_strides, row_major, view
-from effcc.backends.tvm.plan import Copy, KernelPlan, Launch, Plan, Step
+from effcc.backends.tvm.plan import Check, Copy, KernelPlan, Launch, Plan, Step
 from effcc.backends.tvm.region import is_immediate
 from effcc.backends.tvm.templates import loops
 from effcc.backends.tvm.templates.rows import rows
 from effcc.errors import UnsupportedError
 from effcc.ir import Builder, Graph, Node, Symbol, Tensor, Value, type_symbols
+from effcc.ir.assumptions import assumed
 from effcc.ir.blob import Blob
-from effcc.ir.dims import Dim, Expr, substitute, symbols
+from effcc.ir.dims import Dim, Expr, as_symbol, substitute, symbols
 from effcc.ir.dims import Symbol as SymbolAtom
 from effcc.ir.types import Type
 from effcc.machine import Machine
@@ -62,6 +63,8 @@ class Lowering:
         )
         self.packed: dict[Any, Buffer] = {} if parent is None else parent.packed
         self.constants: dict[int, Buffer] = {} if parent is None else parent.constants
+        self.told: set[Symbol] = set()
+        """Sizes that are known before the first step, and that this graph is sure to be run with: none in a branch."""
 
     # -- buffers -------------------------------------------------------------------------------------------------------
     def buffer(self, kind: str, type_: Tensor, name: str = "", **more: Any) -> Buffer:
@@ -254,8 +257,19 @@ class Lowering:
             and type(producer.op) not in SPECIAL
         )
 
+    def check(self, node: Node) -> None:
+        """Have what the node's type rule assumes about sizes checked: in the graph itself with the inputs' sizes, where
+        these tell; else in front of the node."""
+        for assumption in assumed(node):
+            step = Check(assumption, node.loc)
+            told = symbols(assumption.left) | symbols(assumption.right) <= self.told
+            earlier = self.plan.checks if told else self.steps
+            if not any(isinstance(c, Check) and c.assumption == assumption for c in earlier):
+                earlier.append(step)
+
     def node(self, node: Node) -> None:
         op = node.op
+        self.check(node)
         special = SPECIAL.get(type(op))
         if special is not None:
             special(self, node)
@@ -483,6 +497,7 @@ def lower(graph: Graph, machine: Machine) -> Plan:
     for k, v in enumerate(graph.inputs):
         buffer = lowering.buffer("input", v.type, v.name or f"input{k}", position=k)
         lowering.places[v] = plain(buffer, v.type)
+        lowering.told |= set(filter(None, map(as_symbol, v.type.shape)))
         plan.inputs.append((v.name or f"input{k}", v.type, buffer))
     donated = dict(graph.aliases)
     outputs: list[Place] = []

@@ -9,6 +9,7 @@ from typing import Any
 from effcc.backends.tvm.kernels import Request
 from effcc.backends.tvm.place import Buffer, Place
 from effcc.ir import Loc, Symbol, Tensor
+from effcc.ir.assumptions import Assumption
 from effcc.ir.dims import Dim
 
 
@@ -76,7 +77,15 @@ class While:
     body: tuple[Step, ...]
 
 
-Step = Launch | Copy | Define | Branch | While
+@dataclass(frozen=True, eq=False)
+class Check:
+    """Refuse the call unless an assumption about sizes holds."""
+
+    assumption: Assumption
+    loc: Loc
+
+
+Step = Launch | Copy | Define | Branch | While | Check
 
 
 @dataclass(eq=False)
@@ -89,6 +98,8 @@ class Plan:
     defined: dict[Symbol, Dim] = field(default_factory=dict)
     """Sizes that kernels find at run time, and an upper bound of each."""
     steps: list[Step] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    """What must hold of the inputs' sizes."""
     buffers: list[Buffer] = field(default_factory=list)
 
     def launches(self) -> list[Launch]:

@@ -25,7 +25,7 @@ _KINDS: dict[str, type] = {
     kind.__name__: kind
     for kind in (
         entry.Program, entry.Size, entry.Input, entry.Output, entry.Constant, entry.Temporary, entry.Launch, entry.Copy,
-        entry.SetSize, entry.LoadSize, entry.StoreSize, entry.Rebind, entry.If, entry.While,
+        entry.SetSize, entry.LoadSize, entry.StoreSize, entry.Rebind, entry.If, entry.While, entry.Check,
     )
 }  # fmt: skip
 DRIVER = "code/driver.o"

@@ -465,26 +465,6 @@ def product(dims: Iterable[Dim]) -> Dim:
     return total
 
 
-def may_equal(a: Dim, b: Dim) -> bool:
-    """Whether two dimensions can be equal for some value of their symbols.
-
-    >>> may_equal(Symbol("n", 1, 8), 8), may_equal(Symbol("n") + 1, Symbol("n"))
-    (True, False)
-    """
-    low, high = bounds(a - b)
-    return (low is None or low <= 0) and (high is None or high >= 0)
-
-
-def may_fit(a: Dim, b: Dim) -> bool:
-    """Whether a ≤ b for some value of their symbols.
-
-    >>> may_fit(Symbol("n"), 8), may_fit(Symbol("n", 9), 8)
-    (True, False)
-    """
-    high = bounds(b - a)[1]
-    return high is None or high >= 0
-
-
 def upper_bound(a: Dim) -> int | None:
     return bounds(a)[1]
 

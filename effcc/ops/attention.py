@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from effcc.ir import scalar as s
-from effcc.ir.dims import Dim, may_equal, may_fit, product
+from effcc.ir.assumptions import may_equal, may_fit
+from effcc.ir.dims import Dim, product
 from effcc.ir.lazy import torch
 from effcc.ir.op import Op, require, tensor
 from effcc.ir.scalar import Compute, Read, Scalar

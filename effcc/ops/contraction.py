@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from effcc.ir import scalar as s
+from effcc.ir.assumptions import may_equal
 from effcc.ir.dims import Dim
 from effcc.ir.lazy import torch
 from effcc.ir.op import Op, require, tensor
@@ -49,9 +50,7 @@ class Matmul(Op):
         require(not x.dtype.is_bool and not y.dtype.is_bool, "matmul does not take bool", "insert a cast")
         batch, m, n, k = self.dims(x, y)
         other = y.shape[-1] if self.transpose_b else y.shape[-2]
-        require(
-            k == other or not (isinstance(k, int) and isinstance(other, int)), f"inner sizes {k} and {other} differ"
-        )
+        require(may_equal(k, other), f"inner sizes {k} and {other} differ")
         return Tensor(self.accumulate or x.dtype, (*batch, m, n))
 
     def reference(self, a: Any, b: Any) -> Any:

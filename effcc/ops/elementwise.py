@@ -10,6 +10,7 @@ import math
 from typing import Any, ClassVar
 
 from effcc.ir import scalar as s
+from effcc.ir.assumptions import may_broadcast
 from effcc.ir.dims import Dim, dim_max
 from effcc.ir.lazy import F, torch
 from effcc.ir.op import Op, require, tensor
@@ -23,8 +24,7 @@ def broadcast_dim(a: Dim, b: Dim) -> Dim:
         return a
     if a == 1:
         return b
-    if isinstance(a, int) and isinstance(b, int):
-        require(False, f"sizes {a} and {b} do not broadcast", "sizes must be equal, or one of them 1")
+    require(may_broadcast(a, b), f"sizes {a} and {b} do not broadcast", "sizes must be equal, or one of them 1")
     if isinstance(a, int):
         return a
     if isinstance(b, int):

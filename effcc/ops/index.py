@@ -11,7 +11,8 @@ import math
 from typing import Any, ClassVar
 
 from effcc.ir import scalar as s
-from effcc.ir.dims import Dim, Symbol, may_equal, may_fit, upper_bound
+from effcc.ir.assumptions import may_equal, may_fit
+from effcc.ir.dims import Dim, Symbol, dim_min, upper_bound
 from effcc.ir.lazy import torch
 from effcc.ir.op import Op, require, tensor
 from effcc.ir.scalar import PARALLEL, REDUCTION, SCAN, Compute, Old, Read, Scalar, State
@@ -64,7 +65,7 @@ class Gather(Indexing):
     def infer(self, x: Type, idx: Type) -> Tensor:
         t, i = tensor(x), index_tensor(idx)
         require_axis(self.axis, t)
-        require(t.shape[self.axis] != 0 or i.size == 0, "there is nothing to gather: the axis is empty")
+        require(may_fit(dim_min(i.size, 1), t.shape[self.axis]), "there is nothing to gather: the axis is empty")
         return t.with_shape((*t.shape[: self.axis], *i.shape, *t.shape[self.axis + 1:]))
 
     def reference(self, x: Any, idx: Any) -> Any:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from effcc.ir.dims import Dim, may_equal, product
+from effcc.ir.assumptions import may_equal
+from effcc.ir.dims import Dim, product
 from effcc.ir.lazy import F, torch
 from effcc.ir.op import Op, require, tensor
 from effcc.ir.types import Tensor, Type
@@ -178,7 +179,7 @@ class GroupNorm(Normalization):
         t = self.checked(x)
         require(t.rank >= 2, "x needs axes [N, C, ...]")
         channels = t.shape[1]
-        require(self.groups > 0 and (not isinstance(channels, int) or channels % self.groups == 0),
+        require(self.groups > 0 and may_equal(channels % self.groups, 0),
                 f"{channels} channels do not divide into {self.groups} groups")
         check_channels(scale, channels, "scale")
         check_channels(bias, channels, "bias")

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from effcc.ir import scalar as s
-from effcc.ir.dims import Dim, ceildiv, may_equal
+from effcc.ir.assumptions import may_equal
+from effcc.ir.dims import Dim, ceildiv
 from effcc.ir.lazy import torch
 from effcc.ir.op import Op, require, tensor
 from effcc.ir.scalar import Compute, Read, Scalar
@@ -39,7 +40,9 @@ class Quantization(Op):
                 may_equal(a, b) for a, b in zip(scale.shape, wanted))
             require(fits, f"the scale has shape {list(scale.shape)}, not {list(wanted)} (or [])")
         require(
-            zero_point is None or zero_point.shape == scale.shape,
+            zero_point is None
+            or zero_point.rank == scale.rank
+            and all(may_equal(a, b) for a, b in zip(zero_point.shape, scale.shape)),
             f"the zero point {zero_point} has another shape than the scale {scale}",
         )
 

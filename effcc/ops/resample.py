@@ -7,7 +7,8 @@ import math
 from typing import Any
 
 from effcc.ir import scalar as s
-from effcc.ir.dims import Dim, may_equal, product
+from effcc.ir.assumptions import may_equal
+from effcc.ir.dims import Dim, product
 from effcc.ir.lazy import F, torch
 from effcc.ir.op import require, tensor
 from effcc.ir.scalar import PARALLEL, REDUCTION, Compute, Read, Scalar, State

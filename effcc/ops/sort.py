@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from effcc.ir.dims import Dim, Symbol, dim_min, may_equal, may_fit, product
+from effcc.ir.assumptions import may_equal, may_fit
+from effcc.ir.dims import Dim, Symbol, dim_min, product
 from effcc.ir.lazy import torch
 from effcc.ir.op import Op, require, tensor
 from effcc.ir.types import Tensor, Type, f32, i64

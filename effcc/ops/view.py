@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from effcc.ir import scalar as s
+from effcc.ir.assumptions import may_equal, may_fit
 from effcc.ir.dims import Dim, ceildiv, dim_max, product
 from effcc.ir.lazy import torch
 from effcc.ir.op import Op, require, tensor
@@ -79,7 +80,7 @@ class Reshape(View):
         t = tensor(x)
         before, after = t.size, product(self.shape)
         require(
-            before == after or not (isinstance(before, int) and isinstance(after, int)),
+            may_equal(before, after),
             f"{before} elements do not fit shape {list(self.shape)} ({after} elements)",
         )
         return t.with_shape(self.shape)
@@ -120,10 +121,7 @@ class BroadcastTo(View):
         t = tensor(x)
         require(t.rank <= len(self.shape), f"rank {t.rank} is greater than that of {list(self.shape)}")
         joined = broadcast_shapes(t.shape, self.shape)
-        require(
-            not all(isinstance(d, int) for d in joined) or joined == self.shape,
-            f"{t} does not broadcast to {list(self.shape)}",
-        )
+        require(all(map(may_equal, joined, self.shape)), f"{t} does not broadcast to {list(self.shape)}")
         return t.with_shape(self.shape)
 
     def reference(self, x: Any) -> Any:
@@ -150,15 +148,9 @@ class Slice(View):
         )
         require(all(step != 0 for step in self.steps), "a step is 0")
         for k, (a, d) in enumerate(zip(self.starts, t.shape, strict=True)):
-            require(
-                not (isinstance(a, int) and isinstance(d, int)) or 0 <= a <= d,
-                f"start {a} of axis {k} is outside of size {d}",
-            )
+            require(may_fit(0, a) and may_fit(a, d), f"start {a} of axis {k} is outside of size {d}")
         for k, (z, d) in enumerate(zip(self.stops, t.shape, strict=True)):
-            require(
-                not (isinstance(z, int) and isinstance(d, int)) or -1 <= z <= d,
-                f"stop {z} of axis {k} is outside of size {d}",
-            )
+            require(may_fit(-1, z) and may_fit(z, d), f"stop {z} of axis {k} is outside of size {d}")
         return t.with_shape(
             tuple(self._length(a, z, st) for a, z, st in zip(self.starts, self.stops, self.steps, strict=True))
         )
@@ -202,10 +194,7 @@ class Concat(View):
             require(t.rank == first.rank, "operands differ in rank")
             for k, (d, e) in enumerate(zip(shape, t.shape, strict=True)):
                 if k != self.axis and d != e:
-                    require(
-                        not (isinstance(d, int) and isinstance(e, int)),
-                        f"operands differ in size on axis {k}: {d} and {e}",
-                    )
+                    require(may_equal(d, e), f"operands differ in size on axis {k}: {d} and {e}")
                     shape[k] = e if isinstance(e, int) else d
             total = total + t.shape[self.axis]
         shape[self.axis] = total
@@ -255,8 +244,9 @@ class Pad(View):
             require(
                 tensor(value).dtype == t.dtype and tensor(value).rank == 0, f"the padding value must be {t.dtype}[]"
             )
-        shape = tuple(d + a + z for d, a, z in zip(t.shape, self.pads[: t.rank], self.pads[t.rank :], strict=True))
-        require(all(not isinstance(d, int) or d >= 0 for d in shape), f"pads {self.pads} crop more than there is")
+        ends = tuple(zip(self.pads[: t.rank], self.pads[t.rank :], strict=True))
+        shape = tuple(d + a + z for d, (a, z) in zip(t.shape, ends, strict=True))
+        require(all(may_fit(0, d) for d in shape), f"pads {self.pads} crop more than there is")
         return t.with_shape(shape)
 
     def reference(self, x: Any, value: Any = None) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from effcc.ir import scalar as s
+from effcc.ir.assumptions import may_equal
 from effcc.ir.dims import Dim, ceildiv, dim_max, dim_min, floordiv, product
 from effcc.ir.lazy import F, torch
 from effcc.ir.op import Op, require, tensor
@@ -103,7 +104,7 @@ class Conv(Window):
         )
         channels = t.shape[self.channel_axis(t)]
         require(
-            not isinstance(channels, int) or channels == k.shape[1] * self.groups,
+            may_equal(channels, k.shape[1] * self.groups),
             f"{channels} channels do not fit weights for {k.shape[1]} x {self.groups} groups",
         )
         require(
@@ -112,7 +113,8 @@ class Conv(Window):
         )
         out_dtype = self.accumulate or t.dtype
         if bias is not None:
-            require(tensor(bias).shape == (k.shape[0],), f"bias must be [{k.shape[0]}]")
+            fits = tensor(bias).rank == 1 and may_equal(tensor(bias).shape[0], k.shape[0])
+            require(fits, f"bias must be [{k.shape[0]}]")
             require(tensor(bias).dtype == out_dtype, f"bias must be {out_dtype}", "insert a cast")
         spatial = tuple(
             window_size(t.shape[a], kernel[i], self.strides[i], self.dilations[i], self.pads[i], self.pads[n + i])
@@ -204,10 +206,10 @@ class ConvTranspose(Window):
         self.check_geometry(n, k.shape[2:])
         require(t.dtype == k.dtype and t.dtype.is_float, "operands must be of one float dtype", "insert a cast")
         require(
-            not isinstance(t.shape[1], int) or t.shape[1] == k.shape[0],
+            may_equal(t.shape[1], k.shape[0]),
             f"{t.shape[1]} channels do not fit weights for {k.shape[0]}",
         )
-        require(t.shape[1] % self.groups == 0, f"{t.shape[1]} channels in {self.groups} groups")
+        require(may_equal(t.shape[1] % self.groups, 0), f"{t.shape[1]} channels in {self.groups} groups")
         if bias is not None:
             require(
                 tensor(bias) == Tensor(t.dtype, (k.shape[1] * self.groups,)),

@@ -21,7 +21,7 @@ import numpy as np
 from effcc.errors import EffccError, InputError
 from effcc.machine import available_cores
 
-from ..entry import Expression, Header, Input, Layout, Program, Size, encode, evaluate
+from ..entry import Check, Expression, Header, Input, Layout, Program, Size, encode, evaluate, names
 from ..memory import place, rounded
 from .arrays import ALIGNMENT, ITEM_BYTES, Kind, Numpy, Torch, adopt, aligned_memory, fits
 from .loader import Library, driver
@@ -211,7 +211,7 @@ class Executable:
                 outputs.append(array)
         code = self._run(context.address)
         if code:
-            raise self._failure(code, table[Header.failed])
+            raise self._failure(code, table, binding)
         for array, kind, memory in staged:
             kind.copy_from(array, memory)
         if layout.found:
@@ -237,11 +237,30 @@ class Executable:
             context.profile(0)
         return [(label, 1e-9 * times[place] / repeat) for place, label in self.layout.labels.items()]
 
-    def _failure(self, code: int, place: int) -> EffccError:
+    def _failure(self, code: int, table: memoryview, binding: Binding) -> EffccError:
+        place = table[Header.failed]
+        if place in self.layout.checks:
+            found = {name: table[slot] for name, slot in self.layout.found.items()}
+            return self._refusal(self.layout.checks[place], {**binding.sizes, **found})
         label = self.layout.labels.get(place)
         if label is None:
             return EffccError("a size expression divides by zero", hint="check the inputs' sizes")
         return EffccError(f"a kernel stopped with code {code}: an index or a size is out of range", where=label)
+
+    def _refusal(self, check: Check, sizes: Mapping[str, int]) -> InputError:
+        """Names the two sizes, their values, and the inputs that tell them."""
+        told = []
+        for side in (check.left, check.right):
+            value = evaluate(side, sizes)
+            told.append(str(value) if side == value else f"{_text(side)} = {value}")
+        sources = [
+            f"{name} is axis {axis} of input {spec.name!r}"
+            for name in sorted(names(check.left) | names(check.right))
+            for spec, axis in [first_use(self.program.inputs, name)]
+            if spec is not None
+        ]
+        message = f"sizes {told[0]} and {told[1]} {check.says}"
+        return InputError("; ".join((message, *sources)), where=check.where or None)
 
     def _remember(self, signature: Any, sizes: Mapping[str, int]) -> Binding:
         binding = self.bind(sizes)
@@ -252,8 +271,11 @@ class Executable:
         return binding
 
     def bind(self, sizes: Mapping[str, int]) -> Binding:
-        """What follows from the inputs' sizes."""
+        """What follows from the inputs' sizes. Raises InputError where they do not fit together."""
         program, layout = self.program, self.layout
+        for check in program.checks:
+            if not evaluate(check.condition, sizes):
+                raise self._refusal(check, sizes)
         starts, arena = place(program.temporaries, sizes)
         table = np.zeros(layout.slots, np.int64)
         for slot, expression in layout.bound:
@@ -304,6 +326,12 @@ def _mismatch(spec: Input, array: Any, kind: Kind) -> InputError:
     actual = ",".join(map(str, array.shape))
     message = f"expected {spec.dtype}[{expected}], got {kind.dtype(array)}[{actual}]"
     return InputError(message, where=f"input {spec.name!r}")
+
+
+def first_use(inputs: Sequence[Input], size: str) -> tuple[Input | None, int]:
+    """The input whose shape tells a size, and on which axis."""
+    found = ((spec, spec.shape.index(size)) for spec in inputs if size in spec.shape)
+    return next(found, (None, 0))
 
 
 def _text(expression: Expression) -> str:
