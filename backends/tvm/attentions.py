@@ -9,8 +9,9 @@ from effcc.backends.tvm.emit import KernelBuilder, memory_dtype, register_dtype,
 from effcc.backends.tvm.lower import ANCHORS, Lowering
 from effcc.backends.tvm.place import Place
 from effcc.backends.tvm.templates import attention
+from effcc.backends.tvm.tiles.space import Cut, TileSpace
 from effcc.ir import Builder, Graph, Node, Value
-from effcc.ir.dims import Dim, ceildiv, product
+from effcc.ir.dims import Dim
 from effcc.ops.attention import Attention
 
 Tir = Any
@@ -66,9 +67,10 @@ def lower_attention(
         )
 
     outline = spec(lambda d: d)
-    tiles = product((*batch, q.shape[-3], ceildiv(q.shape[-2], outline.width)))
+    ahead = len(batch) + 1
+    tiles = TileSpace(out.shape, (*(Cut((k,)) for k in range(ahead)), Cut((ahead,), outline.width)))
 
-    def make(places: dict[Value, Place]) -> tuple[Dim, Dim, Any]:
+    def make(places: dict[Value, Place]) -> tuple[TileSpace, Dim, Any]:
         def emit(kernel: KernelBuilder) -> None:
             def store(at: tuple[Tir, ...], value: Tir, lanes: int) -> None:
                 kernel.store(places[out], (*at[:-1], ramp(at[-1], lanes)), round_to(value, out.dtype))

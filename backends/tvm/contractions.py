@@ -12,9 +12,10 @@ from effcc.backends.tvm.place import Place, merge_axes
 from effcc.backends.tvm.region import FlatPoint
 from effcc.backends.tvm.templates import contraction
 from effcc.backends.tvm.templates.emission import Cpu
+from effcc.backends.tvm.tiles.space import Cut, TileSpace
 from effcc.ir import Graph, Node, Value
 from effcc.ir.blob import Blob
-from effcc.ir.dims import Dim, ceildiv, product
+from effcc.ir.dims import Dim, product
 from effcc.ir.lazy import T
 from effcc.ir.types import Encoding, Tensor
 from effcc.machine import Machine
@@ -48,6 +49,7 @@ class Product:
         runs = merge_axes(space[:-1], row_lists)
         rows = bool(runs) and not (runs[-1][-1] < rank and b_strides[runs[-1][-1]] != 0)
         batch_runs, m_run = (runs[:-1], runs[-1]) if rows else (runs, [])
+        self.space, self.batch_runs, self.m_run = space, batch_runs, m_run
         self.batch = tuple(product(space[k] for k in run) for run in batch_runs)
         self.m = product(space[k] for k in m_run)
         heads = [run[-1] for run in batch_runs]
@@ -64,7 +66,15 @@ def lower_matmul(
     lowering: Any, node: Node, body: Graph, anchor: Node, operands: tuple[Place, ...], results: tuple[Place, ...]
 ) -> None:
     """Launch the product with its epilogue (the elementwise rest of the region)."""
+    from effcc.backends.tvm import sparse_contractions, weight_contractions
+
+    if weight_contractions.applies(anchor, body):
+        weight_contractions.lower(lowering, node, body, anchor, operands, results)
+        return
     bound = dict(zip((*body.inputs, *body.results), (*operands, *results), strict=True))
+    if sparse_contractions.applies(anchor, bound):
+        sparse_contractions.lower(lowering, node, body, anchor, operands, results)
+        return
     a, b = anchor.operands
     shape = Product(anchor, body, bound)
     out: Tensor = anchor.result.tensor
@@ -78,11 +88,11 @@ def lower_matmul(
         "packed"
         if fixed
         else "direct"
-        if shape.b_strides[-1] == 1 and small and b.dtype.name in _AS_STORED
+        if shape.b_strides[-1] == 1 and small and b.dtype.name in AS_STORED
         else "staged"
     )
-    reads_a, reads_b = a.dtype.name not in _AS_STORED, b.dtype.name not in _AS_STORED and not fixed
-    b_dtype = register_dtype(b.dtype) if b.dtype.name not in _AS_STORED else memory_dtype(b.dtype)
+    reads_a, reads_b = a.dtype.name not in AS_STORED, b.dtype.name not in AS_STORED and not fixed
+    b_dtype = register_dtype(b.dtype) if b.dtype.name not in AS_STORED else memory_dtype(b.dtype)
 
     def spec(size: Callable[[Dim], Any], b_strides: tuple[Dim, ...]) -> contraction.Contraction:
         return contraction.Contraction(
@@ -106,13 +116,16 @@ def lower_matmul(
     if fixed:
         weights, b_strides = pack_weights(lowering, weights, shape, lambda st: spec(lambda d: d, st))
     outline = spec(lambda d: d, b_strides)
-    tiles = (
-        product(shape.batch)
-        * ceildiv(shape.m, outline.blocking.row_chunk)
-        * ceildiv(ceildiv(shape.n, outline.width), outline.blocking.panel_chunk)
+    tiles = TileSpace(
+        shape.space,
+        (
+            *(Cut(tuple(run)) for run in shape.batch_runs),
+            Cut((len(shape.space) - 1,), outline.width * outline.blocking.panel_chunk),
+            Cut(tuple(shape.m_run), outline.blocking.row_chunk),
+        ),
     )
 
-    def make(places: dict[Value, Place]) -> tuple[Dim, Dim, Any]:
+    def make(places: dict[Value, Place]) -> tuple[TileSpace, Dim, Any]:
         def emit(kernel: KernelBuilder) -> None:
             chosen = spec(lambda d: d if isinstance(d, int) else kernel.dim(d), b_strides)
 
@@ -143,7 +156,7 @@ def lower_matmul(
     lowering.launch("contraction", panels, body, operands, results, make, node)
 
 
-_AS_STORED = ("f64", "f32", "f16", "i64", "i32", "i16", "i8", "u8", "u16", "u32", "u64")
+AS_STORED = ("f64", "f32", "f16", "i64", "i32", "i16", "i8", "u8", "u16", "u32", "u64")
 """Dtypes that the template reads from memory by itself; others come decoded through its prologues."""
 
 
@@ -177,7 +190,7 @@ def pack_weights(
     )
     if key not in lowering.packed:
         flat = np.ascontiguousarray(blob.array).reshape(-1)
-        if weights.buffer.dtype.name not in _AS_STORED:
+        if weights.buffer.dtype.name not in AS_STORED:
             flat = flat.astype(register_dtype(weights.buffer.dtype))
         item = flat.itemsize
         view = np.lib.stride_tricks.as_strided(
@@ -186,7 +199,7 @@ def pack_weights(
             tuple(st * item for st in (*(st for _, st in matrices), *shape.b_strides[-2:])),
         )  # type: ignore[operator]
         panels = contraction.pack(outline, view)
-        packed = Blob(panels, weights.buffer.dtype if weights.buffer.dtype.name in _AS_STORED else None)
+        packed = Blob(panels, weights.buffer.dtype if weights.buffer.dtype.name in AS_STORED else None)
         type_ = Tensor(packed.type.dtype, packed.type.shape, Encoding("panels", (("nr", outline.width),)))
         lowering.packed[key] = lowering.buffer("constant", type_, f"p{len(lowering.packed)}", blob=packed), blob
     buffer = lowering.packed[key][0]

@@ -14,10 +14,11 @@ from effcc.backends.tvm import contractions, windows
 from effcc.backends.tvm.emit import KernelBuilder
 from effcc.backends.tvm.kernels import Request, canonical
 from effcc.backends.tvm.place import Buffer, Place, plain, reshaped_strides, row_major, view
-from effcc.backends.tvm.plan import Check, Copy, KernelPlan, Launch, Plan, Step
+from effcc.backends.tvm.plan import Check, Copy, KernelPlan, Launch, Plan, Step, Touched
 from effcc.backends.tvm.region import is_immediate
 from effcc.backends.tvm.templates import loops
 from effcc.backends.tvm.templates.rows import rows
+from effcc.backends.tvm.tiles.space import TileSpace
 from effcc.errors import UnsupportedError
 from effcc.ir import Builder, Graph, Node, Symbol, Tensor, Value, type_symbols
 from effcc.ir.assumptions import assumed
@@ -116,14 +117,14 @@ class Lowering:
         graph: Graph,
         operands: tuple[Place, ...],
         results: tuple[Place, ...],
-        make: Callable[[dict[Value, Place]], tuple[Dim, Dim, Body]],
+        make: Callable[[dict[Value, Place]], tuple[TileSpace | Dim, Dim, Body]],
         node: Node | None,
         more: tuple[Place, ...] = (),
     ) -> None:
         """Launch the kernel of a region: built once for each distinct (template, region, layout).
 
-        make: places of the graph's inputs and results -> (tiles, scratch bytes, body). `more`: further places the
-        body reads.
+        make: places of the graph's inputs and results -> (tiles, scratch bytes, body); the tiles as a space that says
+        what each of them writes, or as a mere number. `more`: further places the body reads.
         """
         places = (*operands, *results, *more)
         buffers = list(dict.fromkeys(p.buffer for p in places))
@@ -134,10 +135,12 @@ class Lowering:
             bound = dict(zip((*graph.inputs, *graph.results), places, strict=False))
             tiles, scratch, body = make(bound)
             sizes = sorted(region_symbols(graph, places), key=lambda x: x.name)
+            space = tiles if isinstance(tiles, TileSpace) else None
+            touched = Touched(graph, operands, results, more, tuple(buffers), space)
             self.kernels[full] = (
-                self._kernel(template, key, graph, layout, buffers, sizes, body),
+                self._kernel(template, key, touched, layout, sizes, body),
                 tuple(sizes),
-                tiles,
+                tiles.tiles if isinstance(tiles, TileSpace) else tiles,
                 scratch,
             )
         kernel, sizes, tiles, scratch = self.kernels[full]
@@ -164,11 +167,12 @@ class Lowering:
         )
 
     def _kernel(
-        self, template: str, key: Any, graph: Graph, layout: Any, buffers: list[Buffer], sizes: list[Symbol], body: Body
+        self, template: str, key: Any, touched: Touched, layout: Any, sizes: list[Symbol], body: Body
     ) -> KernelPlan:
-        bits = self.machine.vector_bits
-        name = repr((template, key, contractions.cpu_of(self.machine), layout, canonical(graph)))
-        return KernelPlan(Request(name, lambda: KernelBuilder(template, bits).build(buffers, sizes, body)), template)
+        bits, buffers = self.machine.vector_bits, list(touched.buffers)
+        name = repr((template, key, contractions.cpu_of(self.machine), layout, canonical(touched.graph)))
+        request = Request(name, lambda: KernelBuilder(template, bits).build(buffers, sizes, body))
+        return KernelPlan(request, template, touched)
 
     def launch_raw(
         self,
@@ -187,7 +191,8 @@ class Lowering:
         sizes = sorted(region_symbols(graph, places), key=lambda x: x.name)
         number = {b: k for k, b in enumerate(buffers)}
         layout = tuple((number[p.buffer], p.buffer.dtype, p.shape, p.strides, p.offset) for p in places)
-        kernel = self._kernel(template, key, graph, layout, buffers, sizes, emit)
+        touched = Touched(graph, operands, results, (), tuple(buffers), None)
+        kernel = self._kernel(template, key, touched, layout, sizes, emit)
         label = graph.name if node is None else f"{node.op.name}.{graph.name}"
         self.steps.append(
             Launch(
@@ -214,7 +219,7 @@ class Lowering:
             self.launch("rows", key, graph, operands, results, lambda p: rows(graph, p), node)
         else:
 
-            def make(p: dict[Value, Place]) -> tuple[Dim, Dim, Body]:
+            def make(p: dict[Value, Place]) -> tuple[TileSpace | Dim, Dim, Body]:
                 tiles, body = loops.pointwise(graph, p)
                 return tiles, 0, body
 
@@ -344,7 +349,7 @@ class Lowering:
             self._scan(node, body, anchor, nest, operands, results)
         else:
 
-            def make(p: dict[Value, Place]) -> tuple[Dim, Dim, Body]:
+            def make(p: dict[Value, Place]) -> tuple[TileSpace | Dim, Dim, Body]:
                 tiles, emit = loops.fold(body, anchor, p)
                 return tiles, 0, emit
 
@@ -358,7 +363,7 @@ class Lowering:
         if nest.initial is not None:
             self.copy(operands[nest.initial], results[0], node.results[0].tensor)
 
-        def make(p: dict[Value, Place]) -> tuple[Dim, Dim, Body]:
+        def make(p: dict[Value, Place]) -> tuple[TileSpace | Dim, Dim, Body]:
             tiles, emit = loops.scan(anchor, p)
             return tiles, 0, emit
 

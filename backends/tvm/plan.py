@@ -8,18 +8,36 @@ from typing import Any
 
 from effcc.backends.tvm.kernels import Request
 from effcc.backends.tvm.place import Buffer, Place
-from effcc.ir import Loc, Symbol, Tensor
+from effcc.backends.tvm.tiles.space import TileSpace
+from effcc.ir import Graph, Loc, Symbol, Tensor
 from effcc.ir.assumptions import Assumption
 from effcc.ir.dims import Dim
 
 
+@dataclass(frozen=True, eq=False)
+class Touched:
+    """What a kernel reads and writes: the region that it computes, and where the region's inputs and results lie.
+
+    `space` tells which part of the results each tile writes; None where that is data-dependent or not known. `more` is
+    read besides. Launches of the same kernel have other buffers than `buffers`, in the same order.
+    """
+
+    graph: Graph
+    operands: tuple[Place, ...]
+    results: tuple[Place, ...]
+    more: tuple[Place, ...]
+    buffers: tuple[Buffer, ...]
+    space: TileSpace | None
+
+
 @dataclass(eq=False)
 class KernelPlan:
-    """One kernel: what names it, and how to build its PrimFunc."""
+    """One kernel: what names it, how to build its PrimFunc, and what its tiles touch."""
 
     request: Request
     template: str
     """Which template makes it: pointwise, rows, fold, contraction, conv, ..."""
+    touched: Touched
 
     @property
     def function(self) -> Any:

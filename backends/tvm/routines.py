@@ -15,6 +15,7 @@ from effcc.backends.tvm.lower import Lowering, as_region, lowers
 from effcc.backends.tvm.place import Place
 from effcc.backends.tvm.plan import Define
 from effcc.backends.tvm.templates.emission import unravel
+from effcc.backends.tvm.tiles.space import Cut, TileSpace
 from effcc.ir import Node, Tensor, Value, i64
 from effcc.ir.dims import Dim, product
 from effcc.ir.lazy import T, tvm
@@ -107,9 +108,9 @@ def _rows(
     region = as_region(node)
     x = node.operands[0].tensor
     others = [k for k in range(x.rank) if k != axis]
-    rows = product(x.shape[k] for k in others)
+    space = TileSpace(node.results[0].shape, (Cut(tuple(others)),))
 
-    def make(places: dict[Value, Place]) -> tuple[Dim, Dim, Any]:
+    def make(places: dict[Value, Place]) -> tuple[TileSpace, Dim, Any]:
         def emit(kernel: KernelBuilder) -> None:
             at = unravel(kernel.tile, [kernel.dim(x.shape[k]) for k in others])
             index: list[Tir] = [None] * x.rank
@@ -117,7 +118,7 @@ def _rows(
                 index[k] = i
             body(kernel, places, tuple(index), words(kernel))
 
-        return rows, scratch_words(x.shape[axis]) * 8, emit
+        return space, scratch_words(x.shape[axis]) * 8, emit
 
     lowering.launch(
         "sort",

@@ -12,9 +12,10 @@ from effcc.backends.tvm.emit import KernelBuilder, lanes_of, memory_dtype, regis
 from effcc.backends.tvm.place import Place
 from effcc.backends.tvm.region import FlatPoint, constant
 from effcc.backends.tvm.templates import conv, depthwise
+from effcc.backends.tvm.tiles.space import Cut, TileSpace
 from effcc.ir import Builder, Graph, Node, Value
 from effcc.ir.blob import Blob
-from effcc.ir.dims import Dim, ceildiv, product
+from effcc.ir.dims import Dim
 from effcc.ir.types import DType
 from effcc.ops.contraction import accumulate_dtype
 from effcc.ops.window import AvgPool, Conv, MaxPool
@@ -130,17 +131,11 @@ class _Launch:
             ("conv", outline.tiling, outline.width, outline.by_bytes and outline.x),
             lambda b, v: _packed(b, v, outline),
         )
-        depth, height, width = spatial(self.out.shape)
-        tiles = product(
-            (
-                outline.groups,
-                ceildiv(outline.panels, outline.tiling.panel_chunk),
-                self.x.shape[0],
-                depth,
-                ceildiv(height, outline.tiling.lines),
-                ceildiv(width, outline.tiling.columns),
-            )
-        )
+        rank = self.out.tensor.rank
+        steps = (1, outline.tiling.lines, outline.tiling.columns)[5 - rank :]
+        features = Cut((rank - 1,), outline.width * outline.tiling.panel_chunk, outline.groups)
+        lines = (Cut((1 + k,), step) for k, step in enumerate(steps))
+        tiles = TileSpace(self.out.shape, (features, Cut((0,)), *lines))
 
         def emit(kernel: KernelBuilder, places: dict[Value, Place]) -> None:
             conv.emit(
@@ -185,8 +180,9 @@ class _Launch:
                 ("depthwise",),
                 lambda b, v: b.transpose(b.reshape(v, shape=(v.shape[0], *v.shape[2:])), perm=(*range(1, rank - 1), 0)),
             )
-        chunks = ceildiv(self.out.shape[-1], chunk) if isinstance(chunk, int) and chunk else 1
-        tiles = product((self.x.shape[0], depth, height, chunks))
+        lines = (Cut((k,)) for k in range(n))  # images, planes and lines; a tile has whole lines
+        channels = (Cut((n + 1,), max(1, chunk)),) if isinstance(chunk, int) else ()
+        tiles = TileSpace(self.out.shape, (*lines, *channels))
 
         def emit(kernel: KernelBuilder, places: dict[Value, Place]) -> None:
             depthwise.emit(
@@ -196,12 +192,12 @@ class _Launch:
         self.launch(tiles, 0, emit, w, weights)
 
     # -- what they share -----------------------------------------------------------------------------------------------
-    def launch(self, tiles: Dim, scratch: Dim, emit: Any, w: Value | None, weights: Place | None) -> None:
+    def launch(self, tiles: TileSpace, scratch: Dim, emit: Any, w: Value | None, weights: Place | None) -> None:
         operands = self.operands
         if w is not None:
             operands = tuple(weights if v is w else p for v, p in zip(self.body.inputs, operands, strict=True))
 
-        def make(places: dict[Value, Place]) -> tuple[Dim, Dim, Any]:
+        def make(places: dict[Value, Place]) -> tuple[TileSpace, Dim, Any]:
             return tiles, scratch, lambda kernel: emit(kernel, places)
 
         template = "conv" if self.kind == "conv" else "window"

@@ -6,7 +6,7 @@ of rows, or blocks of one row where rows are long.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from effcc.backends.tvm.emit import (
 from effcc.backends.tvm.place import Place, merge_axes
 from effcc.backends.tvm.region import FlatPoint, Point, is_elementwise
 from effcc.backends.tvm.templates.emission import for_lanes, unravel
+from effcc.backends.tvm.tiles.space import Cut, TileSpace
 from effcc.ir import Graph, Value
 from effcc.ir.dims import Dim, ceildiv, product
 from effcc.ir.lazy import T
@@ -68,9 +69,10 @@ class Rows:
     def column_tiles(self) -> Dim:
         return 1 if self.columns_per_tile is None else ceildiv(self.columns, self.columns_per_tile)
 
-    @property
-    def tiles(self) -> Dim:
-        return self.row_tiles * self.column_tiles
+    def space(self, shape: tuple[Dim, ...], outer: Sequence[int], last: Sequence[int]) -> TileSpace:
+        """The tiles of results of `shape` whose axes `outer` are the rows and `last` the columns."""
+        columns = () if self.columns_per_tile is None else (Cut(tuple(last), self.columns_per_tile),)
+        return TileSpace(shape, (Cut(tuple(outer), self.rows_per_tile), *columns))
 
     def emit(self, kernel: KernelBuilder, lanes: int, body: Callable[[tuple[Tir, ...], int], None]) -> None:
         """Call body(index, lanes) for each vector of the current tile; the last index is a ramp where lanes > 1."""
@@ -117,14 +119,16 @@ def pointwise_space(
     return runs, extents, strides
 
 
-def pointwise(graph: Graph, places: dict[Value, Place]) -> tuple[Dim, Callable[[KernelBuilder], None]]:
+def pointwise(graph: Graph, places: dict[Value, Place]) -> tuple[TileSpace, Callable[[KernelBuilder], None]]:
     """(tiles, body) of a region of maps whose results share one shape; `places` has its inputs and results."""
     results = {v: places[v] for v in graph.results}
     inputs = {v: places[v] for v in graph.inputs}
     cost = max(1.0, sum(1 for n in graph.nodes) / 4)
     if is_elementwise(graph):
-        _, extents, strides = pointwise_space(graph, places)
+        runs, extents, strides = pointwise_space(graph, places)
         rows = Rows.cut(extents, cost)
+        shape = graph.results[0].shape
+        first = runs[-2][-1] + 1 if len(runs) > 1 else 0
 
         def body(kernel: KernelBuilder) -> None:
             def vector(index: tuple[Tir, ...], lanes: int) -> None:
@@ -135,7 +139,7 @@ def pointwise(graph: Graph, places: dict[Value, Place]) -> tuple[Dim, Callable[[
 
             rows.emit(kernel, lanes_for(kernel, *graph.values), vector)
 
-        return rows.tiles, body
+        return rows.space(shape, range(first), range(first, len(shape))), body
 
     space = graph.results[0].shape
     rows = Rows.cut(space, cost)
@@ -149,7 +153,7 @@ def pointwise(graph: Graph, places: dict[Value, Place]) -> tuple[Dim, Callable[[
 
         rows.emit(kernel, lanes_for(kernel, *graph.values) if space else 1, vector)
 
-    return rows.tiles, general
+    return rows.space(space, range(len(space) - 1), range(len(space))[-1:]), general
 
 
 class States:
@@ -242,7 +246,7 @@ def _spread(nest: Compute, index: tuple[Tir, ...], taps: tuple[Tir, ...]) -> tup
     return tuple(next(inner, None) if k == REDUCTION else next(points) for k in nest.kinds)
 
 
-def fold(graph: Graph, anchor: Any, places: dict[Value, Place]) -> tuple[Dim, Callable[[KernelBuilder], None]]:
+def fold(graph: Graph, anchor: Any, places: dict[Value, Place]) -> tuple[TileSpace, Callable[[KernelBuilder], None]]:
     """(tiles, body) of a region around one folding node: maps feed it, and its results' shape is the region's."""
     nest = anchor.op.compute(*anchor.types)
     inputs = {v: places[v] for v in graph.inputs}
@@ -263,10 +267,10 @@ def fold(graph: Graph, anchor: Any, places: dict[Value, Place]) -> tuple[Dim, Ca
 
         rows.emit(kernel, lanes_for(kernel, *anchor.results, *anchor.operands) if space else 1, vector)
 
-    return rows.tiles, body
+    return rows.space(space, range(len(space) - 1), range(len(space))[-1:]), body
 
 
-def scan(node: Any, places: dict[Value, Place]) -> tuple[Dim, Callable[[KernelBuilder], None]]:
+def scan(node: Any, places: dict[Value, Place]) -> tuple[TileSpace | Dim, Callable[[KernelBuilder], None]]:
     """(tiles, body) of one node with sequential axes or its own write index: scans, and scatters onto what is there."""
     nest: Compute = node.op.compute(*node.types)
     graph = Graph("scan", tuple(dict.fromkeys(node.operands)), (node,), node.results)
@@ -318,4 +322,7 @@ def scan(node: Any, places: dict[Value, Place]) -> tuple[Dim, Callable[[KernelBu
 
         rows.emit(kernel, 1, point)
 
-    return rows.tiles, body
+    kept = [a for a in range(len(nest.extents)) if nest.kinds[a] != REDUCTION]
+    across = [kept.index(a) for a in parallel]
+    space = rows.space(tuple(nest.extents[a] for a in kept), across[:-1], across[-1:])
+    return space if nest.write is None else space.tiles, body

@@ -14,6 +14,7 @@ from effcc.backends.tvm.place import Place, merge_axes
 from effcc.backends.tvm.region import FlatPoint
 from effcc.backends.tvm.templates.emission import divide, lane_pieces, unravel
 from effcc.backends.tvm.templates.loops import TILE_ELEMENTS, States, lanes_for
+from effcc.backends.tvm.tiles.space import Cut, TileSpace
 from effcc.ir import DType, Graph, Node, Value
 from effcc.ir.dims import Dim, ceildiv, product
 from effcc.ir.lazy import T
@@ -267,7 +268,7 @@ class _RowPoint(FlatPoint):
         return value
 
 
-def rows(graph: Graph, places: dict[Value, Place]) -> tuple[Dim, Dim, Callable[[KernelBuilder], None]]:
+def rows(graph: Graph, places: dict[Value, Place]) -> tuple[TileSpace, Dim, Callable[[KernelBuilder], None]]:
     """(tiles, scratch bytes, body) of a region of elementwise ops and reductions (keepdims) over the same trailing
     axes."""
     region = RowRegion(graph, places)
@@ -282,4 +283,5 @@ def rows(graph: Graph, places: dict[Value, Place]) -> tuple[Dim, Dim, Callable[[
         with loop(first, last) as row:
             RowEmitter(kernel, region, unravel(row, [kernel.dim(d) for d in region.outer])).emit()
 
-    return ceildiv(total, per_tile), region.scratch_bytes, body
+    outer = range(len(region.space) - region.inner_rank)
+    return TileSpace(region.space, (Cut(tuple(outer), per_tile),)), region.scratch_bytes, body
