@@ -3,7 +3,9 @@
     add(matmul(x, w), b), gelu --> fused(x, w, b) {body = matmul + add + gelu}
 
 A region has one iteration space. It is made of maps alone, of elementwise ops with reductions over the same trailing
-axes ("rows": softmax, norms), or of one anchor (contraction, window, other fold) with elementwise ops behind it.
+axes ("rows": softmax, norms), or of one anchor (contraction, window, other fold) with elementwise ops behind it. Small
+things go into each region that reads them: constants of one element, and the dequantization of a product's constant
+weights.
 Legality comes from the ops' loop nests; a merge must not close a cycle through ops outside.
 """
 
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from effcc.analysis.quantized_weights import quantized_weights
 from effcc.ir import Graph, Node, Value, merge
 from effcc.ir.dims import Dim
 from effcc.ops.constant import Const
@@ -79,12 +82,30 @@ class _Fusion:
         self.position = {r: k for k, n in enumerate(graph.nodes) for r in n.results}
         self.region_of: list[Region | None] = [None] * len(graph.nodes)
         self.outputs = set(graph.results)
+        self.copied = self._copied()
 
     def run(self) -> Graph:
         for k, node in enumerate(self.nodes):
-            if not is_immediate(node):
+            if k not in self.copied:
                 self._place(k, node)
         return self._rebuild()
+
+    def _copied(self) -> set[int]:
+        """Nodes that are copied into each region that reads them."""
+        found = {k for k, node in enumerate(self.nodes) if is_immediate(node)}
+        for node in self.nodes:
+            weights = quantized_weights(node, self.graph.producer)
+            if weights is not None and self._is_for_products(weights.node):
+                found.add(self.position[weights.node.result])
+        return found
+
+    def _is_for_products(self, node: Node) -> bool:
+        """Whether a node dequantizes constants, for matmuls alone that take them as their second operands."""
+        constant = all(isinstance(p.op, Const) if (p := self.graph.producer(v)) else False for v in node.operands)
+        return constant and node.result not in self.outputs and all(
+            node.result not in u.operands[:1] and quantized_weights(u, self.graph.producer) is not None
+            for u in self.graph.users(node.result)
+        )
 
     # -- growing regions -----------------------------------------------------------------------------------------------
     def _place(self, k: int, node: Node) -> None:
@@ -200,16 +221,12 @@ class _Fusion:
     # -- the new graph -------------------------------------------------------------------------------------------------
     def _rebuild(self) -> Graph:
         regions = {id(r): r for r in self.region_of if r is not None}
-        if all(len(r.nodes) == 1 and not self._has_immediate(r) for r in regions.values()):
+        if all(len(r.nodes) == 1 and not self._has_copied(r) for r in regions.values()):
             return self.graph
         return self.graph.with_nodes(tuple(self._ordered()))
 
-    def _has_immediate(self, region: Region) -> bool:
-        return any(
-            (p := self.position.get(v)) is not None and is_immediate(self.nodes[p])
-            for i in region.nodes
-            for v in self.nodes[i].operands
-        )
+    def _has_copied(self, region: Region) -> bool:
+        return any(p in self.copied for i in region.nodes for p in self._producers(i))
 
     def _ordered(self) -> list[Node]:
         """Regions and single nodes, each after what it depends on (depth first, in the graph's order)."""
@@ -225,7 +242,10 @@ class _Fusion:
                 members = [i] if region is None else region.nodes
                 if ready:
                     done.update(members)
-                    out.append(self.nodes[i] if region is None else self._fused(region))
+                    if region is not None:
+                        out.append(self._fused(region))
+                    elif i not in self.copied or is_immediate(self.nodes[i]):
+                        out.append(self.nodes[i])
                     continue
                 stack.append((i, True))
                 inside = set(members)
@@ -239,23 +259,15 @@ class _Fusion:
 
     def _fused(self, region: Region) -> Node:
         members = [self.nodes[i] for i in region.nodes]
-        if len(members) == 1 and not self._has_immediate(region):
+        if len(members) == 1 and not self._has_copied(region):
             return members[0]
-        made = {r for n in members for r in n.results}
-        immediates: dict[Value, Node] = {}
-        captured: dict[Value, Value] = {}
-        for n in members:
-            for v in n.operands:
-                p = self.position.get(v)
-                if v in made or v in captured or v in immediates:
-                    continue
-                if p is not None and is_immediate(self.nodes[p]):
-                    immediates[v] = self.nodes[p]
-                else:
-                    captured[v] = Value(v.type, v.name)
+        copied = dict.fromkeys(p for i in region.nodes for p in self._producers(i) if p in self.copied)
+        body_nodes = [*(self.nodes[p] for p in copied), *members]
+        made = {r for n in body_nodes for r in n.results}
+        captured = {v: Value(v.type, v.name) for n in body_nodes for v in n.operands if v not in made}
         inside: dict[Value, Value] = dict(captured)
         nodes: list[Node] = []
-        for n in (*immediates.values(), *members):
+        for n in body_nodes:
             results = tuple(Value(r.type, r.name) for r in n.results)
             nodes.append(Node(n.op, tuple(inside[v] for v in n.operands), results, n.loc))
             inside.update(zip(n.results, results, strict=True))
