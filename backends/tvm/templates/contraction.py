@@ -12,7 +12,7 @@ A tile is row_chunk rows x panel_chunk panels of one batch element, rows fastest
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import gcd
 from typing import Any
@@ -47,7 +47,15 @@ from effcc.backends.tvm.templates.emission import (
     transpose,
     unravel,
 )
-from effcc.backends.tvm.templates.micro_kernel import Arithmetic, Steps, SumBlock, by_row_blocks, hand_over, multiply
+from effcc.backends.tvm.templates.micro_kernel import (
+    Arithmetic,
+    Steps,
+    SumBlock,
+    by_row_blocks,
+    hand_over,
+    hidden_zero,
+    multiply,
+)
 from effcc.ir.lazy import T
 
 L1_WAYS = 8
@@ -244,6 +252,7 @@ class Tile:
         self.blocked = spec.blocking.depth is not None
 
     def emit(self, tile: Expr) -> None:
+        self.sums = replace(self.sums, zero=hidden_zero(tile))
         spec, blocking = self.spec, self.spec.blocking
         rank = len(spec.batch)
         *batch, panels, rows = unravel(index(tile), (*spec.batch, spec.panel_chunks, spec.row_chunks))

@@ -12,7 +12,7 @@ fastest, so that neighbouring tiles share weights.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import gcd, prod
 from typing import Any
@@ -47,7 +47,15 @@ from effcc.backends.tvm.templates.emission import (
     store,
     unravel,
 )
-from effcc.backends.tvm.templates.micro_kernel import Arithmetic, Steps, SumBlock, by_row_blocks, hand_over, multiply
+from effcc.backends.tvm.templates.micro_kernel import (
+    Arithmetic,
+    Steps,
+    SumBlock,
+    by_row_blocks,
+    hand_over,
+    hidden_zero,
+    multiply,
+)
 from effcc.ir.lazy import T
 
 Triple = tuple[Index, Index, Index]
@@ -331,6 +339,7 @@ class _Tile:
         self.arithmetic = ByteDots(spec.lanes) if spec.by_bytes else Arithmetic(spec.sum, spec.lanes)
 
     def emit(self, tile: Expr) -> None:
+        self.sums = replace(self.sums, zero=hidden_zero(tile))
         spec, tiling = self.spec, self.spec.tiling
         extents = _tile_extents(spec)
         self.group, chunk, self.image, self.plane, line_chunk, column_chunk = unravel(index(tile), extents)

@@ -47,13 +47,17 @@ class Steps:
 
 @dataclass(frozen=True)
 class SumBlock:
-    """Where sums wait: rows of `width` = vectors * lanes elements from `base` in a flat buffer of `dtype`."""
+    """Where sums wait: rows of `width` = vectors * lanes elements from `base` in a flat buffer of `dtype`.
+
+    zero: 0 for us, unknown to LLVM (see `hidden_zero`); without it, sums stay in registers however long they are.
+    """
 
     buffer: Any
     dtype: str
     lanes: int
     vectors: int
     base: Index = 0
+    zero: Expr | None = None
 
     @property
     def width(self) -> int:
@@ -69,6 +73,15 @@ class SumBlock:
         with T.serial(T.int64(0), index(rows)) as row:
             for v, value in enumerate(values):
                 store(self.buffer, value, self.base + row * self.width + v * self.lanes, self.lanes)
+
+
+def hidden_zero(tile: Expr) -> Expr:
+    """0, as an int64 that LLVM cannot evaluate: a tile's number is never negative, but only we know that.
+
+    A place in memory that depends on it cannot be promoted to registers. LLVM does so with sums that wait between two
+    chains, and then spills those that the inner loop works on.
+    """
+    return bind(T.Cast("int64", T.shift_right(tile, T.int32(31))))
 
 
 class Arithmetic:
@@ -108,22 +121,23 @@ def multiply(
 ) -> None:
     """sums[row + i, :] (+)= sum over `steps` of a[offsets[i] + ...] * b[panel + ..., :], the rows unrolled.
 
-    At most CHAIN products are added in registers, then their sum joins those in `sums`.
+    At most CHAIN products are added in registers, then their sum joins those in `sums` (if it has a hidden zero).
     """
     lanes, vectors, dtype = sums.lanes, sums.vectors, sums.dtype
     arithmetic = arithmetic or Arithmetic(dtype, lanes)
     accumulators = Accumulators(len(offsets), vectors, dtype, lanes)
     first = bind(sums.base + row * sums.width)
-    outer, inner, ragged = chains(steps) if dtype.startswith("float") else ((), tuple(steps), None)
+    cut = dtype.startswith("float") and sums.zero is not None
+    outer, inner, ragged = chains(steps) if cut else ((), tuple(steps), None)
 
     def start(initial: bool) -> None:
         for i, v in accumulators:
             value = arithmetic.initial(b, panel, v, vectors) if initial else constant(0, dtype, lanes)
             accumulators[i, v] = value
 
-    def finish(add: bool) -> None:
+    def finish(add: bool, beginning: Expr = first) -> None:
         for i, v in accumulators:
-            place = first + (i * sums.width + v * lanes)
+            place = beginning + (i * sums.width + v * lanes)
             total = load(sums.buffer, place, lanes) + accumulators[i, v] if add else accumulators[i, v]
             store(sums.buffer, total, place, lanes)
 
@@ -148,7 +162,7 @@ def multiply(
             loops = (replace(inner[0], extent=bind(left)), *inner[1:])
         start(False)
         nest(a_offset, b_offset, loops, product)
-        finish(True)
+        finish(True, bind(first + k * sums.zero))
 
     if outer:
         if not accumulate:
