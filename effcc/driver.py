@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -110,6 +111,7 @@ def compile(
         "check": check,
         "progress": tell,
         "instruments": instruments,
+        "tune": tune,
     }
     frontend = importlib.import_module("effcc.frontends").find(model)
     if frontend is None:
@@ -163,11 +165,18 @@ def compile_graph(
     check: bool = False,
     progress: Callable[[str], None] = lambda message: None,
     instruments: tuple[Instrument, ...] = (),
+    tune: str = "default",
 ) -> Program:
-    """Compile a graph: its passes, then the target's backend. calibration: what `Samples.load` takes, or None."""
+    """Compile a graph: its passes, then the target's backend. calibration: what `Samples.load` takes, or None.
+
+    tune: "none" measures nothing, so that passes which choose by the clock go by their cost models.
+    """
     backend = backend_of(target)
     samples = None if calibration is None else Samples.load(calibration, graph)
-    ctx = Context(machine=backend.machine, calibration=samples, progress=progress)
+    measure = None if tune == "none" else getattr(backend, "measure", None)
+    if measure is not None:
+        measure = partial(measure, threads=threads)
+    ctx = Context(machine=backend.machine, calibration=samples, measure=measure, progress=progress)
     pipeline = pipeline_of(backend, passes, extra or {})
     times = Time()
     watch: tuple[Instrument, ...] = (times, *instruments)

@@ -4,7 +4,9 @@
 """
 
 PASSES = {
+    "block-sparse": "effcc.passes.block_sparse:BlockSparse",
     "channels-last": "effcc.passes.channels_last:ChannelsLast",
+    "compress-weights": "effcc.passes.compress_weights:CompressWeights",
     "cse": "effcc.passes.cse:CommonSubexpressions",
     "dce": "effcc.passes.dce:DeadCode",
     "decompose": "effcc.passes.decompose:Decompose",
@@ -13,11 +15,13 @@ PASSES = {
     "fuse": "effcc.passes.fuse:Fuse",
     "horizontal": "effcc.passes.horizontal:Horizontal",
     "integer-arithmetic": "effcc.passes.integer_arithmetic:IntegerArithmetic",
+    "magnitude": "effcc.passes.magnitude:Magnitude",
     "raise": "effcc.passes.raise_:Raise",
     "simplify": "effcc.passes.simplify:Simplify",
     "sink-views": "effcc.passes.sink_views:SinkViews",
     "static-int8": "effcc.passes.static_int8:StaticInt8",
     "transposed-convs": "effcc.passes.transposed_convs:TransposedConvs",
+    "two-four": "effcc.passes.two_four:TwoFour",
 }
 
 EXACT = "fold,simplify,cse,raise,fold-scales,sink-views,simplify,fold,cse,dce"

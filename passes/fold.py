@@ -13,8 +13,9 @@ from effcc.ir.types import Tensor
 from effcc.pipeline import Context, Pass
 from effcc.rewrite import Item, Workspace, map_nested
 
-KEPT_FAMILIES = frozenset({"constant", "random", "control", "quantize"})
-"""Never folded: random draws; fused groups, branches, loops; (de)quantization, whose small operands are the point."""
+KEPT_FAMILIES = frozenset({"constant", "random", "control", "quantize", "encoding"})
+"""Never folded: random draws; fused groups, branches, loops; (de)quantization and compressed layouts, whose small
+operands are the point."""
 
 
 class Fold(Pass):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from effcc.backends.tvm import entry, memory
 from effcc.errors import EffccError
 from effcc.ir import Graph
+from effcc.ir.blob import Blob
+from effcc.ir.lazy import torch
 from effcc.machine import Machine, host, parse
 from effcc.pipeline import Context
 from effcc.report import at
@@ -15,6 +18,9 @@ from effcc.report import at
 if TYPE_CHECKING:
     from effcc.backends.tvm.build import Built
     from effcc.backends.tvm.runtime.executable import Executable
+
+MEASURE_SECONDS, MEASURE_CALLS = 0.02, 5
+"""How long `measure` takes at least, and how many calls."""
 
 
 class CpuBackend:
@@ -30,7 +36,7 @@ class CpuBackend:
         """What runs before lowering, as text."""
         from effcc.passes import EXACT
 
-        return f"{EXACT},integer-arithmetic,transposed-convs,channels-last,fold,decompose,cse,dce,fuse"
+        return f"{EXACT},integer-arithmetic,transposed-convs,channels-last,fold,decompose,cse,dce,compress-weights,fuse"
 
     def compile(self, graph: Graph, ctx: Context, threads: int | None = None) -> CpuCode:
         """Lower, compile and link; UnsupportedError names an op that has no code."""
@@ -39,6 +45,30 @@ class CpuBackend:
 
         built = build(lower(graph, self.machine), self.machine)
         return CpuCode(built, self.machine, threads)
+
+    @property
+    def measure(self) -> Callable[..., float] | None:
+        """(graph, threads) -> seconds of a call: what passes that choose by the clock ask. None for other machines."""
+        return None if _lacking(self.machine) else self._measure
+
+    def _measure(self, graph: Graph, threads: int | None = None) -> float:
+        """The least of some calls on drawn inputs, once the caches are warm."""
+        from effcc.pipeline import PassManager, parse_pipeline
+        from effcc.testing.compare import random_inputs
+
+        ready = PassManager().run(graph, parse_pipeline("decompose,fuse"))
+        code = self.compile(ready, Context(machine=self.machine), threads)
+        generator = torch.Generator().manual_seed(0)
+        drawn = random_inputs([v.type for v in graph.inputs], generator, special=False, whole=False)
+        inputs = [Blob.from_torch(t).array for t in drawn]
+        code(*inputs)
+        seconds = []
+        end = time.perf_counter() + MEASURE_SECONDS
+        while len(seconds) < MEASURE_CALLS or time.perf_counter() < end:
+            start = time.perf_counter()
+            code(*inputs)
+            seconds.append(time.perf_counter() - start)
+        return min(seconds)
 
 
 class CpuCode:

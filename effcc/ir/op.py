@@ -42,6 +42,7 @@ FAMILY_MODULES = (
     "scan",
     "control",
     "quantize",
+    "encoding",
     "random",
     "attention",
     "sequence",

@@ -227,6 +227,12 @@ class Tensor(Type):
 
     @property
     def nbytes(self) -> Dim:
+        """Bytes in memory; of a compressed layout, what it stores."""
+        if self.encoding is not None:
+            from effcc.ir import encodings
+
+            if encodings.is_compressed(self):
+                return encodings.codec(self).nbytes(self)
         return self.size * self.dtype.bytes
 
     @property

@@ -6,7 +6,8 @@ from typing import Any
 
 from effcc.ir import scalar as s
 from effcc.ir.assumptions import may_equal
-from effcc.ir.dims import Dim
+from effcc.ir.dims import Dim, floordiv
+from effcc.ir.encodings import codec, is_compressed
 from effcc.ir.lazy import torch
 from effcc.ir.op import Op, require, tensor
 from effcc.ir.scalar import PARALLEL, REDUCTION, Compute, Read, State
@@ -66,6 +67,14 @@ class Matmul(Op):
         if not a.is_floating_point() and a.dtype != torch.int64:
             return torch.matmul(a.to(torch.int64), b.to(torch.int64)).to(a.dtype)
         return torch.matmul(a, b)
+
+    def flops(self, *types: Type) -> Dim:
+        """Two for each product; products with what a compressed operand leaves out are not computed."""
+        dense = super().flops(*types)
+        for t in map(tensor, types):
+            if is_compressed(t) and t.size != 0:
+                dense = floordiv(dense * codec(t).kept(t), t.size)
+        return dense
 
     def compute(self, a: Tensor, b: Tensor) -> Compute:
         batch, m, n, k = self.dims(a, b)

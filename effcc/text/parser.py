@@ -16,6 +16,7 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedInput
 from effcc.errors import EffccError, ParseError, TypeRuleError, VerifyError
 from effcc.ir.blob import Blob
 from effcc.ir.dims import Dim, Symbol, dim_max, dim_min, floordiv, mod
+from effcc.ir.encodings import encode, is_compressed
 from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.location import UNKNOWN, FusedLoc, Loc, PassLoc
 from effcc.ir.op import Op, op_class
@@ -246,11 +247,15 @@ class _Build(Transformer):
         shape: tuple[int, ...] = type_.shape  # type: ignore[assignment]
         if isinstance(s.payload, _Splat):
             one = self._elements([s.payload.element], (1,), type_.dtype, s.token)
-            return Blob(one.repeat(math.prod(shape)).reshape(shape), type_.dtype)
+            return self._laid_out(one.repeat(math.prod(shape)).reshape(shape), type_)
         texts, found = _flatten(s.payload, s.token)
         if found != shape and not (math.prod(shape) == 0 and not texts):
             raise ParseError(f"the elements have shape {list(found)}, the type is {type_}", where=_at(s.token))
-        return Blob(self._elements(texts, shape, type_.dtype, s.token), type_.dtype)
+        return self._laid_out(self._elements(texts, shape, type_.dtype, s.token), type_)
+
+    def _laid_out(self, array: Any, type_: Tensor) -> Blob:
+        """Elements as a constant of a type, in its layout."""
+        return encode(array, type_.encoding, type_.dtype) if is_compressed(type_) else Blob(array, type_.dtype)
 
     def _elements(self, texts: list[str], shape: tuple[int, ...], dtype: DType, token: Token) -> Any:
         try:

@@ -1,0 +1,147 @@
+"""What the passes that prune weights share: which weights, masks put to them, and the mean shift made up for.
+
+A pass says which elements stay (`masks`); the others become zeros of the same tensor. What stores and skips them is
+decided later, by `compress-weights`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from effcc.analysis.weights import Moments, Weight, moments, weights
+from effcc.ir import Graph, Tensor
+from effcc.ir.blob import Blob
+from effcc.ir.op import op_class
+from effcc.ir.types import f32
+from effcc.pipeline import Context, Pass
+from effcc.rewrite import Item, Workspace
+
+Mask = np.ndarray[Any, Any]
+
+
+class Pruning(Pass):
+    """Zeros for elements of constant weights of matmuls and convolutions.
+
+    min_size: weights of fewer elements are left alone. skip: and those whose location contains one of these.
+    correct: with calibration data, add what the pruned part gave on average: E[x] · (w - pruned w) (Nagel et al. 2019,
+    "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.2, for another error of w).
+    """
+
+    category = "sparsify"
+    contract = "approximate; idempotent"
+    min_size: int = 1024
+    skip: tuple[str, ...] = ()
+    correct: bool = True
+
+    def masks(
+        self, graph: Graph, chosen: Sequence[Weight], known: dict[Any, Moments], ctx: Context
+    ) -> list[Mask | None]:
+        """For each weight, which elements stay (None: it is left alone, as `ctx.refused` was told)."""
+        raise NotImplementedError(f"{type(self).__name__}.masks")
+
+    def takes(self, w: Weight) -> str | None:
+        """Why a weight cannot be pruned this way; None where it can."""
+        return None
+
+    def run(self, graph: Graph, ctx: Context) -> Graph:
+        chosen = [w for w in weights(graph) if self._wanted(w, ctx)]
+        if not chosen:
+            return graph
+        known: dict[Any, Moments] = {}
+        if ctx.calibration is not None:
+            ctx.progress(f"{self.name}: activations of {len(ctx.calibration)} samples")
+            known = moments(graph, chosen, ctx.calibration)
+        edited = Workspace(graph)
+        for w, mask in zip(chosen, self.masks(graph, chosen, known, ctx), strict=True):
+            if mask is None or not (w.array[~mask] != 0).any() or not ctx.allow(self.name, w.loc):
+                continue
+            pruned = Blob(np.where(mask, w.array, np.zeros((), w.array.dtype)), w.blob.type.dtype)
+            item = edited.producer(w.value)
+            assert item is not None
+            edited.set_op(item, op_class("const")(pruned))
+            if self.correct and w.value in known:
+                self._correct(edited, w, pruned, known[w.value], ctx)
+        return edited.freeze()
+
+    def _wanted(self, w: Weight, ctx: Context) -> bool:
+        if any(part in str(w.loc) for part in self.skip):
+            reason: str | None = "skip= names its location"
+        elif w.size < self.min_size:
+            reason = f"it has {w.size} elements, fewer than min-size={self.min_size}"
+        else:
+            reason = self.takes(w)
+        if reason is not None:
+            ctx.refused(self.name, w.loc, reason)
+        return reason is None
+
+    def _correct(self, edited: Workspace, w: Weight, pruned: Blob, known: Moments, ctx: Context) -> None:
+        """matmul(x, w) --> matmul(x, pruned) + E[x] · (w - pruned)"""
+        lost = w.array.astype(np.float64) - pruned.array.astype(np.float64)
+        weighed = lost * w.along_contracted(known.mean)
+        for user in w.users:
+            conv = user.op.name == "conv"
+            shift = weighed.sum(tuple(k for k in range(lost.ndim) if k == w.contracted or (conv and k != w.free)))
+            item = edited.producer(user.result)
+            assert item is not None
+            if shift.ndim != 1 or getattr(user.op, "groups", 1) != 1 or not np.isfinite(shift).all():
+                ctx.refused(f"{self.name} correct", user.loc, "the mean shift is not one number for each output")
+                continue
+            channels_first = conv and user.op.layout != "nhwc"  # type: ignore[attr-defined]
+            spread = shift.reshape(-1, *(1,) * (user.result.tensor.rank - 2)) if channels_first else shift
+            _add_behind(edited, item, Blob(spread.astype(user.result.dtype.numpy), user.result.dtype))
+
+
+def _add_behind(edited: Workspace, item: Item, constant: Blob) -> None:
+    """y --> y + constant, for all who read y."""
+    made = edited.insert(op_class("const")(constant), (), item.next, item.loc)
+    total = edited.insert(op_class("add")(), (item.result, made.result), item.next.next, item.loc)
+    edited.replace_all_uses(item.result, total.result)
+    edited.set_operands(total, (item.result, made.result))
+
+
+def largest(scores: Sequence[np.ndarray[Any, Any]], density: float, scope: str) -> list[Mask]:
+    """For each array of scores, which ⌈density · size⌉ are the largest: of each array, or of all together.
+
+    Ties go to the earlier one. NaN counts as larger than any number. Zero scores are never needed to fill up.
+    """
+    flat = [np.where(np.isnan(s), np.inf, s).astype(np.float64).reshape(-1) for s in scores]
+    if scope == "global":
+        kept = _top(np.concatenate(flat), density) if flat else np.zeros(0, bool)
+        parts = np.split(kept, np.cumsum([len(f) for f in flat])[:-1])
+    else:
+        parts = [_top(f, density) for f in flat]
+    return [part.reshape(s.shape) for part, s in zip(parts, scores, strict=True)]
+
+
+def _top(scores: np.ndarray[Any, Any], density: float) -> np.ndarray[Any, Any]:
+    count = int(np.ceil(density * scores.size - 1e-9))
+    if count in (0, scores.size):
+        return np.full(scores.size, count > 0)
+    least = np.partition(scores, scores.size - count)[scores.size - count]
+    kept = scores > least
+    kept[np.flatnonzero(scores == least)[: count - int(kept.sum())]] = True
+    return kept
+
+
+def check_density(density: float, scope: str) -> None:
+    """Raises ValueError, which names the option, where one has no such value."""
+    if not 0.0 <= density <= 1.0:
+        raise ValueError(f"density={density} is not between 0 and 1")
+    if scope not in ("local", "global"):
+        raise ValueError(f"scope={scope!r} is neither local nor global")
+
+
+def example_layers(d: Any, b: Any) -> Any:
+    """Two layers of weights that the passes take, for `effcc.testing.check` to start from."""
+    random = np.random.default_rng(d.integer(0, 99))
+    x = b.input("x", Tensor(f32, (d.integer(1, 3), 32)))
+    w = random.integers(-3, 4, (32, 32)).astype(np.float32)
+    if d.boolean():  # the form of each pass, so that it finds nothing to do
+        w[16:, :] = 0
+        w[:, 16:] = 0
+        w[2::4, :] = w[3::4, :] = 0
+    first = b.relu(b.matmul(x, b.const(Blob(w)), transpose_b=d.boolean()))
+    return b.matmul(first, b.const(Blob(random.integers(-3, 4, (32, 48)).astype(np.float32))))
