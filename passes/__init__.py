@@ -20,6 +20,7 @@ PASSES = {
     "simplify": "effcc.passes.simplify:Simplify",
     "sink-views": "effcc.passes.sink_views:SinkViews",
     "static-int8": "effcc.passes.static_int8:StaticInt8",
+    "tome": "effcc.passes.tome:Tome",
     "transposed-convs": "effcc.passes.transposed_convs:TransposedConvs",
     "two-four": "effcc.passes.two_four:TwoFour",
 }

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from effcc.analysis.axes import Course, Place, carried, follow, quotient, varies
-from effcc.ir.dims import Dim
+from effcc.ir.dims import Dim, product
 from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.location import UNKNOWN, Loc
 
@@ -195,6 +195,7 @@ def is_constant(graph: Graph, value: Value) -> bool:
 class TokenAxis:
     """The axis of a stream's n tokens.
 
+    batch: how many sequences there are side by side; tokens_first: whether the stream has them behind the tokens.
     course: where it lies in every value behind the stream's beginning, and who ends it: pooling, the head.
     special: how many tokens at the front are not like the others: class and distillation tokens, registers; those that
     are put in front of the others by a concatenation, or that a head reads by itself.
@@ -202,6 +203,8 @@ class TokenAxis:
 
     stream: Stream
     n: int
+    batch: Dim
+    tokens_first: bool
     course: Course
     special: int
 
@@ -227,13 +230,14 @@ def token_axis(graph: Graph, stream: Stream) -> TokenAxis:
     start = stream.sublayers[0].source
     if start is not first.source:
         raise Refused("an MLP comes before the first attention", first.loc)
+    batch, tokens_first = _batch(graph, first, start, place, n)
     course = follow(graph, start, place, n, lambda node, places: attended(graph, node, places))
     for s in stream.sublayers:
         if s.branch not in course.places or s.skip not in course.places:
             reader = next((r for r in course.readers if r.node in s.nodes), None)
             why = reader.reason if reader is not None else "it reads tokens that are not those of the stream"
             raise Refused(f"tokens cannot be followed: {why}", reader.node.loc if reader is not None else s.loc)
-    return TokenAxis(stream, n, course, max(_prepended(graph, start, place, n), _read_alone(graph, course)))
+    return TokenAxis(stream, n, batch, tokens_first, course, max(_prepended(graph, start, place, n), _read_alone(graph, course)))
 
 
 def attended(graph: Graph, node: Node, places: Mapping[Value, Place]) -> Place | str | None:
@@ -277,6 +281,26 @@ def _place_in(graph: Graph, sublayer: Sublayer, source: Value, n: Dim) -> Place 
             if all(places.get(v) == at for v in attention.operands[:3]):
                 return place
     return None
+
+
+def _batch(graph: Graph, sublayer: Sublayer, source: Value, place: Place, n: Dim) -> tuple[Dim, bool]:
+    """How many sequences of tokens a source holds, and whether behind the tokens: the same that attention sees."""
+    front = product(source.shape[: place.axis]) * place.outer
+    behind = source.shape[place.axis + 1] if place.axis == 0 and len(source.shape) == 3 else 1
+    attention = sublayer.attention
+    assert attention is not None
+    keys = attention.operands[1]
+    if front == 1 and behind == 1:
+        return 1, False
+    tries = [(front, Place(0, 1, quotient(source.shape[0], front) or 1), False)] if front != 1 else []
+    tries += [(behind, Place(1), True)] if behind != 1 and front == 1 else []
+    for batch, start, tokens_first in tries:
+        found = follow(graph, source, start, batch, within=sublayer.nodes - {attention}).places.get(keys)
+        if found is not None and found.axis == 0 and found.outer == 1:
+            return batch, tokens_first
+    if product(keys.shape[:-3]) == 1 and front == 1:
+        return 1, False
+    raise Refused("the batch axis of this attention is not that of its input", sublayer.loc)
 
 
 def _prepended(graph: Graph, value: Value, place: Place, n: Dim) -> int:

@@ -20,7 +20,7 @@ from effcc.ir.graph import Graph, Value
 from effcc.ir.lazy import torch
 from effcc.ir.types import Tensor
 from effcc.ir.verify import verify
-from effcc.pipeline import Context, Pass, RulePass
+from effcc.pipeline import Context, Pass, RulePass, with_options
 from effcc.rewrite import Rule, rewrite
 from effcc.testing.compare import Mismatch, compare, random_inputs
 from effcc.testing.contracts import Contract
@@ -61,6 +61,10 @@ def check(target: Rule | Pass, examples: int = 100, seed: int = 0, must_fire: bo
     contract = Contract.of(target.contract)
     tally = sum((_check_pass(p, promise, contract.idempotent, examples, seed)
                  for p, promise in contract.promises(target)), Tally())
+    for promise, method, settings in contract.drawn:
+        p = with_options(target, settings)
+        tally += _search(lambda d, p=p, method=method: _example(p, d, method), p.run, promise, examples, seed, None,
+                         p.special_inputs)
     if must_fire and not tally.fired:
         raise AssertionError(f"{target}: none of {tally.drawn} drawn graphs was changed; the check proves nothing")
     return tally
@@ -87,10 +91,10 @@ def _instance(rule: Rule, d: Drawer) -> Graph:
     return _example(rule, d) if own else d.instance(rule.compiled)
 
 
-def _example(target: Rule | Pass, d: Drawer) -> Graph:
+def _example(target: Rule | Pass, d: Drawer, method: str = "example") -> Graph:
     b = Builder("example")
     try:
-        out = target.example(d, b)
+        out = getattr(target, method)(d, b)
     except TypeRuleError as error:
         raise NothingDrawn(str(error)) from None
     return b.graph(*((out,) if isinstance(out, Value) else out))

@@ -6,7 +6,7 @@
     settings := option=value [" and " option=value]...        options as in a pipeline's text
 
     >>> Contract.of("approximate; exact when density=1.0; idempotent")
-    Contract(general='approximate', special=(('exact', ('density=1.0',)),), idempotent=True)
+    Contract(general='approximate', special=(('exact', ('density=1.0',)),), idempotent=True, drawn=())
 """
 
 from __future__ import annotations
@@ -23,29 +23,35 @@ EQUALITIES = ("exact", "bounded", "refines")
 @dataclass(frozen=True)
 class Contract:
     """general: what holds with any options. special: (what holds, with which options). idempotent: a second run finds
-    nothing left to change, so that inputs which have the form already are left exactly as they are."""
+    nothing left to change, so that inputs which have the form already are left exactly as they are. drawn: (what holds,
+    on graphs of which method, with which options)."""
 
     general: str = "exact"
     special: tuple[tuple[str, tuple[str, ...]], ...] = ()
     idempotent: bool = False
+    drawn: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
 
     @staticmethod
     def of(text: str) -> Contract:
         """The contract that a text declares. Raises EffccError where it is none that can be checked."""
-        general, special, idempotent = None, [], False
+        general, special, drawn, idempotent = None, [], [], False
         for clause in (part.strip() for part in text.split(";")):
-            head, when, settings = clause.partition(" when ")
+            head, when, rest = clause.partition(" when ")
+            head, on, method = head.partition(" on ")
+            settings = tuple(s.strip() for s in rest.split(" and ")) if when else ()
             if clause == "idempotent":
                 idempotent = True
             elif clause in (*EQUALITIES, "quantized", "approximate"):
                 general = clause
-            elif when and head in EQUALITIES and all("=" in s for s in settings.split(" and ")):
-                special.append((head, tuple(s.strip() for s in settings.split(" and "))))
+            elif on and head in EQUALITIES and all("=" in s for s in settings):
+                drawn.append((head, method.strip(), settings))
+            elif when and head in EQUALITIES and all("=" in s for s in settings):
+                special.append((head, settings))
             else:
                 raise EffccError(f"a contract cannot say {clause!r}",
                                  hint="exact, bounded, refines, quantized, approximate, idempotent, "
                                       "or exact when option=value")
-        return Contract(general or "approximate", tuple(special), idempotent)
+        return Contract(general or "approximate", tuple(special), idempotent, tuple(drawn))
 
     def promises(self, p: Pass) -> list[tuple[Pass, str]]:
         """The pass as it is with its general promise, then with the options of each special one."""
