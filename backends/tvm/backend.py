@@ -177,6 +177,8 @@ def entry_steps(steps: Iterable[entry.Step]) -> Iterator[entry.Step]:
                 yield from entry_steps((*then, *orelse))
             case entry.While(_, body):
                 yield from entry_steps(body)
+            case entry.Tiles(inside):
+                yield from inside
 
 
 def _versions() -> dict[str, str]:

@@ -86,6 +86,8 @@ class Temporary:
     name: str
     size: Expression
     above: tuple[str, ...] = ()
+    offset: int | None = None
+    """Where it begins, if that is settled."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,22 @@ class Check:
     where: str = ""
 
 
-Step = Launch | Copy | SetSize | LoadSize | StoreSize | Rebind | If | While | Check
+@dataclass(frozen=True)
+class Tiles:
+    """Runs launches and copies of fixed sizes task by task, each as soon as the tasks before it are done.
+
+    All numbers are little-endian i32. `tasks`: for each task its launch (an index of `steps`, -1: a join of others,
+    which does nothing), the first of its tiles and the end. `starts`, `children`: the tasks that wait for task i are
+    children[starts[i]:starts[i + 1]].
+    """
+
+    steps: tuple[Launch | Copy, ...]
+    tasks: bytes
+    starts: bytes
+    children: bytes
+
+
+Step = Launch | Copy | SetSize | LoadSize | StoreSize | Rebind | If | While | Check | Tiles
 
 
 @dataclass(frozen=True)
@@ -205,6 +222,38 @@ class Opcode(IntEnum):
 
     finish, launch, copy, jump, branch, move, load8, load32, load64, store64 = range(10)
     add, sub, mul, floordiv, mod, min, max, less = range(10, 18)
+    tiles = 18
+
+
+class SectionWord(IntEnum):
+    """The words of a section of tiles, as runtime/tiles.ll knows them."""
+
+    tasks, launches, gather, table, arguments, records, starts, children, initial, counts, ready = range(11)
+    root_count, roots, sinks, trace = range(11, 15)
+    drawn, published, left, code, failed = 16, 32, 48, 64, 65
+    end = 80
+
+
+@dataclass(frozen=True)
+class Section:
+    """An encoded `Tiles` step: arrays that the driver reads and does not change."""
+
+    slot: int
+    """Of the table, for the section's address"""
+    place: int
+    """Of its instruction in the code"""
+    gather: np.ndarray
+    """i64: for each launch its kernel's slot (-1: a copy), how many arguments it has, their slots"""
+    arguments: int
+    """Of all launches together"""
+    records: np.ndarray
+    """i32 [tasks, 4]: launch, first tile, end, 0"""
+    starts: np.ndarray
+    children: np.ndarray
+    counts: np.ndarray
+    """i32 [tasks]: how many tasks each waits for"""
+    labels: tuple[str, ...]
+    """Of the launches"""
 
 
 @dataclass(frozen=True)
@@ -230,6 +279,7 @@ class Layout:
     """Place in the code -> the launch's label."""
     checks: Mapping[int, Check]
     """Place in the code -> what is checked there."""
+    sections: tuple[Section, ...]
     rebinds: bool
     """Whether running changes pointers in the table."""
 
@@ -296,6 +346,7 @@ class _Encoder:
         self.addresses: dict[int, int] = {}
         self.labels: dict[int, str] = {}
         self.checks: dict[int, Check] = {}
+        self.sections: list[Section] = []
         self.arity, self.rebinds = 0, False
         self.symbols = {size if isinstance(size, str) else size.name for size in program.sizes}
         self.buffers: dict[str, int] = {}
@@ -332,6 +383,7 @@ class _Encoder:
             found=self.found,
             labels=self.labels,
             checks=self.checks,
+            sections=tuple(self.sections),
             rebinds=self.rebinds,
         )
 
@@ -351,12 +403,10 @@ class _Encoder:
     def _step(self, step: Step) -> None:
         match step:
             case Launch():
-                operands = [self._pointer(name) for name in step.pointers] + [self._value(dim) for dim in step.dims]
+                operands = self._operands(step)
                 tiles, work = self._value(step.tiles), self._value(step.work)
-                if step.kernel not in self.kernels:
-                    self.kernels[step.kernel] = self._slot()
                 self.labels[len(self.code)] = step.label or step.kernel
-                self._emit(Opcode.launch, self.kernels[step.kernel], tiles, work, len(operands), *operands)
+                self._emit(Opcode.launch, self._kernel(step), tiles, work, len(operands), *operands)
                 self.arity = max(self.arity, len(operands))
             case Copy(target, source, size):
                 self._emit(Opcode.copy, self._pointer(target), self._pointer(source), self._value(size))
@@ -392,6 +442,47 @@ class _Encoder:
                 condition = self._value(step.condition)
                 self.checks[len(self.code)] = step
                 self._emit(Opcode.floordiv, self._slot(), self._value(1), condition)
+            case Tiles():
+                self._tiles(step)
+
+    def _operands(self, step: Launch | Copy) -> list[int]:
+        if isinstance(step, Copy):
+            return [self._pointer(step.target), self._pointer(step.source), self._value(step.bytes)]
+        return [self._pointer(name) for name in step.pointers] + [self._value(dim) for dim in step.dims]
+
+    def _kernel(self, step: Launch) -> int:
+        if step.kernel not in self.kernels:
+            self.kernels[step.kernel] = self._slot()
+        return self.kernels[step.kernel]
+
+    def _tiles(self, step: Tiles) -> None:
+        gather: list[int] = []
+        for s in step.steps:
+            operands = self._operands(s)
+            gather += (-1 if isinstance(s, Copy) else self._kernel(s), len(operands), *operands)
+        tasks, starts, children = (np.frombuffer(b, "<i4") for b in (step.tasks, step.starts, step.children))
+        count = len(tasks) // 3
+        launch, first, end = tasks.reshape(count, 3).T
+        if len(starts) != count + 1 or starts[0] != 0 or starts[-1] != len(children) or (np.diff(starts) < 0).any():
+            raise ValueError("the children of tasks are not a partition")
+        if ((children < 0) | (children >= count)).any() or ((launch < -1) | (launch >= len(step.steps))).any():
+            raise ValueError("a task names what is not there")
+        if ((first < 0) | (end < first)).any():
+            raise ValueError("a task has less than no tiles")
+        self.sections.append(
+            Section(
+                slot=self._slot(),
+                place=len(self.code),
+                gather=np.array(gather, np.int64),
+                arguments=len(gather) - 2 * len(step.steps),
+                records=np.column_stack((tasks.reshape(count, 3), np.zeros(count, np.int32))).astype(np.int32),
+                starts=starts.astype(np.int32),
+                children=children.astype(np.int32),
+                counts=np.bincount(children, minlength=count).astype(np.int32),
+                labels=tuple("copy" if isinstance(s, Copy) else s.label or s.kernel for s in step.steps),
+            )
+        )
+        self._emit(Opcode.tiles, self.sections[-1].slot)
 
     def _pointer(self, name: str) -> int:
         if name.startswith("&"):
@@ -431,6 +522,8 @@ def _assigned(steps: Sequence[Step]) -> Iterable[str]:
                 yield name
             case Launch():
                 yield from (name[1:] for name in step.pointers if name.startswith("&"))
+            case Tiles(inside):
+                yield from _assigned(inside)
             case If(_, then, orelse):
                 yield from _assigned(then)
                 yield from _assigned(orelse)

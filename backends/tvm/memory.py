@@ -17,7 +17,7 @@ from heapq import heappop, heappush
 
 import numpy as np
 
-from .entry import Copy, If, Launch, LoadSize, Program, Rebind, Size, Step, StoreSize, Temporary, While, evaluate
+from .entry import Copy, If, Launch, LoadSize, Program, Rebind, Size, Step, StoreSize, Temporary, Tiles, While, evaluate
 
 ALIGNMENT = 64
 SAMPLE = 512
@@ -61,7 +61,7 @@ def place(temporaries: Iterable[Temporary], sizes: Mapping[str, int]) -> tuple[l
     ends: dict[str, int] = {}
     offsets, peak = [], 0
     for t in temporaries:
-        offset = max([ends[name] for name in t.above], default=0)
+        offset = max([ends[name] for name in t.above], default=0) if t.offset is None else t.offset
         offsets.append(offset)
         ends[t.name] = end = offset + rounded(evaluate(t.size, sizes))
         peak = max(peak, end)
@@ -138,6 +138,8 @@ def live_ranges(program: Program) -> dict[str, tuple[int, int]]:
                         touch(name, step, False)
                         if root(name) != root(targets[0]):
                             together[root(name)] = root(targets[0])
+                case Tiles(steps):
+                    step = visit(steps, step)
                 case If(_, then, orelse):
                     step = visit(orelse, visit(then, step + 1))
                 case While(_, body):

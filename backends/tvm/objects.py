@@ -28,7 +28,7 @@ from effcc.machine import Machine
 from .cache import ObjectCache
 from .kernels import Kernel, Request, obtain
 
-DRIVER_SOURCE = Path(__file__).parent / "runtime" / "driver.ll"
+DRIVER_SOURCES = tuple(Path(__file__).parent / "runtime" / name for name in ("driver.ll", "tiles.ll"))
 
 
 def compile_kernels(
@@ -62,7 +62,7 @@ def compile_kernel(function: tirx.PrimFunc, symbol: str, machine: Machine) -> by
 
 
 def build_driver(architecture: str) -> bytes:
-    """The driver's object file (runtime/driver.ll) for an architecture, without any of its optional instructions."""
+    """The driver's object file (runtime/*.ll) for an architecture, without any of its optional instructions."""
     return _assemble(driver_text(architecture))
 
 
@@ -82,7 +82,7 @@ def driver_text(architecture: str) -> str:
     return "\n".join(
         (
             f'target triple = "{architecture}-unknown-linux-gnu"',
-            DRIVER_SOURCE.read_text().replace("@PAUSE@", _PAUSE[architecture]),
+            *(source.read_text().replace("@PAUSE@", _PAUSE[architecture]) for source in DRIVER_SOURCES),
             f'!0 = !{{i32 4, !"tvm_target", !"{metadata}"}}',
             "!llvm.module.flags = !{!0}",
         )

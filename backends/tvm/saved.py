@@ -3,11 +3,13 @@
     artifact.write(path, backend="cpu", machine=machine, **parts(program, objects, driver, constants))
     executable = load(artifact.read(path))
 
-A launch program is JSON: each dataclass of entry.py a list of its name and its fields, expressions lists as well.
+A launch program is JSON: each dataclass of entry.py a list of its name and its fields, expressions lists as well, bytes
+in base64.
 """
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
@@ -25,7 +27,7 @@ _KINDS: dict[str, type] = {
     kind.__name__: kind
     for kind in (
         entry.Program, entry.Size, entry.Input, entry.Output, entry.Constant, entry.Temporary, entry.Launch, entry.Copy,
-        entry.SetSize, entry.LoadSize, entry.StoreSize, entry.Rebind, entry.If, entry.While, entry.Check,
+        entry.SetSize, entry.LoadSize, entry.StoreSize, entry.Rebind, entry.If, entry.While, entry.Check, entry.Tiles,
     )
 }  # fmt: skip
 DRIVER = "code/driver.o"
@@ -62,6 +64,8 @@ def to_json(value: Any) -> Any:
     """
     if isinstance(value, tuple):
         return [to_json(item) for item in value]
+    if isinstance(value, bytes):
+        return {"bytes": b64encode(value).decode()}
     if type(value).__name__ in _KINDS:
         return [type(value).__name__, *(to_json(getattr(value, name)) for name in _fields(type(value)))]
     return value
@@ -72,6 +76,8 @@ def from_json(value: Any) -> Any:
     >>> from_json(["Copy", "a", "b", ["mul", "N", 4]])
     Copy(target='a', source='b', bytes=('mul', 'N', 4))
     """
+    if isinstance(value, dict):
+        return b64decode(value["bytes"], validate=True)
     if not isinstance(value, list):
         return value
     items = tuple(map(from_json, value))

@@ -340,7 +340,7 @@ begin:
 
 step:
   %pc = phi i64 [ 0, %begin ], [ %pc.launch, %launched ], [ %pc.copy, %copy ], [ %target, %jump ],
-                [ %pc.branch, %branch ], [ %pc.two, %two ], [ %pc.three, %three ]
+                [ %pc.branch, %branch ], [ %pc.two, %two ], [ %pc.three, %three ], [ %pc.tiles, %two.words ]
   %at = getelementptr i64, ptr %code, i64 %pc
   %opcode = load i64, ptr %at
   %pc.two = add i64 %pc, 3
@@ -364,6 +364,7 @@ step:
     i64 15, label %min
     i64 16, label %max
     i64 17, label %less
+    i64 18, label %section.start
   ]
 
 launch:                                           ; kernel, tiles, work, n, n arguments
@@ -422,6 +423,41 @@ account:
   store i64 %total, ptr %account.at
   br label %launched
 launched:
+  br label %step
+
+section.start:                                        ; section (tiles.ll)
+  %section.value = call i64 @get(ptr %table, ptr %at, i64 1)
+  %section = inttoptr i64 %section.value to ptr
+  br i1 %profiled, label %tiles.start, label %tiles.begin
+tiles.start:
+  %tiles.before.now = call i64 @now(ptr %clock)
+  br label %tiles.begin
+tiles.begin:
+  %tiles.before = phi i64 [ 0, %section.start ], [ %tiles.before.now, %tiles.start ]
+  call void @tiles_begin(ptr %table, ptr %section)
+  %tiles.threaded = icmp sgt i64 %count, 1
+  br i1 %tiles.threaded, label %tiles.spread, label %tiles.alone
+tiles.spread:
+  %tiles.spread.code = call i32 @parallel(ptr @tiles_work, ptr %section, ptr %scratch, i64 %stride, i64 %count, i64 %count)
+  br label %tiles.ran
+tiles.alone:
+  %tiles.alone.code = call i32 @tiles_work(ptr %section, ptr %scratch, i64 0, i64 1)
+  br label %tiles.ran
+tiles.ran:
+  %tiles.code.wide = call i64 @word(ptr %section, i64 64)
+  %tiles.code = trunc i64 %tiles.code.wide to i32
+  %tiles.bad = icmp ne i32 %tiles.code, 0
+  br i1 %tiles.bad, label %failure, label %tiles.succeeded
+tiles.succeeded:
+  br i1 %profiled, label %tiles.account, label %two.words
+tiles.account:
+  %tiles.after = call i64 @now(ptr %clock)
+  %tiles.took = sub i64 %tiles.after, %tiles.before
+  %tiles.account.at = getelementptr i64, ptr %profile, i64 %pc
+  store i64 %tiles.took, ptr %tiles.account.at
+  br label %two.words
+two.words:
+  %pc.tiles = add i64 %pc, 2
   br label %step
 
 copy:                                             ; destination, source, bytes
@@ -540,7 +576,7 @@ divided.by.zero:
 unknown:
   br label %failure
 failure:
-  %failure.code = phi i32 [ %result, %returned ], [ -1, %divided.by.zero ], [ -2, %unknown ]
+  %failure.code = phi i32 [ %result, %returned ], [ %tiles.code, %tiles.ran ], [ -1, %divided.by.zero ], [ -2, %unknown ]
   store i64 %pc, ptr %failed.slot
   br label %finish
 finish:

@@ -25,6 +25,7 @@ from ..entry import Check, Expression, Header, Input, Layout, Program, Size, enc
 from ..memory import place, rounded
 from .arrays import ALIGNMENT, ITEM_BYTES, Kind, Numpy, Torch, adopt, aligned_memory, fits
 from .loader import Library, driver
+from .sections import Ran, SectionMemory, address_of
 
 SERIAL_BELOW = 5_000
 """Launches with less work than this many nanoseconds run in the caller: two threads would not be faster."""
@@ -63,6 +64,7 @@ class _Context:
         self._arena = self._scratch = aligned_memory(0)
         self._staging: dict[int, np.ndarray] = {}
         self._whole = self._table.copy()
+        self.sections = tuple(map(SectionMemory, layout.sections))
 
     def bind(self, binding: Binding, threads: int) -> None:
         """Fills the table for these sizes and this number of threads."""
@@ -72,9 +74,9 @@ class _Context:
         if binding.scratch * threads > self._scratch.size:
             self._scratch = aligned_memory(binding.scratch * threads)
         table[:] = binding.table
-        table[Header.code] = _address(layout.code)
+        table[Header.code] = address_of(layout.code)
         table[Header.arguments] = self.address + 8 * layout.arguments
-        table[Header.scratch] = _address(self._scratch)
+        table[Header.scratch] = address_of(self._scratch)
         table[Header.scratch_stride] = binding.scratch
         table[Header.threads] = threads
         table[Header.serial_below] = SERIAL_BELOW
@@ -86,7 +88,9 @@ class _Context:
         for at, target in layout.addresses:
             table[at] = self.address + 8 * target
         if layout.temporaries:
-            table[list(layout.temporaries)] = _address(self._arena) + binding.starts
+            table[list(layout.temporaries)] = address_of(self._arena) + binding.starts
+        for section in self.sections:
+            table[section.section.slot] = section.address
         self._whole[:] = table
         self.binding, self.threads = binding, threads
 
@@ -104,7 +108,7 @@ class _Context:
         if memory is None or memory.size < size:
             memory = self._staging[index] = aligned_memory(max(size, 1))
         kind.copy_to(array, memory.data)
-        return _address(memory)
+        return address_of(memory)
 
     def staging(self, index: int) -> memoryview:
         return self._staging[index].data
@@ -134,7 +138,7 @@ class Executable:
         self._run = self._driver.run
         self._library = Library(objects, [symbol for _, symbol in self.layout.kernels])
         self._constants = {key: _aligned(array) for key, array in (constants or {}).items()}
-        self._constant_addresses = {key: _address(array) for key, array in self._constants.items()}
+        self._constant_addresses = {key: address_of(array) for key, array in self._constants.items()}
         for _, key in self.layout.constants:
             if key not in self._constants:
                 raise EffccError(f"constant {key!r} of the program is not there", hint="recompile the model")
@@ -211,7 +215,7 @@ class Executable:
                 outputs.append(array)
         code = self._run(context.address)
         if code:
-            raise self._failure(code, table, binding)
+            raise self._failure(code, table, context)
         for array, kind, memory in staged:
             kind.copy_from(array, memory)
         if layout.found:
@@ -224,12 +228,15 @@ class Executable:
     def profile(self, *inputs: Any, threads: int | None = None, repeat: int = 10) -> list[tuple[str, float]]:
         """Seconds of each launch, by its label, in the program's order: the mean of `repeat` calls after a first one.
 
-        A launch in a loop counts with all its rounds. Not for use beside other calls: their launches count too.
+        A launch in a loop counts with all its rounds; without barriers a launch counts with the time of its tasks, on
+        whichever threads. Not for use beside other calls: their launches count too.
         """
+        if self.layout.sections:
+            return self._profile_of_tasks(inputs, threads, repeat)
         times = np.zeros(self.layout.code.size, np.int64)
         self(*inputs, threads=threads)
         context = self._contexts[-1]
-        context.profile(_address(times))
+        context.profile(address_of(times))
         try:
             for _ in range(repeat):
                 self(*inputs, threads=threads)
@@ -237,12 +244,41 @@ class Executable:
             context.profile(0)
         return [(label, 1e-9 * times[place] / repeat) for place, label in self.layout.labels.items()]
 
-    def _failure(self, code: int, table: memoryview, binding: Binding) -> EffccError:
-        place = table[Header.failed]
+    def _profile_of_tasks(
+        self, inputs: Sequence[Any], threads: int | None, repeat: int
+    ) -> list[tuple[str, float]]:
+        times = {(s, k): 0 for s, section in enumerate(self.layout.sections) for k in range(len(section.labels))}
+        for _ in range(repeat):
+            for s, tasks in enumerate(self.traced(*inputs, threads=threads)):
+                for task in tasks:
+                    times[s, task.launch] += task.ended - task.began
+        labels = {(s, k): x for s, section in enumerate(self.layout.sections) for k, x in enumerate(section.labels)}
+        return [(labels[key], 1e-9 * total / repeat) for key, total in times.items()]
+
+    def traced(self, *inputs: Any, threads: int | None = None) -> list[list[Ran]]:
+        """Runs twice and tells of the second run, for each section of tiles, when and where its tasks ran.
+
+        Not for use beside other calls. Empty where the program runs under barriers.
+        """
+        self(*inputs, threads=threads)
+        context = self._contexts[-1]
+        for section in context.sections:
+            section.trace(True)
+        try:
+            self(*inputs, threads=threads)
+            return [section.ran() for section in context.sections]
+        finally:
+            for section in context.sections:
+                section.trace(False)
+
+    def _failure(self, code: int, table: memoryview, context: _Context) -> EffccError:
+        binding, place = context.binding, table[Header.failed]
+        assert binding is not None
         if place in self.layout.checks:
             found = {name: table[slot] for name, slot in self.layout.found.items()}
             return self._refusal(self.layout.checks[place], {**binding.sizes, **found})
-        label = self.layout.labels.get(place)
+        tiles = next((s.failed for s in context.sections if s.section.place == place), None)
+        label = self.layout.labels.get(place, tiles)
         if label is None:
             return EffccError("a size expression divides by zero", hint="check the inputs' sizes")
         return EffccError(f"a kernel stopped with code {code}: an index or a size is out of range", where=label)
@@ -342,12 +378,8 @@ def _text(expression: Expression) -> str:
     return f"({_text(a)} {sign} {_text(b)})" if sign else f"{operator}({_text(a)}, {_text(b)})"
 
 
-def _address(array: np.ndarray) -> int:
-    return array.__array_interface__["data"][0]
-
-
 def _aligned(array: np.ndarray) -> np.ndarray:
-    if array.flags.c_contiguous and _address(array) % ALIGNMENT == 0:
+    if array.flags.c_contiguous and address_of(array) % ALIGNMENT == 0:
         return array
     memory = aligned_memory(array.nbytes)
     Numpy.copy_to(array, memory.data)
