@@ -14,6 +14,8 @@ PASSES = {
     "fold-scales": "effcc.passes.fold_scales:FoldScales",
     "fuse": "effcc.passes.fuse:Fuse",
     "horizontal": "effcc.passes.horizontal:Horizontal",
+    "int4-weights": "effcc.passes.int4_weights:Int4Weights",
+    "int8-weights": "effcc.passes.int8_weights:Int8Weights",
     "integer-arithmetic": "effcc.passes.integer_arithmetic:IntegerArithmetic",
     "magnitude": "effcc.passes.magnitude:Magnitude",
     "raise": "effcc.passes.raise_:Raise",

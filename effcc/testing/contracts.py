@@ -2,7 +2,7 @@
 
     contract := clause [";" clause]...
     clause   := exact | bounded | refines | quantized | approximate | idempotent
-              | (exact | bounded | refines) "when" settings
+              | (exact | bounded | refines | quantized) "when" settings
     settings := option=value [" and " option=value]...        options as in a pipeline's text
 
     >>> Contract.of("approximate; exact when density=1.0; idempotent")
@@ -45,7 +45,7 @@ class Contract:
                 general = clause
             elif on and head in EQUALITIES and all("=" in s for s in settings):
                 drawn.append((head, method.strip(), settings))
-            elif when and head in EQUALITIES and all("=" in s for s in settings):
+            elif when and head in (*EQUALITIES, "quantized") and all("=" in s for s in settings):
                 special.append((head, settings))
             else:
                 raise EffccError(f"a contract cannot say {clause!r}",
