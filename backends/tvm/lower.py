@@ -276,7 +276,10 @@ class Lowering:
         op = node.op
         self.check(node)
         special = SPECIAL.get(type(op))
-        if special is not None:
+        if is_empty(node):
+            for v in node.results:
+                self.result(v)
+        elif special is not None:
             special(self, node)
         elif isinstance(op, Const):
             self.places[node.result] = self.constant(op.blob)
@@ -417,6 +420,14 @@ def as_region(node: Node) -> Graph:
     inputs = tuple(Value(v.type, f"x{k}") for k, v in enumerate(node.operands))
     results = tuple(Value(r.type) for r in node.results)
     return Graph(b.name, inputs, (Node(node.op, inputs, results, node.loc),), results)
+
+
+def is_empty(node: Node) -> bool:
+    """Whether a node computes no element whatever the sizes: there is nothing to launch."""
+    op = node.op
+    if isinstance(op, Const) or (op.graphs() and not isinstance(op, Fused)) or op.defines(*node.types):
+        return False
+    return all(isinstance(v.type, Tensor) and 0 in v.type.shape for v in node.results)
 
 
 def _is_map(node: Node) -> bool:

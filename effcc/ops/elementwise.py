@@ -679,7 +679,7 @@ class Div(Binary):
     def reference(self, a: Any, b: Any) -> Any:
         if a.is_floating_point():
             return a / b
-        flips = b == -1  # the least integer / -1 wraps; dividing would trap
+        flips = (b == -1) & b.dtype.is_signed  # the least integer / -1 wraps; dividing would trap
         safe = torch.where((b == 0) | flips, 1, b)
         return torch.where(flips, -a, torch.div(a, safe, rounding_mode="trunc"))
 
