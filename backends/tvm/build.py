@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,8 @@ class Built:
     symbols: tuple[str, ...]
     """Each object's symbol"""
     launches: list[p.Launch] = field(default_factory=list)
+    names: Callable[[Buffer], str] = field(default=lambda buffer: buffer.name)
+    """What the program calls each buffer"""
 
 
 def expression(d: Dim) -> entry.Expression:
@@ -134,6 +136,7 @@ def build(plan: p.Plan, machine: Any, threads: int | None = None) -> Built:
         {name(b): _bytes(b) for b in constants},
         tuple({k.symbol: None for k in compiled}),
         launches,
+        name,
     )
 
 
