@@ -18,7 +18,7 @@ from effcc.backends.tvm.templates import emission
 from effcc.ir import scalar as s
 from effcc.ir.dims import Dim, Expr, Extremum, FloorDiv, Mod, Symbol, as_symbol
 from effcc.ir.lazy import T, tvm
-from effcc.ir.types import DType, f32
+from effcc.ir.types import DType, f32, i64
 
 Tir = Any
 _MEMORY = {"bool": "uint8", "bf16": "uint16", "f16": "float16", "f32": "float32", "f64": "float64"}
@@ -288,10 +288,13 @@ class Emitter:
     ):
         self.kernel, self.index, self.read, self.state, self.old = kernel, index, read, state, old
         self.memo: dict[int, Tir] = {}
+        self.positions: set[int] = set()
+        """Expressions (by id) that tell where elements are, not what they are: they never overflow."""
 
     def __call__(self, root: s.Scalar) -> Tir:
         uses: dict[int, int] = {}
         nodes = [n for n in s.walk(root) if id(n) not in self.memo]
+        self.positions |= _positions(nodes)
         for n in nodes:
             for c in n.children:
                 uses[id(c)] = uses.get(id(c), 0) + 1
@@ -317,8 +320,32 @@ class Emitter:
             case s.Apply():
                 args = [self.memo[id(c)] for c in n.args]
                 lanes = max(lanes_of(a) for a in args)
-                return function(n.fn, n.dtype, n.args, [splat(a, lanes) for a in args], lanes)
+                args = [splat(a, lanes) for a in args]
+                if n.fn in ("add", "sub", "mul") and n.dtype == i64 and id(n) in self.positions:
+                    a, b = args
+                    return a + b if n.fn == "add" else a - b if n.fn == "sub" else a * b
+                return function(n.fn, n.dtype, n.args, args, lanes)
         raise TypeError(n)
+
+
+def _positions(nodes: list[s.Scalar]) -> set[int]:
+    """Of expressions (children before parents) those made of indices, sizes and numbers below 2^31 alone, and those
+    that elements are read at."""
+    found: set[int] = set()
+    for n in nodes:
+        match n:
+            case s.Size() | s.Index():
+                found.add(id(n))
+            case s.Literal(value=value) if abs(value) < 1 << 31:
+                found.add(id(n))
+            case s.Apply() if all(id(c) in found for c in n.args):
+                found.add(id(n))
+            case _:
+                pass
+    for n in reversed(nodes):
+        if isinstance(n, s.Read) or id(n) in found:
+            found |= {id(c) for c in n.children}
+    return found
 
 
 def function(fn: str, dtype: DType, operands: tuple[s.Scalar, ...], args: list[Tir], lanes: int) -> Tir:
@@ -465,10 +492,10 @@ def _integer(fn: str, kind: DType, args: list[Tir], lanes: int) -> Tir:
     name = register_dtype(kind)
     match fn:
         case "add" | "sub" | "mul" | "neg":
-            return _wrapping(fn, name, args, lanes)
+            return emission.wrapped(fn, *args)
         case "abs":
             a = bind(a)
-            return T.Select(a < literal(name, 0, lanes), _wrapping("neg", name, [a], lanes), a)
+            return T.Select(a < literal(name, 0, lanes), emission.wrapped("neg", a), a)
         case "max":
             return T.max(a, b)
         case "min":
@@ -490,22 +517,6 @@ def _integer(fn: str, kind: DType, args: list[Tir], lanes: int) -> Tir:
         case "pow":
             return _integer_power(name, a, b, lanes)
     raise ValueError(f"{fn} of integers")
-
-
-def _wrapping(fn: str, name: str, args: list[Tir], lanes: int) -> Tir:
-    """a + b, a - b, a * b, -a modulo 2^bits. TVM tells LLVM that integers of 32 bits and more never overflow; a detour
-    through twice the bits says otherwise, and LLVM makes plain instructions of it. (Not for i64: indices are i64.)"""
-    wide = {"int32": "int64", "uint32": "int64", "uint64": "int128"}.get(name)
-    if wide is not None and fn == "mul" and name.startswith("u"):
-        wide = f"u{wide}"
-    if wide is not None:
-        args = [T.Cast(with_lanes(wide, lanes), x) for x in args]
-    a = literal(name, 0, lanes) if fn == "neg" else args[0]
-    if fn == "neg" and wide is not None:
-        a = T.Cast(with_lanes(wide, lanes), a)
-    b = args[-1]
-    out = a + b if fn == "add" else a * b if fn == "mul" else a - b
-    return out if wide is None else T.Cast(with_lanes(name, lanes), out)
 
 
 def _divide(fn: str, name: str, a: Tir, b: Tir, lanes: int) -> Tir:

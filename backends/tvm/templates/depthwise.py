@@ -39,6 +39,7 @@ from effcc.backends.tvm.templates.emission import (
     product,
     splat,
     unravel,
+    wrapped,
 )
 from effcc.backends.tvm.templates.micro_kernel import by_row_blocks
 from effcc.ir.lazy import T
@@ -225,7 +226,7 @@ class _Tile:
             if not self.spec.sum.startswith("float"):
                 return T.max(total, x)
             return T.Select(T.Or(x > total, vector_math.isnan(bind, x)), x, total)
-        return total + (x if weight is None else x * weight)
+        return wrapped("add", total, x if weight is None else wrapped("mul", x, weight))
 
     def read(self, pixel: tuple[Expr, ...], channel: Expr, lanes: int) -> Expr:
         """The input at a pixel, for output channels channel, channel + 1..."""

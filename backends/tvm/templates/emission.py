@@ -223,6 +223,22 @@ def flat(pointer: Any, dtype: str) -> Any:
     return T.decl_buffer((UNBOUNDED,), dtype, data=pointer, align=BYTES[dtype])
 
 
+def wrapped(fn: str, *args: Expr) -> Expr:
+    """a + b, a - b, a * b or -a ("add", "sub", "mul", "neg"); of integers modulo 2^bits.
+
+    TVM tells LLVM that integers of 32 bits and more never overflow (nsw, nuw); a detour through twice the bits says
+    otherwise, and LLVM makes plain instructions of it. Floats and narrower integers take none.
+    """
+    dtype, _, lanes = dtype_of(args[0]).partition("x")
+    wide = {"int32": "int64", "uint32": "int64", "int64": "int128", "uint64": "int128"}.get(dtype)
+    if wide is not None and fn == "mul" and dtype.startswith("u"):
+        wide = f"u{wide}"
+    operands = args if wide is None else tuple(T.Cast(vector_type(wide, int(lanes or 1)), x) for x in args)
+    a, b = (constant(0, wide or dtype, int(lanes or 1)), operands[0]) if fn == "neg" else operands
+    out = a * b if fn == "mul" else a + b if fn == "add" else a - b
+    return out if wide is None else T.Cast(dtype_of(args[0]), out)
+
+
 class Accumulators:
     """rows x vectors registers: one small buffer each, which LLVM promotes (big ones become workspace calls)."""
 

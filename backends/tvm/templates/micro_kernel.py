@@ -25,6 +25,7 @@ from effcc.backends.tvm.templates.emission import (
     minimum,
     splat,
     store,
+    wrapped,
 )
 from effcc.ir.lazy import T
 
@@ -101,7 +102,7 @@ class Arithmetic:
         return splat(cast(load(a, place), self.dtype, 1), self.lanes)
 
     def add(self, total: Expr, value: Expr, column: Expr) -> Expr:
-        return total + value * column
+        return wrapped("add", total, wrapped("mul", value, column))
 
     def initial(self, b: Any, panel: Expr, vector: int, vectors: int) -> Expr:
         """What the sums of a panel's vector begin with."""
@@ -138,7 +139,8 @@ def multiply(
     def finish(add: bool, beginning: Expr = first) -> None:
         for i, v in accumulators:
             place = beginning + (i * sums.width + v * lanes)
-            total = load(sums.buffer, place, lanes) + accumulators[i, v] if add else accumulators[i, v]
+            total = accumulators[i, v]
+            total = wrapped("add", load(sums.buffer, place, lanes), total) if add else total
             store(sums.buffer, total, place, lanes)
 
     def nest(a_offset: Expr, b_offset: Expr, rest: Sequence[Steps], body: Callable[..., None], *last: Expr) -> None:

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 import effcc
+from effcc.interp import run
 from effcc.ir import Builder, Tensor
 from effcc.ir.types import DType
 
 
-@pytest.mark.parametrize("name", ["i8", "u8", "i16", "u16", "i32", "u32", "u64"])
+@pytest.mark.parametrize("name", ["i8", "u8", "i16", "u16", "i32", "u32", "i64", "u64"])
 def test_integers_wrap(name):
     """Also where LLVM could tell a wrapped value from the true one: when it is widened, and 0 - x of unsigned x."""
     dtype = DType.parse(name)
@@ -19,7 +20,7 @@ def test_integers_wrap(name):
     b = Builder()
     p, q = (b.input(n, Tensor(dtype, (40,))) for n in "xy")
     results = (b.add(p, q), b.sub(p, q), b.mul(p, q), b.neg(p))
-    wide = DType.parse("i64" if name != "u64" else "f64")
+    wide = DType.parse("f64" if dtype.bits == 64 else "i64")
     program = effcc.compile(b.graph(*results, *(b.cast(r, to=wide) for r in results)))
     with np.errstate(over="ignore"):
         want = (x + y, x - y, x * y, -x)
@@ -41,3 +42,38 @@ def test_comparisons_that_the_range_decides(name):
         assert (answer == expected).all()
     for answer in got[5:]:
         np.testing.assert_array_equal(answer.astype(np.int64), np.arange(8))
+
+
+@pytest.mark.parametrize("name", ["i8", "i16", "i32", "i64", "u8", "u32", "u64"])
+def test_sums_and_products_of_integers_wrap(name):
+    """Contractions, convolutions, reductions and scans, where every partial sum leaves the dtype's range."""
+    dtype = DType.parse(name)
+    rng = np.random.default_rng(1)
+
+    def draw(*shape):
+        return rng.integers(int(dtype.max) - 3, int(dtype.max), shape, dtype.numpy, endpoint=True)
+
+    x, w, image, kernel = draw(5, 37), draw(37, 19), draw(1, 6, 9, 10), draw(8, 6, 3, 3)
+    b = Builder("wrapping")
+    p, q, r, t = (b.input(n, Tensor(dtype, a.shape)) for n, a in zip("pqrt", (x, w, image, kernel)))
+    window = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1)}
+    one = b.slice(t, starts=(0,) * 4, stops=(6, 1, 3, 3), steps=(1,) * 4)
+    graph = b.graph(
+        *(b.matmul(p, q), b.conv(r, t, **window), b.conv(r, one, groups=6, **window)),
+        *(b.sum(p, axes=(1,)), b.prod(p, axes=(1,)), b.sum(p, axes=(0,)), b.cumsum(p, axis=1)),
+    )
+    for got, want in zip(effcc.compile(graph)(x, w, image, kernel), run(graph, x, w, image, kernel), strict=True):
+        np.testing.assert_array_equal(got, want.numpy())
+
+
+def test_what_overflows_is_not_cancelled():
+    """2a / 2 is a for numbers that never overflow; these do."""
+    for name in ("i32", "i64"):
+        dtype = DType.parse(name)
+        x = np.array([dtype.max, dtype.min, 5], dtype.numpy)
+        b = Builder("cancelled")
+        p = b.input("p", Tensor(dtype, (3,)))
+        two, one = (b.const(np.array(v, dtype.numpy)) for v in (2, 1))
+        graph = b.graph(b.div(b.mul(p, two), two), b.gt(b.add(p, one), p))
+        for got, want in zip(effcc.compile(graph)(x), run(graph, x), strict=True):
+            np.testing.assert_array_equal(got, want.numpy())
