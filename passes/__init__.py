@@ -23,6 +23,7 @@ PASSES = {
     "sink-views": "effcc.passes.sink_views:SinkViews",
     "static-int8": "effcc.passes.static_int8:StaticInt8",
     "tome": "effcc.passes.tome:Tome",
+    "tome-unmerge": "effcc.passes.tome_unmerge:TomeUnmerge",
     "transposed-convs": "effcc.passes.transposed_convs:TransposedConvs",
     "two-four": "effcc.passes.two_four:TwoFour",
 }

@@ -330,6 +330,13 @@ def log_weights(rebuild: Rebuild, attention: Node, weights: Value) -> Value:
     return as_key_mask(rebuild, attention, b.log(b.reshape(weights, shape=(batch, weights.shape[1]))))
 
 
+def present(rebuild: Rebuild, attention: Node, weights: Value) -> Value:
+    """0 for keys of f32[batch, tokens] weights above 0 and -inf for others, as a mask of an attention."""
+    b = rebuild.b
+    zero = b.const(np.zeros((), "f4"))
+    return as_key_mask(rebuild, attention, b.where(b.gt(weights, zero), zero, b.full_like(zero, -np.inf)))
+
+
 def as_key_mask(rebuild: Rebuild, attention: Node, rows: Value) -> Value:
     """f32[batch, tokens] laid out to broadcast to an attention's scores."""
     b, batch, queries = rebuild.b, rebuild.axis.batch, attention.operands[0]

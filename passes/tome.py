@@ -10,7 +10,7 @@ import numpy as np
 from effcc.analysis.transformer import Refused, Stream, Sublayer, TokenAxis, streams, token_axis
 from effcc.ir import Graph, Node, Value
 from effcc.ir.location import UNKNOWN
-from effcc.passes.token_merging import Rebuild, as_key_mask, key_weights, log_weights, match
+from effcc.passes.token_merging import Rebuild, key_weights, log_weights, match, present
 from effcc.pipeline import Context, Pass
 
 
@@ -28,7 +28,7 @@ class Tome(Pass):
     """Merge the r most similar pairs of tokens behind the attention of each layer (ToMe).
 
     r: how many tokens each layer merges away; a list such as 8+8+4 says it layer by layer (none behind its end).
-    inflect: with one r, layers merge from r·(1 - inflect) at the first to r·(1 + inflect) at the last; -1: from 2r to 0.
+    inflect: with one r, from r·(1 - inflect) at the first layer to r·(1 + inflect) at the last; -1: from 2r to 0.
     prop_attn: attend to a merged token as often as to those that it stands for.
     layers, skip: merge only in these layers, or not in these; 0 is the first attention.
     protect: how many leading tokens never merge; none: those that the graph treats apart (class token, registers).
@@ -134,11 +134,7 @@ class Tome(Pass):
         assert rebuild.weights is not None
         if self.prop_attn:
             return log_weights(rebuild, attention, rebuild.weights)
-        if rebuild.mask is None:
-            return None
-        b = rebuild.b
-        zero = b.const(np.zeros((), "f4"))
-        return as_key_mask(rebuild, attention, b.where(b.gt(rebuild.weights, zero), zero, b.full_like(zero, -np.inf)))
+        return None if rebuild.mask is None else present(rebuild, attention, rebuild.weights)
 
     def example(self, d: Any, b: Any) -> Any:
         from effcc.testing.transformer import small_transformer

@@ -237,7 +237,8 @@ def token_axis(graph: Graph, stream: Stream) -> TokenAxis:
             reader = next((r for r in course.readers if r.node in s.nodes), None)
             why = reader.reason if reader is not None else "it reads tokens that are not those of the stream"
             raise Refused(f"tokens cannot be followed: {why}", reader.node.loc if reader is not None else s.loc)
-    return TokenAxis(stream, n, batch, tokens_first, course, max(_prepended(graph, start, place, n), _read_alone(graph, course)))
+    special = max(_prepended(graph, start, place, n), _read_alone(graph, course))
+    return TokenAxis(stream, n, batch, tokens_first, course, special)
 
 
 def attended(graph: Graph, node: Node, places: Mapping[Value, Place]) -> Place | str | None:
