@@ -37,7 +37,7 @@ from .errors import EffccError, ParseError, UnsupportedError
 from .files import beside
 from .ir.blob import Blob
 from .ir.graph import Graph
-from .ir.types import DType, Tensor
+from .ir.types import Tensor
 from .machine import Machine, host
 from .program import LoadedProgram, Program
 
@@ -223,12 +223,11 @@ class AbsentBlob(Blob):
 
 def parse_saved(text: str, where: str) -> Graph:
     """The graph of an artifact, its weights absent."""
-    from .text import parse
+    from .text import parse, parse_type
 
     blobs = {}
-    for dtype, shape, digest in re.findall(r': (\w+)\[([\d,]*)\] = const blob\("sha256:(\w+)"\)', text):
-        type_ = Tensor(DType.parse(dtype), tuple(map(int, shape.split(","))) if shape else ())
-        blobs[digest] = AbsentBlob(type_, digest, where)
+    for type_, digest in re.findall(r': (\w+\[[\d,]*\](?:@[^%{}"]*?)?) = const blob\("sha256:(\w+)"\)', text):
+        blobs[digest] = AbsentBlob(parse_type(type_), digest, where)
     return parse(text, blobs)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from effcc.analysis.cost import bytes_of, total
 from effcc.backends.tvm import contractions
 from effcc.backends.tvm.emit import KernelBuilder, memory_dtype, register_dtype, round_to
 from effcc.backends.tvm.place import Place
@@ -42,6 +44,8 @@ def lower(
     lowering: Any, node: Node, body: Graph, anchor: Node, operands: tuple[Place, ...], results: tuple[Place, ...]
 ) -> None:
     """Launch the product with its epilogue, as contractions.lower_matmul does for dense weights."""
+    encoding, encoded = anchor.operands[1].tensor.encoding, body
+    body, anchor = _without_layout(body, anchor)
     bound = dict(zip((*body.inputs, *body.results), (*operands, *results), strict=True))
     a, b = anchor.operands
     shape = contractions.Product(anchor, body, bound)
@@ -53,7 +57,7 @@ def lower(
     key = ("block_sparse", id(bound[b].buffer.blob), turned, shape.m, shape.batch, acc)
     if key not in lowering.packed:
         matrix = bound[b].buffer.blob.array.astype(acc)  # type: ignore[union-attr]
-        block = parameter(b.tensor.encoding, "block")
+        block = parameter(encoding, "block")
         matrix, block = (matrix.T, block[::-1]) if turned else (matrix, block)
         chosen = block_sparse.choose(shape.m, matrix, block, shape.batch, cpu, acc)
         lowering.packed[key] = (*_packed(lowering, matrix, chosen, acc), chosen), bound[b].buffer.blob
@@ -113,9 +117,21 @@ def lower(
         return tiles, contraction.scratch_bytes(outline), emit
 
     operands = tuple(values if v is b else place for v, place in zip(body.inputs, operands, strict=True))
-    lowering.launch(
-        "block_sparse", (blocking, height), body, operands, results, make, node, more=(starts, depths)
+    lowering.launch("block_sparse", (blocking, height), body, operands, results, make, node, more=(starts, depths))
+    flops = total(n.op.flops(*n.types) for n in encoded.nodes)
+    lowering.steps[-1] = replace(
+        lowering.steps[-1], flops=flops, nbytes=bytes_of((*encoded.inputs, *encoded.results))
     )
+
+
+def _without_layout(body: Graph, anchor: Node) -> tuple[Graph, Node]:
+    """The region and its product with the weight as a plain tensor: the code does not depend on the pattern."""
+    b = anchor.operands[1]
+    plain = Value(Tensor(b.dtype, b.shape), b.name)
+    product = Node(anchor.op, (anchor.operands[0], plain), anchor.results, anchor.loc)
+    inputs = tuple(plain if v is b else v for v in body.inputs)
+    nodes = tuple(product if n is anchor else n for n in body.nodes)
+    return Graph(body.name, inputs, nodes, body.results), product
 
 
 def _packed(lowering: Any, matrix: np.ndarray, chosen: Any, acc: str) -> list[Place]:

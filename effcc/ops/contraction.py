@@ -25,7 +25,8 @@ def accumulate_dtype(dtype: DType, asked: DType | None) -> DType:
 class Matmul(Op):
     """result[..., m, n] = Σ_k a[..., m, k] · b[..., k, n]; leading axes broadcast. `transpose_a`/`transpose_b` swap
     an operand's
-    last two axes first. Integer operands sum (and give) `accumulate`; f16 and bf16 sum in f32 and round once."""
+    last two axes first. Integer operands sum (and give) `accumulate`; f16 and bf16 sum in f32 and round once. Products
+    with zeros that a compressed operand does not store may be left out, even those with NaN and infinities."""
 
     name = "matmul"
     family = "contraction"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from effcc.text.printer import blobs, print_graph
 
 if TYPE_CHECKING:
     from effcc.ir.graph import Graph
+    from effcc.ir.types import Type
 
 
 def parse(text: str, blobs: Mapping[str, Any] | None = None, verify: bool = True) -> Graph:
@@ -30,4 +32,14 @@ def parse(text: str, blobs: Mapping[str, Any] | None = None, verify: bool = True
     return parse_graph(text, blobs or {}, verify)
 
 
-__all__ = ["blobs", "parse", "print_graph"]
+@cache
+def parse_type(text: str) -> Type:
+    """The type that a text describes, such as "f32[3,B]". Raises ParseError.
+
+    >>> str(parse_type("f32[64,64]@block_csr(block=(16, 16), kept=5)"))
+    'f32[64,64]@block_csr(block=(16, 16), kept=5)'
+    """
+    return parse(f"graph(%x: {text}) -> {text} {{ return %x }}", verify=False).inputs[0].type
+
+
+__all__ = ["blobs", "parse", "parse_type", "print_graph"]

@@ -77,7 +77,7 @@ def kept_blocks(matrix: np.ndarray, block: int, width: int) -> np.ndarray:
     """bool[panels, K / block]: which blocks of [block, width] of [K, N] hold something."""
     k, n = matrix.shape
     full = np.pad(matrix != 0, ((0, 0), (0, -n % width)))
-    return full.reshape(k // block, block, -1, width).any(axis=(1, 3)).T
+    return full.reshape(k // block, block, ceil(n / width), width).any(axis=(1, 3)).T
 
 
 def pack(spec: BlockSparse, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -85,7 +85,7 @@ def pack(spec: BlockSparse, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     k, n = matrix.shape
     kept = kept_blocks(matrix, spec.block, spec.width)
     padded = np.pad(matrix, ((0, 0), (0, -n % spec.width)))
-    blocks = padded.reshape(k // spec.block, spec.block, -1, spec.width).transpose(2, 0, 1, 3)
+    blocks = padded.reshape(k // spec.block, spec.block, ceil(n / spec.width), spec.width).transpose(2, 0, 1, 3)
     starts = np.concatenate([[0], np.cumsum(kept.sum(1))]).astype(np.int32)
     _, depths = np.nonzero(kept)
     return np.ascontiguousarray(blocks[kept]), starts, (depths * spec.block).astype(np.int32)

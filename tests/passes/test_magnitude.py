@@ -1,0 +1,112 @@
+"""Magnitude pruning: which elements stay, which weights are left alone, and what calibration data mends."""
+
+import numpy as np
+import pytest
+
+from effcc.analysis.weights import weights
+from effcc.errors import ParseError
+from effcc.interp import run
+from effcc.ir import Builder, Tensor, f32
+from effcc.ir.blob import Blob
+from effcc.ir.location import Loc
+from effcc.passes.magnitude import Magnitude
+from effcc.pipeline import Context, parse_pass
+from effcc.search.data import Samples
+from effcc.testing import check
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def layers(*arrays: np.ndarray):
+    b = Builder("layers")
+    y = b.input("x", Tensor(f32, (4, arrays[0].shape[0])))
+    for k, array in enumerate(arrays):
+        b.loc = Loc(name=f"layer{k}")
+        y = b.matmul(y, b.const(Blob(array)))
+    return b.graph(y)
+
+
+def pruned(p, graph, ctx=None):
+    return [w.array for w in weights(p.run(graph, ctx or Context()))]
+
+
+def test_the_largest_stay():
+    w = normal(40, 50)
+    (found,) = pruned(Magnitude(density=0.3), layers(w))
+    kept = found != 0
+    assert kept.sum() == 600 and np.array_equal(found[kept], w[kept])
+    assert np.abs(w[kept]).min() >= np.abs(w[~kept]).max()
+
+
+def test_ties_give_the_number_asked_for():
+    (found,) = pruned(Magnitude(density=0.25), layers(np.ones((32, 32), np.float32)))
+    assert (found != 0).sum() == 256
+
+
+def test_one_threshold_for_all_keeps_more_of_larger_layers():
+    small, large = normal(32, 32), 10 * normal(32, 32, seed=1)
+    a, b = pruned(Magnitude(density=0.5, scope="global"), layers(small, large))
+    assert (a != 0).sum() + (b != 0).sum() == 1024 and (b != 0).sum() > 850
+    a, b = pruned(Magnitude(density=0.5), layers(small, large))
+    assert (a != 0).sum() == (b != 0).sum() == 512
+
+
+def test_what_is_left_alone_is_told():
+    graph, ctx = layers(normal(32, 32), normal(32, 40), normal(40, 3)), Context()
+    out = Magnitude(density=0.1, skip=("layer1",)).run(graph, ctx)
+    counts = [(w.array != 0).sum() for w in weights(out)]
+    assert counts == [103, 32 * 40, 40 * 3]
+    assert sorted(r.reason for r in ctx.refusals) == [
+        "it has 120 elements, fewer than min-size=1024", "skip= names its location"]
+
+
+def test_everything_kept_is_the_same_graph():
+    graph = layers(normal(32, 32))
+    assert Magnitude(density=1.0).run(graph, Context()) is graph
+    once = Magnitude(density=0.4).run(graph, Context())
+    assert Magnitude(density=0.4).run(once, Context()) is once
+
+
+def test_the_mean_of_the_outputs_is_kept():
+    w = normal(64, 48)
+    graph = layers(w)
+    x = (normal(40, 64, seed=1) + 2).astype(np.float32)
+    ctx = Context(calibration=Samples.load({"x": x}, graph))
+    before, after = graph, Magnitude(density=0.2).run(graph, ctx)
+    uncorrected = Magnitude(density=0.2, correct=False).run(graph, ctx)
+
+    def mean(g):
+        return np.concatenate([run(g, part)[0].numpy() for part in np.split(x, 10)]).mean(0)
+
+    np.testing.assert_allclose(mean(after), mean(before), atol=1e-3)
+    assert np.abs(mean(uncorrected) - mean(before)).max() > 1
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolutions_are_pruned_and_corrected(stride):
+    b = Builder("conv")
+    image = b.input("x", Tensor(f32, (2, 16, 8, 8)))
+    w = normal(32, 16, 3, 3)
+    y = b.conv(image, b.const(Blob(w)), strides=(stride, stride), pads=(0, 0, 0, 0), dilations=(1, 1))
+    graph = b.graph(y)
+    x = np.broadcast_to(normal(2, 16, 1, 1, seed=1), (2, 16, 8, 8)) + 0  # constant planes: the shift is exact
+    x[1] = x[0]
+    ctx = Context(calibration=Samples.load({"x": x}, graph))
+    after = Magnitude(density=0.1).run(graph, ctx)
+    assert (weights(after)[0].array != 0).sum() == np.ceil(w.size * 0.1)
+    np.testing.assert_allclose(run(after, x)[0], run(graph, x)[0], atol=1e-3)
+
+
+def test_options_are_checked():
+    assert parse_pass("magnitude:density=0.3:scope=global:skip=head+embed") == Magnitude(
+        density=0.3, scope="global", skip=("head", "embed"))
+    with pytest.raises(ParseError, match="density=1.5 is not between 0 and 1"):
+        parse_pass("magnitude:density=1.5")
+    with pytest.raises(ParseError, match="neither local nor global"):
+        parse_pass("magnitude:scope=all")
+
+
+def test_its_contract():
+    assert check(Magnitude(), examples=30, must_fire=True).fired
