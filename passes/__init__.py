@@ -10,6 +10,7 @@ PASSES = {
     "cse": "effcc.passes.cse:CommonSubexpressions",
     "dce": "effcc.passes.dce:DeadCode",
     "decompose": "effcc.passes.decompose:Decompose",
+    "finercut": "effcc.passes.finercut:FinerCut",
     "fold": "effcc.passes.fold:Fold",
     "fold-scales": "effcc.passes.fold_scales:FoldScales",
     "fuse": "effcc.passes.fuse:Fuse",
