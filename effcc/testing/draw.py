@@ -105,14 +105,14 @@ class Drawer:
 
     # -- applications ------------------------------------------------------------------------------------------------
     def application(
-        self, cls: type[Op], known: Sequence[Type | None], given: dict[str, Any],
+        self, cls: type[Op], known: Sequence[Type | None], given: dict[str, Any], attempts: int = ATTEMPTS,
     ) -> tuple[Op, tuple[Type, ...]]:
         """An op and operand types that its type rule accepts; None in `known` stands for a type to draw."""
-        for attempt in range(ATTEMPTS):
+        for attempt in range(attempts):
             if attempt and attempt % 10 == 0:
                 self.base_shape = self.shape()
             try:
-                if "draw" in dir(cls):
+                if hasattr(cls, "draw"):
                     types, attributes = cls.draw(self, list(known), dict(given))  # type: ignore[attr-defined]
                 else:
                     types = self.operand_types(cls, list(known))
