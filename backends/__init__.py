@@ -5,9 +5,16 @@ imported
 when the target is asked for. A backend offers what `effcc.driver.Backend` lists.
 """
 
-BACKENDS = {"cpu": "effcc.backends.tvm.backend:CpuBackend"}
+BACKENDS = {
+    "cpu": "effcc.backends.tvm.backend:CpuBackend",
+    "cuda": "effcc.backends.triton.backend:CudaBackend",
+    "onnx": "effcc.backends.onnx.backend:OnnxBackend",
+}
 
-LOADERS = {"cpu": "effcc.backends.tvm.saved:load"}
+SUFFIXES = {"onnx": ".onnx"}
+"""How the names of a target's files end, where not in .effcc."""
+
+LOADERS = {"cpu": "effcc.backends.tvm.saved:load", "cuda": "effcc.backends.triton.saved:load"}
 """Artifact's backend -> the function from an Artifact (and a number of threads) to callable code."""
 
 CACHE = "effcc.backends.tvm.cache"

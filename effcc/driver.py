@@ -43,6 +43,11 @@ def backend_of(target: str) -> Backend:
     return getattr(importlib.import_module(module), attribute)(target)
 
 
+def artifact_suffix(target: str) -> str:
+    """How the names of a target's files end."""
+    return importlib.import_module("effcc.backends").SUFFIXES.get(target.partition("{")[0].strip(), ".effcc")
+
+
 CATEGORY_OPTIONS = {"reduce_tokens": "reduce-tokens", "quantize": "quantize", "sparsify": "sparsify", "prune": "prune"}
 
 

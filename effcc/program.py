@@ -62,7 +62,10 @@ class Program:
         return text(self)
 
     def save(self, path: str | Path) -> None:
-        """Write a .effcc artifact; nothing is left behind if that fails."""
+        """Write a .effcc artifact, or what the target's files are; nothing is left behind if that fails."""
+        if hasattr(self.code, "save"):
+            self.code.save(path)
+            return
         from effcc.artifact import save
 
         save(self, path)

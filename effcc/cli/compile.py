@@ -30,7 +30,12 @@ def compile(
     model: Model,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Where to write it; MODEL.effcc by default.", show_default=False),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Where to write it; by default MODEL.effcc, or for target onnx MODEL.compiled.onnx.",
+            show_default=False,
+        ),
     ] = None,
     target: Target = "cpu",
     shape: Shapes = None,
@@ -45,18 +50,23 @@ def compile(
     check: Annotated[bool, typer.Option("--check", help="Check every pass against the reference interpreter.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Compile a model and write a .effcc artifact that runs without the compiler."""
+    """Compile a model and write a .effcc artifact that runs without the compiler (for target onnx: an .onnx file)."""
     from effcc.cli.models import check_path, program_of
     from effcc.cli.show import print_json, progress
+    from effcc.driver import artifact_suffix
     from effcc.errors import InputError
     from effcc.report import facts, render, size
 
     check_path(model)
-    output = output or Path(model.with_suffix(".effcc").name)
+    suffix = artifact_suffix(target)
+    if output is None:
+        output = Path(model.with_suffix(f".compiled{suffix}" if suffix == model.suffix else suffix).name)
     if model.suffix == ".effcc":
         raise InputError("is compiled already", where=model, hint="give a .onnx or .effir file")
-    if output.suffix != ".effcc":
-        raise InputError("an artifact's name ends in .effcc", where=output)
+    if output.suffix != suffix:
+        raise InputError(f"the name of an artifact for target {target} ends in {suffix}", where=output)
+    if output.exists() and output.samefile(model):
+        raise InputError("is the model itself", where=output, hint="write to another file")
     if not output.absolute().parent.is_dir():
         raise InputError("there is no such folder", where=output.parent, hint="make it first")
     start = time.perf_counter()

@@ -1,0 +1,135 @@
+"""Convolutions, pooling and resampling as ONNX operators; these have channels first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from effcc.backends.onnx.arithmetic import Operands, may_be_zero
+from effcc.backends.onnx.emit import Ref
+from effcc.backends.onnx.export import Writer, exports
+from effcc.ir.graph import Value
+from effcc.ir.types import f32, f64, i8, i32, i64, u8
+
+
+def channels_first(w: Writer, op: Any, x: Value) -> Value:
+    if getattr(op, "layout", "nchw") == "nchw":
+        return x
+    rank = len(x.shape)
+    return w.transpose(x, perm=(0, rank - 1, *range(1, rank - 1)))
+
+
+def as_laid_out(w: Writer, op: Any, y: Ref, rank: int) -> Ref:
+    if getattr(op, "layout", "nchw") == "nchw":
+        return y
+    return w.scope.call("Transpose", y, perm=[0, *range(2, rank), 1])
+
+
+def geometry(op: Any) -> dict[str, Any]:
+    return {name: list(getattr(op, name)) for name in ("strides", "pads", "dilations")}
+
+
+@exports("conv")
+def conv(w: Writer, op: Any, operands: Operands) -> Any:
+    e, rank = w.scope, len(operands[0].shape)
+    x, weights = channels_first(w, op, operands[0]), operands[1]
+    if 0 in x.shape[1:] or 0 in weights.shape or min(op.pads) < 0:
+        return NotImplemented
+    facts = {**geometry(op), "group": op.groups, "kernel_shape": list(weights.shape[2:])}
+    bias = None if len(operands) < 3 else w.ref(operands[2])
+    if op.accumulate == i32 and {x.dtype, weights.dtype} <= {i8, u8}:
+        zero = None if op.pad_value == 0 else e.number(op.pad_value, x.dtype)
+        if zero is not None:  # ConvInteger pads with the zero point, which it also subtracts: pad in front instead
+            n = rank - 2
+            grown = (0, 0, *op.pads[:n], 0, 0, *op.pads[n:])
+            x = w.pad(x, w.const(op.pad_value, x.dtype), pads=grown)
+            facts["pads"] = [0] * (2 * n)
+        y = e.node("ConvInteger", [w.ref(x), w.ref(weights)], [i32], **facts)[0]
+        if bias is not None:
+            y = e.call("Add", y, e.reshape(bias, (weights.shape[0], *[1] * (rank - 2))))
+        return as_laid_out(w, op, y, rank)
+    if op.accumulate is not None and op.accumulate.is_float and x.dtype.is_float:
+        refs = [e.cast(w.ref(v), op.accumulate) for v in (x, weights)]
+        return as_laid_out(w, op, e.call("Conv", *refs, *([] if bias is None else [bias]), **facts), rank)
+    if op.accumulate is not None or not x.dtype.is_float:
+        return NotImplemented
+    y = e.call("Conv", w.ref(x), w.ref(weights), *([] if bias is None else [bias]), **facts)
+    return as_laid_out(w, op, y, rank)
+
+
+@exports("conv_transpose")
+def conv_transpose(w: Writer, op: Any, operands: Operands) -> Any:
+    beyond = any(p >= max(s, d) for p, s, d in zip(op.output_pads, op.strides, op.dilations, strict=True))
+    if min(op.pads) < 0 or min(op.output_pads) < 0 or beyond or any(map(may_be_zero, operands[0].shape[1:])):
+        return NotImplemented
+    facts = {**geometry(op), "group": op.groups, "kernel_shape": list(operands[1].shape[2:])}
+    return w.scope.call("ConvTranspose", *(w.ref(v) for v in operands), output_padding=list(op.output_pads), **facts)
+
+
+def plain_pool(op: Any, x: Value) -> bool:
+    """Whether every window reaches into the image, as ONNX asks."""
+    n = len(op.kernel)
+    pads = zip(op.pads[:n], op.pads[n:], op.kernel, strict=True)
+    return all(0 <= max(a, z) < k and min(a, z) >= 0 for a, z, k in pads) and not any(map(may_be_zero, x.shape[1:]))
+
+
+@exports("max_pool", "max_pool_with_indices")
+def max_pool(w: Writer, op: Any, operands: Operands) -> Any:
+    from effcc.backends.onnx.emit import takes
+
+    e, rank = w.scope, len(operands[0].shape)
+    x = channels_first(w, op, operands[0])
+    if not plain_pool(op, x) or not takes("MaxPool", x.dtype) and x.dtype.name != "bf16":
+        return NotImplemented
+    facts = {**geometry(op), "kernel_shape": list(op.kernel), "ceil_mode": int(op.ceil_mode)}
+    wide = f32 if x.dtype.name == "bf16" else x.dtype
+    given: list[Ref | None] = [e.cast(w.ref(x), wide)]
+    if op.name == "max_pool":
+        return as_laid_out(w, op, e.cast(e.node("MaxPool", given, [wide], **facts)[0], x.dtype), rank)
+    y, place = e.node("MaxPool", given, [wide, i64], **facts)
+    from effcc.ir.dims import product
+
+    return [e.cast(y, x.dtype), e.call("Mod", place, e.size(product(x.shape[2:])))]
+
+
+@exports("avg_pool")
+def avg_pool(w: Writer, op: Any, operands: Operands) -> Any:
+    rank = len(operands[0].shape)
+    x = channels_first(w, op, operands[0])
+    if not plain_pool(op, x) or x.dtype == f64 or op.ceil_mode:
+        return NotImplemented
+    facts = {**geometry(op), "kernel_shape": list(op.kernel), "count_include_pad": int(op.count_include_pad)}
+    return as_laid_out(w, op, w.scope.call("AveragePool", w.ref(x), **facts), rank)
+
+
+@exports("resize")
+def resize(w: Writer, op: Any, operands: Operands) -> Any:
+    """Images of two spatial axes; other ranks, and the exact fractions of nearest neighbours, by the loop nest."""
+    e, (x,) = w.scope, operands
+    image = len(x.shape) == 4 and set(op.resized(x.tensor)) <= {2, 3} and not any(map(may_be_zero, x.shape))
+    static = all(isinstance(d, int) for d in (*x.shape[2:], *op.sizes[2:]))
+    if not image or not static or op.mode == "nearest" or op.coordinate == "tf_crop_and_resize" or x.dtype != f32:
+        return NotImplemented
+    if op.scales is not None or op.antialias or op.exclude_outside:
+        return NotImplemented
+    facts = {"mode": op.mode, "coordinate_transformation_mode": op.coordinate, "cubic_coeff_a": op.cubic_a}
+    return e.node("Resize", [w.ref(x), None, None, e.shape(op.sizes)], [x.dtype], **facts)[0]
+
+
+@exports("grid_sample")
+def grid_sample(w: Writer, op: Any, operands: Operands) -> Any:
+    x, grid = operands
+    if len(x.shape) != 4 or x.dtype != grid.dtype or any(map(may_be_zero, (*x.shape, *grid.shape))):
+        return NotImplemented
+    facts = {"mode": op.mode, "padding_mode": op.padding, "align_corners": int(op.align_corners)}
+    return w.scope.call("GridSample", w.ref(x), w.ref(grid), **facts)
+
+
+@exports("roi_align")
+def roi_align(w: Writer, op: Any, operands: Operands) -> Any:
+    e = w.scope
+    x, rois, images = map(w.ref, operands)
+    height, width = op.output_size
+    mode = "half_pixel" if op.aligned else "output_half_pixel"
+    facts = {"output_height": height, "output_width": width, "spatial_scale": op.spatial_scale, "mode": op.mode,
+             "sampling_ratio": op.sampling_ratio, "coordinate_transformation_mode": mode}  # fmt: skip
+    return e.call("RoiAlign", x, rois, e.cast(images, i64), data=2, **facts)
