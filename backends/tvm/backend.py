@@ -100,6 +100,10 @@ class CpuCode:
         """Label and mean seconds of each launch, in the program's order."""
         return self.executable.profile(*inputs, threads=threads, repeat=repeat)
 
+    def poison(self) -> None:
+        """Fills the memory that calls work in with NaN, for tests."""
+        self.executable.poison()
+
     @property
     def launches(self) -> list[Any]:
         """Every kernel launch of the program, in order; those inside branches and loops once."""

@@ -98,6 +98,10 @@ class _Context:
         """Lets the driver add each launch's nanoseconds to the words there, from the next call on; 0: no longer."""
         self._profile, self.binding = address, None
 
+    def poison(self) -> None:
+        """Fills the memory between calls with bytes that are NaN in every float, for tests."""
+        self._arena[:] = self._scratch[:] = 0xFF
+
     def reset(self) -> None:
         """Undoes what running changed in the table."""
         self._table[:] = self._whole
@@ -270,6 +274,11 @@ class Executable:
         finally:
             for section in context.sections:
                 section.trace(False)
+
+    def poison(self) -> None:
+        """Fills temporaries and scratch of calls that are over with NaN: a kernel that reads what no kernel wrote shows."""
+        for context in self._contexts:
+            context.poison()
 
     def _failure(self, code: int, table: memoryview, context: _Context) -> EffccError:
         binding, place = context.binding, table[Header.failed]
