@@ -60,7 +60,7 @@ def compare(before: Graph, after: Graph, inputs: list[Any], contract: str = "exa
     if contract == "approximate":
         run(after, *inputs)
         return
-    fair = _Fairness()
+    fair = Fairness()
     expected = run(before, *inputs, observe=fair.see)
     actual = run(after, *inputs, observe=fair.see)
     pairs = list(zip(expected, actual))
@@ -69,10 +69,10 @@ def compare(before: Graph, after: Graph, inputs: list[Any], contract: str = "exa
         return
     if contract == "exact" and fair.bitwise:
         raise Mismatch(_say(f"result {wrong}: {_difference(expected[wrong], actual[wrong])}", before, after))
-    _compare_bounded(before, after, inputs, actual, contract)
+    compare_bounded(before, after, inputs, actual, contract)
 
 
-def _compare_bounded(before: Graph, after: Graph, inputs: list[Any], actual: tuple, contract: str) -> None:
+def compare_bounded(before: Graph, after: Graph, inputs: list[Any], actual: tuple, contract: str) -> None:
     unit = max(unit_roundoff(before), unit_roundoff(after))
     dtype = next(DType.of(t) for t in (torch.bfloat16, torch.float16, torch.float32, torch.float64)
                  if unit == {"bf16": 2.0**-8, "f16": 2.0**-11, "f32": 2.0**-24, "f64": 2.0**-53}[DType.of(t).name])
@@ -111,7 +111,7 @@ def same_bits(a: Any, b: Any, signed_zeros: bool = True) -> bool:
     return bool((equal | (a.isnan() & b.isnan())).all())
 
 
-class _Fairness:
+class Fairness:
     """Watches runs: may equal bits be asked, and equal signs of zeros (which max and min leave open)?"""
 
     def __init__(self) -> None:
@@ -151,4 +151,4 @@ def _say(message: str, before: Graph, after: Graph) -> str:
     return f"{message}\nbefore:\n{before}\nafter:\n{after}"
 
 
-__all__ = ["Mismatch", "compare", "random_inputs", "random_tensor", "same_bits"]
+__all__ = ["Fairness", "Mismatch", "compare", "compare_bounded", "random_inputs", "random_tensor", "same_bits"]

@@ -1,0 +1,121 @@
+"""A graph with inputs of several kinds, and what the interpreter says that it computes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from effcc.errors import InputError, VerifyError
+from effcc.interp import bind_type, run
+from effcc.ir import Graph, Symbol, Tensor
+from effcc.ir.lazy import torch
+from effcc.testing.compare import Fairness, Mismatch, compare_bounded, random_inputs, same_bits
+
+
+class Finding(AssertionError):
+    """A law that does not hold: its name, one line that says how, the graph, and the passes that were run."""
+
+    def __init__(self, law: str, message: str, graph: Graph, passes: Sequence[str] = (), inputs: Any = None):
+        super().__init__(f"{law}: {message}")
+        self.law, self.message, self.graph, self.passes, self.inputs = law, message, graph, tuple(passes), inputs
+
+
+@dataclass(frozen=True)
+class Profile:
+    """whole: floats hold small integers, so that sums are exact in any order. special: NaN, infinities, extremes."""
+
+    name: str
+    special: bool
+    whole: bool
+
+
+STRICT = Profile("strict", special=False, whole=True)
+SPECIAL = Profile("special", special=True, whole=True)
+NUMERIC = Profile("numeric", special=False, whole=False)
+PROFILES = (STRICT, SPECIAL, NUMERIC)
+
+
+@dataclass
+class Run:
+    """One interpreter run: its results, and whether equal bits may be asked of another."""
+
+    results: tuple[Any, ...]
+    fair: Fairness
+
+
+@dataclass
+class Case:
+    """A graph and one list of inputs for each profile on which it has a value."""
+
+    graph: Graph
+    inputs: dict[Profile, list[Any]] = field(default_factory=dict)
+    random: random.Random = field(default_factory=random.Random)
+    runs: dict[tuple[int, Profile], Run] = field(default_factory=dict)
+    kept: list[Graph] = field(default_factory=list)
+    """Graphs of `runs`, which knows them by identity."""
+
+    @staticmethod
+    def of(graph: Graph, seed: int | str, profiles: Sequence[Profile] = PROFILES) -> Case:
+        """Inputs drawn for each profile; Finding where the interpreter breaks the graph's own types."""
+        chance = random.Random(f"case {seed}")
+        sizes = {s: draw_size(s, chance) for s in graph.symbols}
+        types = [bind_type(v.type, sizes) for v in graph.inputs]
+        case = Case(graph, {}, chance)
+        generator = torch.Generator().manual_seed(chance.getrandbits(32))
+        for profile in profiles:
+            inputs = random_inputs(types, generator, profile.special, profile.whole)
+            if any(g for g in graph.inputs if not isinstance(g.type, Tensor)):
+                continue
+            case.inputs[profile] = inputs
+            try:
+                case.run(graph, profile)
+            except InputError:
+                del case.inputs[profile]
+            except VerifyError as error:
+                if _undefined(error):
+                    del case.inputs[profile]
+                else:
+                    raise Finding("meaning", error.message, graph, inputs=inputs) from error
+        return case
+
+    def run(self, graph: Graph, profile: Profile) -> Run:
+        """What a graph (this one, or what passes made of it) computes on the inputs of a profile."""
+        key = id(graph), profile
+        if key not in self.runs:
+            fair = Fairness()
+            self.runs[key] = Run(run(graph, *self.inputs[profile], observe=fair.see), fair)
+            self.kept.append(graph)
+        return self.runs[key]
+
+    def equal(self, law: str, before: Graph, after: Graph, contract: str = "exact", passes: Sequence[str] = ()) -> None:
+        """Finding where two graphs differ on any inputs: in bits, or beyond the bounds of rounding where bits cannot be
+        asked."""
+        if [v.type for v in before.results] != [v.type for v in after.results]:
+            raise Finding(law, "the result types differ", self.graph, passes)
+        for profile, inputs in self.inputs.items():
+            wanted, found = self.run(before, profile), self.run(after, profile)
+            signs = wanted.fair.signed_zeros and found.fair.signed_zeros
+            differing = [k for k, (w, f) in enumerate(zip(wanted.results, found.results, strict=True))
+                         if not same_bits(w, f, signs)]
+            if not differing:
+                continue
+            if contract == "exact" and wanted.fair.bitwise and found.fair.bitwise:
+                raise Finding(law, f"result {differing[0]} differs in bits on {profile.name} inputs", self.graph,
+                              passes, inputs)
+            try:
+                compare_bounded(before, after, inputs, found.results, contract)
+            except Mismatch as error:
+                raise Finding(law, f"{profile.name}: {str(error).splitlines()[0]}", self.graph, passes, inputs) from None
+
+
+def draw_size(symbol: Symbol, chance: random.Random) -> int:
+    """A size in the symbol's range: often its least."""
+    top = min(symbol.lo + 9, symbol.lo + 9 if symbol.hi is None else symbol.hi)
+    return chance.choice((symbol.lo, chance.randint(symbol.lo, top), chance.randint(symbol.lo, top)))
+
+
+def _undefined(error: VerifyError) -> bool:
+    """Whether an op was given values on which it has no meaning: an index out of range, say."""
+    return "out of range" in error.message or "out of bounds" in error.message

@@ -1,0 +1,186 @@
+"""What must hold for every graph: each law is a function from a case to nothing, or a Finding. Cheapest first.
+
+    LAWS["each-pass"](Case.of(graph, seed=0))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+from effcc.analysis.precision import bounded_run, unit_roundoff
+from effcc.driver import backend_of, compile_graph
+from effcc.errors import EffccError, UnsupportedError, VerifyError
+from effcc.fuzz.case import PROFILES, STRICT, Case, Finding, Profile
+from effcc.fuzz.transform import embellish
+from effcc.ir import Graph, verify
+from effcc.ir.lazy import torch
+from effcc.ir.types import DTYPES, DType
+from effcc.pipeline import Context, Pass, parse_pipeline, pass_table
+from effcc.testing.compare import same_bits
+from effcc.testing.contracts import holds
+from effcc.text import parse
+
+Law = Callable[[Case], None]
+
+
+def text(case: Case) -> None:
+    """print -> parse -> print is a fixpoint, and the parsed graph is equal, hash included."""
+    graph = case.graph
+    printed = str(graph)
+    from effcc.text import blobs
+
+    try:
+        again = parse(printed, blobs(graph))
+    except EffccError as error:
+        raise Finding("text", f"its own text is refused: {error.message}", graph) from error
+    if again != graph or hash(again) != hash(graph):
+        raise Finding("text", "the parsed graph is another", graph)
+    if str(again) != printed:
+        raise Finding("text", "the text changes when it is parsed and printed", graph)
+
+
+def each_pass(case: Case) -> None:
+    """Every pass of the default pipeline keeps its promise, and a second run of the pipeline gives the same graph."""
+    run_passes(case, "each-pass", default_pipeline("cpu"))
+
+
+def pass_orders(case: Case) -> None:
+    """So do passes in orders that no pipeline has, some of them several times."""
+    chance, pool = case.random, promising()
+    run_passes(case, "pass-orders", [chance.choice(pool) for _ in range(chance.randint(1, 6))])
+
+
+def embellished(case: Case) -> None:
+    """A graph to which ops were added that do nothing (split and concatenated, transposed there and back, ...) means
+    the same, before and after the passes."""
+    changed = embellish(case.graph, case.random)
+    case.equal("embellished", case.graph, changed)
+    run_passes(case, "embellished", default_pipeline("cpu"), changed)
+
+
+def run_passes(case: Case, law: str, passes: Sequence[Pass], graph: Graph | None = None) -> Graph:
+    """Run passes one by one; a Finding tells which one broke its contract."""
+    graph, texts, ctx = graph or case.graph, [], Context(machine=backend_of("cpu").machine)
+    for p in passes:
+        texts.append(str(p))
+        try:
+            new = p.run(graph, ctx)
+            if new is not graph:
+                verify(new)
+        except Exception as error:
+            raise Finding(law, f"pass {p}: {_say(error)}", case.graph, texts) from error
+        if new is not graph:
+            try:
+                case.equal(law, graph, new, holds(p), texts)
+            except VerifyError as error:
+                raise Finding(law, f"after pass {p}: {error.message}", case.graph, texts) from error
+        graph = new
+    return graph
+
+
+def compiled(case: Case) -> None:
+    """The program for this CPU agrees with the interpreter, writes to no input, and gives the same bits twice, its
+    memory poisoned in between."""
+    check_compiled("compiled", case, compile_graph)
+
+
+def schedules(case: Case) -> None:
+    """The same under the schedule without barriers."""
+    check_compiled("schedules", case, lambda graph: compile_graph(graph, schedule="tiles"))
+
+
+def check_compiled(law: str, case: Case, compile: Callable[[Graph], Any]) -> None:
+    graph = case.graph
+    try:
+        program = compile(graph)
+    except UnsupportedError:
+        return
+    except Exception as error:
+        raise Finding(law, f"it does not compile: {_say(error)}", graph) from error
+    for profile, inputs in case.inputs.items():
+        given = [_copy(x) for x in inputs]
+        try:
+            first = program(*given)
+            kept = [_copy(x) for x in first]
+            program.code.poison()
+            second = program(*[_copy(x) for x in inputs])
+        except Exception as error:
+            raise Finding(law, f"it does not run: {_say(error)}", graph, inputs=inputs) from error
+        donated = {j for _, j in graph.aliases}
+        for k, (before, after) in enumerate(zip(inputs, given, strict=True)):
+            if k not in donated and not same_bits(before, after):
+                raise Finding(law, f"input {k} was written to", graph, inputs=inputs)
+        for k, (a, b) in enumerate(zip(kept, second, strict=True)):
+            if not same_bits(a, b):
+                raise Finding(law, f"result {k} differs between two calls", graph, inputs=inputs)
+        agree(law, case, program.graph, profile, kept)
+
+
+def agree(law: str, case: Case, optimized: Graph, profile: Profile, found: Sequence[Any]) -> None:
+    """What a backend computed lies within the bounds of rounding around the interpreter's f64 result. On special inputs
+    elements that are not finite must agree in kind where the graph is bitwise, and are not compared elsewhere: torch's
+    own functions differ on them between their vector and their scalar forms."""
+    graph, inputs, wanted = case.graph, case.inputs[profile], case.run(case.graph, profile)
+    differing = [k for k, (w, f) in enumerate(zip(wanted.results, found, strict=True)) if not same_bits(w, f, False)]
+    if not differing:
+        return
+    narrowest = max((graph, optimized), key=unit_roundoff)
+    unit = unit_roundoff(narrowest)
+    dtype = next(DTYPES[n] for n in ("bf16", "f16", "f32", "f64") if _roundoff(DTYPES[n]) <= unit)
+    bounds = zip(bounded_run(graph, *inputs, dtype=dtype), bounded_run(optimized, *inputs, dtype=dtype), strict=True)
+    for k, (exact, own) in enumerate(bounds):
+        if k not in differing:
+            continue
+        w, f, limit = exact.exact.double(), found[k].double(), exact.bound + own.bound
+        same = (w == f) | (w.isnan() & f.isnan()) | ((w - f).abs() <= limit) | limit.isinf() | limit.isnan()
+        far = ~same if wanted.fair.bitwise else ~same & w.isfinite()
+        if far.any():
+            at = tuple(int(i) for i in far.nonzero()[0])
+            raise Finding(law, f"{profile.name}: result {k}{list(at)} is {found[k][at].item()}, the interpreter says "
+                               f"{wanted.results[k][at].item()}, in f64 {w[at].item()} (allowed: {limit[at].item():.3g})",
+                          graph, inputs=inputs)  # fmt: skip
+
+
+@cache
+def default_pipeline(target: str) -> tuple[Pass, ...]:
+    return tuple(parse_pipeline(backend_of(target).pipeline()))
+
+
+@cache
+def promising() -> tuple[Pass, ...]:
+    """Every installed pass that promises something with its default options."""
+    found = []
+    for name in sorted(pass_table()):
+        try:
+            p = parse_pipeline(name)[0]
+        except EffccError:  # it has options that must be given
+            continue
+        if holds(p) in ("exact", "bounded", "refines"):
+            found.append(p)
+    return tuple(found)
+
+
+def _roundoff(dtype: DType) -> float:
+    return {"bf16": 2.0**-8, "f16": 2.0**-11, "f32": 2.0**-24, "f64": 2.0**-53}[dtype.name]
+
+
+def _copy(x: Any) -> Any:
+    return x.clone() if isinstance(x, torch.Tensor) else x
+
+
+def _say(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
+
+
+LAWS: dict[str, Law] = {
+    "text": text,
+    "each-pass": each_pass,
+    "pass-orders": pass_orders,
+    "embellished": embellished,
+    "compiled": compiled,
+}
+
+__all__ = ["LAWS", "PROFILES", "STRICT", "Law"]
