@@ -38,7 +38,9 @@ CARRIERS = {
 }
 """The torch dtype in which an op computes on a dtype that torch cannot compute in."""
 
-MODULAR = frozenset("add sub mul neg not and or xor shl eq ne sum prod matmul conv cumsum cumprod identity where".split())
+MODULAR = frozenset(
+    "add sub mul neg not and or xor shl eq ne sum prod matmul conv cumsum cumprod identity where".split()
+)
 MOVING = frozenset({"view", "index", "control", "constant", "fused"})
 """Ops, and families that only move elements, that are right on u64 held in int64 whatever the top bit is."""
 

@@ -15,6 +15,7 @@ from effcc.errors import EffccError
 
 EXTRAS = {
     "torch": "torch",
+    "tvm": "compile",
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "networkx": "compile",

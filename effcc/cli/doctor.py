@@ -9,10 +9,10 @@ from effcc.cli.options import Json
 
 PACKAGES = {
     "numpy": "",
-    "apache-tvm": "",
     "apache-tvm-ffi": "",
     "apache-tvm-ffi-orcjit": "",
     "lark": "",
+    "apache-tvm": "compile",
     "torch": "compile",
     "networkx": "compile",
     "onnx": "onnx",
