@@ -1,0 +1,1 @@
+"""Target cuda: Triton kernels, compiled ahead of time, launched through torch."""

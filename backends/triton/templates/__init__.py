@@ -1,0 +1,1 @@
+"""Kernel templates: one file for each way to spread an iteration space over a GPU."""
