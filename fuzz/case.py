@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from effcc.errors import InputError, VerifyError
+from effcc.errors import EffccError, VerifyError
 from effcc.interp import bind_type, run
 from effcc.ir import Graph, Symbol, Tensor
 from effcc.ir.lazy import torch
@@ -71,13 +71,12 @@ class Case:
             case.inputs[profile] = inputs
             try:
                 case.run(graph, profile)
-            except InputError:
-                del case.inputs[profile]
             except VerifyError as error:
-                if _undefined(error):
-                    del case.inputs[profile]
-                else:
+                if not _undefined(error):
                     raise Finding("meaning", error.message, graph, inputs=inputs) from error
+                del case.inputs[profile]
+            except EffccError:  # sizes that do not fit together, values on which an op has no meaning
+                del case.inputs[profile]
         return case
 
     def run(self, graph: Graph, profile: Profile) -> Run:

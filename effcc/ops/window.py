@@ -39,9 +39,19 @@ class Window(Op):
             f"{n} spatial axes need {n} kernel sizes, strides and dilations, and {2 * n} pads",
         )
         require(all(x >= 1 for x in (*strides, *dilations)), "strides and dilations must be positive")
+        require(all(not isinstance(k, int) or k >= 1 for k in kernel), "a kernel needs at least one tap")
 
     def with_layout(self, batch: Dim, channels: Dim, spatial: tuple[Dim, ...]) -> tuple[Dim, ...]:
         return (batch, *spatial, channels) if getattr(self, "layout", "nchw") == "nhwc" else (batch, channels, *spatial)
+
+    def degenerate(self, *tensors: Any) -> Any:
+        """The results where nothing is summed or nothing computed, which torch refuses; None where something is."""
+        types = tuple(Tensor(DType.of(t.dtype), tuple(t.shape)) for t in tensors)
+        results = self.result_types(types)
+        if all(t.size for t in (*types[:2], results[0])):  # type: ignore[union-attr]
+            return None
+        empty = tuple(torch.zeros(t.shape, dtype=t.dtype.torch) for t in results)  # type: ignore[union-attr]
+        return empty[0] if len(empty) == 1 else empty
 
     def place(self, n: Scalar, c: Scalar, spatial: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
         return (n, *spatial, c) if getattr(self, "layout", "nchw") == "nhwc" else (n, c, *spatial)
@@ -53,7 +63,7 @@ def window_size(n: Dim, k: int, stride: int, dilation: int, before: int, after: 
     span = n + before + after - dilation * (k - 1) - 1
     if not ceil_mode:
         return dim_max(floordiv(span, stride) + 1, 0)
-    return dim_min(ceildiv(span, stride) + 1, ceildiv(n + before, stride))
+    return dim_max(dim_min(ceildiv(span, stride) + 1, ceildiv(n + before, stride)), 0)
 
 
 def _inside(i: Scalar, n: Dim) -> Scalar:
@@ -95,6 +105,7 @@ class Conv(Window):
             f"pad value {self.pad_value} is no integer of the operand's dtype {t.dtype}",
         )
         kernel = k.shape[2:]
+        require(not t.dtype.is_bool and not k.dtype.is_bool, "conv does not take bool", "insert a cast")
         require(all(isinstance(d, int) for d in kernel), "kernel sizes must be static")
         self.check_geometry(n, kernel)
         require(
@@ -124,6 +135,10 @@ class Conv(Window):
 
     def reference(self, x: Any, w: Any, bias: Any = None) -> Any:
         n = x.dim() - 2
+        if (nothing := self.degenerate(x, w)) is not None:
+            if bias is None:
+                return nothing
+            return nothing + bias.reshape(-1, *[1] * (0 if self.layout == "nhwc" else n)).to(nothing.dtype)
         if self.layout == "nhwc":
             x = x.movedim(-1, 1)
         if self.accumulate is not None:
@@ -228,6 +243,8 @@ class ConvTranspose(Window):
 
     def reference(self, x: Any, w: Any, bias: Any = None) -> Any:
         n = x.dim() - 2
+        if (nothing := self.degenerate(x, w)) is not None:
+            return nothing if bias is None else nothing + bias.reshape(-1, *[1] * n)
         whole = getattr(F, f"conv_transpose{n}d")(x, w, None, self.strides, 0, 0, self.groups, self.dilations)
         grow = [p for i in reversed(range(n)) for p in (-self.pads[i], self.output_pads[i] - self.pads[n + i])]
         y = F.pad(whole, grow)
@@ -328,6 +345,8 @@ class Pool(Window):
         return torch.where(inside, x, torch.tensor(fill, dtype=x.dtype)), inside
 
     def reference(self, x: Any) -> Any:
+        if (nothing := self.degenerate(x)) is not None:
+            return nothing
         channels_last = getattr(self, "layout", "nchw") == "nhwc"
         out = self.pool(x.movedim(-1, 1) if channels_last else x)
         return out.movedim(1, -1) if channels_last else out
@@ -382,6 +401,8 @@ class MaxPoolWithIndices(Pool):
         return out, out.with_dtype(i64)
 
     def reference(self, x: Any) -> tuple[Any, Any]:
+        if (nothing := self.degenerate(x)) is not None:
+            return nothing
         windows, inside = self.unfold(x, DType.of(x.dtype).min)
         plane = torch.arange(int(product(x.shape[2:]))).reshape(1, 1, *x.shape[2:])
         where, _ = self.unfold(plane, -1)
