@@ -1,3 +1,14 @@
+"""Common subexpressions."""
+
+import numpy as np
+
+from effcc.ir import Builder
+from effcc.ir.encodings import NIBBLES, encode
+from effcc.ir.types import DType
+from effcc.passes.cse import CommonSubexpressions
+from effcc.pipeline import Context
+
+
 def test_equal_ops_merge_in_cascade(rewrites):
     rewrites("""graph @f(%x: f32[2]) -> f32[2] {
       %a: f32[2] = exp(%x)
@@ -37,3 +48,11 @@ def test_what_must_not_merge(keeps):
       %g: f32[2] = max(%y, %x)
       return %a, %b, %c, %d, %e, %g
     }""", "cse")
+
+
+def test_large_constants_in_nibbles_merge_where_they_share_memory():
+    blobs = [encode(np.full((600, 256), k, np.int8), NIBBLES, DType.parse("i4")) for k in (1, 2)]
+    b = Builder()
+    graph = b.graph(*(b.const(blobs[k]) for k in (0, 1, 0)))
+    after = CommonSubexpressions().run(graph, Context())
+    assert [n.op.blob for n in after.nodes] == blobs and after.results[0] is after.results[2]
