@@ -30,7 +30,9 @@ class Backend(Protocol):
 
     def pipeline(self) -> str: ...
 
-    def compile(self, graph: Graph, ctx: Context, threads: int | None = None) -> Any: ...
+    def compile(self, graph: Graph, ctx: Context, threads: int | None = None, **options: Any) -> Any:
+        """`options`: schedule= and tune= for backends that list their `schedules`."""
+        ...
 
 
 def backend_of(target: str) -> Backend:
@@ -78,6 +80,7 @@ def compile(
     model: a path (.onnx, .effir), an onnx ModelProto, an nn.Module (with example `inputs`), an ExportedProgram, or a
     Graph.
     shapes: {input name: sizes}; a size may be a number, a symbol's name, or a (lowest, highest) range.
+    precision: what products are multiplied in: "fp32", and for target cuda "fp16" or "bf16" (sums stay in fp32).
     passes: a pipeline that replaces the target's default. quantize, sparsify, reduce_tokens, prune: a pass of that
     category
         (an instance, or text such as "tome:r=13") to insert into the default pipeline.
@@ -87,11 +90,12 @@ def compile(
     refused.
     threads: how many the program uses by default; all cores of the process if None.
     check: run every pass against the reference interpreter on random inputs.
+    schedule: "barriers" between kernels, "tiles" without them (docs/tiles.md), "auto": the faster, as measured.
     Raises EffccError: one line with what is wrong, where, and how to mend it.
     """
     for name, value, known in (
-        ("precision", precision, ("fp32",)),
-        ("schedule", schedule, ("auto", "barriers")),
+        ("precision", precision, ("fp32", *getattr(backend_of(target), "precisions", ()))),
+        ("schedule", schedule, ("auto", "barriers", "tiles")),
         ("tune", tune, ("default", "none")),
     ):
         if value not in known:
@@ -100,6 +104,11 @@ def compile(
         raise UnsupportedError(
             "budget= needs an approximate pass to search, and none is installed", hint="leave it out"
         )
+    if precision != "fp32":
+        if quantize is not None:
+            raise UnsupportedError(f"precision={precision!r} and quantize= together are not offered",
+                                   hint="leave out one of them")
+        quantize = backend_of(target).precisions[precision]  # type: ignore[attr-defined]
     tell = progress or (lambda message: None)
     extra = {
         c: p
@@ -117,6 +126,7 @@ def compile(
         "progress": tell,
         "instruments": instruments,
         "tune": tune,
+        "schedule": schedule,
     }
     frontend = importlib.import_module("effcc.frontends").find(model)
     if frontend is None:
@@ -171,6 +181,7 @@ def compile_graph(
     progress: Callable[[str], None] = lambda message: None,
     instruments: tuple[Instrument, ...] = (),
     tune: str = "default",
+    schedule: str = "barriers",
 ) -> Program:
     """Compile a graph: its passes, then the target's backend. calibration: what `Samples.load` takes, or None.
 
@@ -193,7 +204,10 @@ def compile_graph(
     optimized = PassManager(watch).run(graph, pipeline, ctx)
     progress("code")
     middle = time.perf_counter()
-    code = backend.compile(optimized, ctx, threads)
+    scheduled: dict[str, Any] = {"schedule": schedule, "tune": tune} if hasattr(backend, "schedules") else {}
+    if schedule == "tiles" and not scheduled:
+        raise UnsupportedError(f'target {backend.name} has no schedule="tiles"', hint="leave it out")
+    code = backend.compile(optimized, ctx, threads, **scheduled)
     seconds = {"passes": middle - start, "code": time.perf_counter() - middle}
     return Program(graph, optimized, code, target, ctx, times, seconds)
 

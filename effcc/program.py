@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -49,6 +50,21 @@ class Program:
             if name in self.fixed and not np.array_equal(np.asarray(given), self.fixed[name]):
                 message = f"the program was compiled for {np.asarray(self.fixed[name]).tolist()}"
                 raise InputError(message, where=f"input {name!r}", hint="compile the model for this value")
+
+    def trace(self, inputs: Sequence[Any] | Mapping[str, Any], path: str | Path, threads: int | None = None) -> None:
+        """Run, and write when and where each task of the second run ran: JSON for https://ui.perfetto.dev.
+
+        For programs without barriers: schedule="tiles", or "auto" where that is what it chose.
+        """
+        from effcc.files import beside
+
+        arrays = by_name(inputs, self.input_names) if isinstance(inputs, Mapping) else inputs
+        timeline = self.code.timeline(*arrays, threads=threads) if hasattr(self.code, "timeline") else None
+        if timeline is None:
+            message = "there are no tasks to trace: the program runs under barriers"
+            raise InputError(message, hint='compile it with schedule="tiles"')
+        with beside(Path(path), "the trace") as file:
+            file.write(json.dumps(timeline).encode())
 
     @property
     def launches(self) -> Sequence[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from effcc.backends.tvm import entry, memory
@@ -18,6 +19,8 @@ from effcc.report import at
 if TYPE_CHECKING:
     from effcc.backends.tvm.build import Built
     from effcc.backends.tvm.runtime.executable import Executable
+    from effcc.backends.tvm.runtime.sections import Ran
+    from effcc.backends.tvm.tiles.choose import Chosen
 
 MEASURE_SECONDS, MEASURE_CALLS = 0.02, 5
 """How long `measure` takes at least, and how many calls."""
@@ -38,13 +41,32 @@ class CpuBackend:
 
         return f"{EXACT},integer-arithmetic,transposed-convs,channels-last,fold,decompose,cse,dce,compress-weights,fuse"
 
-    def compile(self, graph: Graph, ctx: Context, threads: int | None = None) -> CpuCode:
-        """Lower, compile and link; UnsupportedError names an op that has no code."""
+    schedules = ("auto", "barriers", "tiles")
+
+    def compile(
+        self,
+        graph: Graph,
+        ctx: Context,
+        threads: int | None = None,
+        schedule: str = "barriers",
+        tune: str = "default",
+    ) -> CpuCode:
+        """Lower, compile and link; UnsupportedError names an op that has no code.
+
+        schedule: "barriers" between launches, "tiles" without them, "auto": the faster, measured unless tune="none".
+        """
         from effcc.backends.tvm.build import build
         from effcc.backends.tvm.lower import lower
+        from effcc.backends.tvm.tiles.choose import choose
 
-        built = build(lower(graph, self.machine), self.machine)
-        return CpuCode(built, self.machine, threads)
+        plan = lower(graph, self.machine)
+        built = build(plan, self.machine)
+
+        def load(program: entry.Program) -> Executable:
+            return executable(replace(built, program=program), threads)
+
+        able = None if _lacking(self.machine) else load
+        return CpuCode(choose(plan, built, self.machine, schedule, tune, threads, able, ctx.calibration), threads)
 
     @property
     def measure(self) -> Callable[..., float] | None:
@@ -77,13 +99,13 @@ class CpuCode:
     Code for a machine that this one cannot stand in for is not loaded: it can be saved, and refuses to be called.
     """
 
-    def __init__(self, built: Built, machine: Machine, threads: int | None = None):
-        from effcc.backends.tvm.runtime.executable import Executable
-
-        self.built, self.machine = built, machine
-        self.loaded: Executable | None = None
-        if _lacking(machine) is None:
-            self.loaded = Executable(built.program, built.objects, built.driver, built.constants, threads=threads)
+    def __init__(self, chosen: Chosen, threads: int | None = None):
+        self.built, self.machine, self.tiled = chosen.built, chosen.machine, chosen.tiled
+        self.schedule: dict[str, Any] = chosen.schedule.facts()
+        """What the schedule is, and why, as JSON"""
+        self.loaded = chosen.loaded
+        if self.loaded is None and _lacking(self.machine) is None:
+            self.loaded = executable(self.built, threads)
 
     @property
     def executable(self) -> Executable:
@@ -99,6 +121,14 @@ class CpuCode:
     def profile(self, *inputs: Any, threads: int | None = None, repeat: int = 10) -> list[tuple[str, float]]:
         """Label and mean seconds of each launch, in the program's order."""
         return self.executable.profile(*inputs, threads=threads, repeat=repeat)
+
+    def traced(self, *inputs: Any, threads: int | None = None) -> list[list[Ran]]:
+        """When and where each task of a run ran, for each section without barriers."""
+        return self.executable.traced(*inputs, threads=threads)
+
+    def timeline(self, *inputs: Any, threads: int | None = None) -> dict[str, Any] | None:
+        """The same in Chrome's trace format, as JSON; None where the program runs under barriers."""
+        return self.executable.timeline(*inputs, threads=threads)
 
     def poison(self) -> None:
         """Fills the memory that calls work in with NaN, for tests."""
@@ -119,6 +149,7 @@ class CpuCode:
             "backend": "cpu",
             "machine": self.machine,
             "versions": _versions(),
+            "choices": {"schedule": self.schedule},
             **parts(built.program, objects, built.driver, built.constants),
         }
 
@@ -161,6 +192,13 @@ class CpuCode:
             "buffers": buffers,
             "constants": sum(array.nbytes for array in self.built.constants.values()),
         }
+
+
+def executable(built: Built, threads: int | None = None) -> Executable:
+    """What was built, loaded into this process."""
+    from effcc.backends.tvm.runtime.executable import Executable
+
+    return Executable(built.program, built.objects, built.driver, built.constants, threads=threads)
 
 
 def _lacking(machine: Machine) -> str | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -26,6 +26,7 @@ from ..memory import place, rounded
 from .arrays import ALIGNMENT, ITEM_BYTES, Kind, Numpy, Torch, adopt, aligned_memory, fits
 from .loader import Library, driver
 from .sections import Ran, SectionMemory, address_of
+from .trace import events
 
 SERIAL_BELOW = 5_000
 """Launches with less work than this many nanoseconds run in the caller: two threads would not be faster."""
@@ -50,7 +51,7 @@ class Binding:
     input_bytes: tuple[int, ...]
 
 
-class _Context:
+class Context:
     """The memory of one call at a time."""
 
     def __init__(self, layout: Layout, kernels: Mapping[str, int], constants: Mapping[str, int]):
@@ -135,18 +136,28 @@ class Executable:
         *,
         threads: int | None = None,
     ):
-        self.program = program
-        self.layout = encode(program)
+        layout = encode(program)
         self.threads = threads or available_cores()
         self._driver = driver(driver_object)
         self._run = self._driver.run
-        self._library = Library(objects, [symbol for _, symbol in self.layout.kernels])
+        self._library = Library(objects, [symbol for _, symbol in layout.kernels])
         self._constants = {key: _aligned(array) for key, array in (constants or {}).items()}
         self._constant_addresses = {key: address_of(array) for key, array in self._constants.items()}
+        self._take(program, layout)
+
+    def sharing(self, program: Program) -> Executable:
+        """Another program over the same kernels and constants, which lie in memory once."""
+        other: Executable = object.__new__(Executable)
+        other.__dict__.update(self.__dict__)
+        other._take(program, encode(program))
+        return other
+
+    def _take(self, program: Program, layout: Layout) -> None:
+        self.program, self.layout = program, layout
         for _, key in self.layout.constants:
             if key not in self._constants:
                 raise EffccError(f"constant {key!r} of the program is not there", hint="recompile the model")
-        self._contexts: deque[_Context] = deque()
+        self._contexts: deque[Context] = deque()
         self._bindings: dict[Any, Binding] = {}
         self._lock = threading.Lock()
         self._sizes = tuple(Size(size) if isinstance(size, str) else size for size in program.sizes)
@@ -159,6 +170,12 @@ class Executable:
 
         Raises InputError where an input does not fit, EffccError where a kernel fails.
         """
+        return self.stepped(lambda context: self._run(context.address), inputs, threads)
+
+    def stepped(
+        self, run: Callable[[Context], int], inputs: Sequence[Any], threads: int | None = None
+    ) -> tuple[Any, ...]:
+        """The same, but `run` takes the program's steps, in a context whose table is filled: 0, or a failure's code."""
         declared = self.program.inputs
         if len(inputs) != len(declared):
             raise InputError(f"the program takes {len(declared)} inputs, not {len(inputs)}")
@@ -180,14 +197,20 @@ class Executable:
         try:
             context = self._contexts.pop()
         except IndexError:
-            context = _Context(self.layout, self._library.addresses, self._constant_addresses)
+            context = Context(self.layout, self._library.addresses, self._constant_addresses)
         try:
-            return self._call(context, binding, arrays, kinds, threads or self.threads)
+            return self._call(run, context, binding, arrays, kinds, threads or self.threads)
         finally:
             self._contexts.append(context)
 
     def _call(
-        self, context: _Context, binding: Binding, arrays: Sequence[Any], kinds: Sequence[Kind | None], threads: int
+        self,
+        run: Callable[[Context], int],
+        context: Context,
+        binding: Binding,
+        arrays: Sequence[Any],
+        kinds: Sequence[Kind | None],
+        threads: int,
     ) -> tuple[Any, ...]:
         layout, table = self.layout, context.table
         if context.binding is not binding or context.threads != threads:
@@ -217,7 +240,7 @@ class Executable:
             else:
                 array, table[slot] = result_kind.empty(shape, spec.dtype)
                 outputs.append(array)
-        code = self._run(context.address)
+        code = run(context)
         if code:
             raise self._failure(code, table, context)
         for array, kind, memory in staged:
@@ -280,7 +303,11 @@ class Executable:
         for context in self._contexts:
             context.poison()
 
-    def _failure(self, code: int, table: memoryview, context: _Context) -> EffccError:
+    def timeline(self, *inputs: Any, threads: int | None = None) -> dict[str, Any] | None:
+        """The same in Chrome's trace format, as JSON; None where the program runs under barriers."""
+        return events(self.traced(*inputs, threads=threads)) if self.layout.sections else None
+
+    def _failure(self, code: int, table: memoryview, context: Context) -> EffccError:
         binding, place = context.binding, table[Header.failed]
         assert binding is not None
         if place in self.layout.checks:
