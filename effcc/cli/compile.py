@@ -95,4 +95,9 @@ def compile(
         print_json({"artifact": {"path": str(output), "bytes": output.stat().st_size}, **short})
         return
     print(render(found))
+    for asked in (prune, reduce_tokens, sparsify, quantize):
+        name = (asked or "").partition(":")[0]
+        if name and not any(entry["pass"] == name for entry in found["log"]):
+            why = next((r for r in found["refusals"] if r["pass"] == name), None)
+            print(f"{name} changed nothing" + (f": {why['reason']} (at {why['at']})" if why else ""))
     print(f"{output}: {size(output.stat().st_size)}, compiled in {seconds:.1f} s")

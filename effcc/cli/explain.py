@@ -12,7 +12,11 @@ from effcc.cli.options import (
     Json,
     Model,
     Pipeline,
+    Prune,
+    Quantize,
+    ReduceTokens,
     Shapes,
+    Sparsify,
     Target,
     Values,
     parse_shapes,
@@ -33,6 +37,10 @@ def explain(
         str | None, typer.Option(metavar="LOC", help="Only places with this in their name.", show_default=False)
     ] = None,
     passes: Pipeline = None,
+    quantize: Quantize = None,
+    sparsify: Sparsify = None,
+    reduce_tokens: ReduceTokens = None,
+    prune: Prune = None,
     calibration: Calibration = None,
     target: Target = "cpu",
     shape: Shapes = None,
@@ -45,7 +53,7 @@ def explain(
     """
     from effcc.cli.models import graph_of, samples_of
     from effcc.cli.show import print_json, print_table, progress
-    from effcc.driver import backend_of, pipeline_of
+    from effcc.driver import CATEGORY_OPTIONS, backend_of, pipeline_of
     from effcc.pipeline import Context, PassManager
     from effcc.pipeline.explain import Remains, near_misses
 
@@ -53,7 +61,9 @@ def explain(
         tell("importing")
         graph = graph_of(model, parse_shapes(shape), parse_values(value))
         backend = backend_of(target)
-        pipeline = pipeline_of(backend, passes, {})
+        given = {"quantize": quantize, "sparsify": sparsify, "reduce_tokens": reduce_tokens, "prune": prune}
+        extra = {CATEGORY_OPTIONS[option]: one for option, one in given.items() if one is not None}
+        pipeline = pipeline_of(backend, passes, extra)
         context = Context(machine=backend.machine, calibration=samples_of(calibration, graph), progress=tell)
         remains = Remains()
         PassManager([remains]).run(graph, pipeline, context)

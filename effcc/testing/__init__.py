@@ -63,8 +63,8 @@ def check(target: Rule | Pass, examples: int = 100, seed: int = 0, must_fire: bo
                  for p, promise in contract.promises(target)), Tally())
     for promise, method, settings in contract.drawn:
         p = with_options(target, settings)
-        tally += _search(lambda d, p=p, method=method: _example(p, d, method), p.run, promise, examples, seed, None,
-                         p.special_inputs)
+        tally += _search(lambda d, p=p, method=method: _example(p, d, method), p.run, promise, max(examples // 4, 3),
+                         seed, None, p.special_inputs)
     if must_fire and not tally.fired:
         raise AssertionError(f"{target}: none of {tally.drawn} drawn graphs was changed; the check proves nothing")
     return tally

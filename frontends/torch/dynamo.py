@@ -8,7 +8,8 @@ memory: a changed weight builds the program again. In training they stay inputs.
     fallback: None (default: an op without a handler is an error) or "eager" (torch runs what is missing; a warning
         says what).
     target: a target of `effcc.compile`, or "interpreter" for the ops' reference meanings.
-    Everything else goes to the driver (passes, check, ...).
+    reduce_tokens, quantize, sparsify, prune: a pass of that category, as in `effcc.compile`; in inference only.
+    Everything else goes to the driver (passes, calibration, check, ...).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 from torch._guards import TracingContext
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
+from effcc.driver import CATEGORY_OPTIONS, compile_graph
 from effcc.errors import InputError, UnsupportedError
 from effcc.frontends.torch.decompositions import decompositions
 from effcc.frontends.torch.fingerprint import Fingerprint
@@ -55,14 +57,18 @@ def compile_fx(
         raise InputError(f"unknown fallback {fallback!r}", hint="None or 'eager'")
 
     def compiler(kind: str) -> Callable[..., Any]:
-        def compile_graph(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
+        def compiled(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
+            approximate = [name for name in CATEGORY_OPTIONS if options.get(name) is not None]
+            if approximate and kind != "inference":
+                raise InputError(f"{approximate[0]}= changes results, and gradients would not follow it",
+                                 hint="call the model under torch.no_grad() or torch.inference_mode()")
             static = static_arguments() if kind == "inference" else ()
             with unset_fake_temporarily():
                 if fallback == "eager":
                     return boxed(_partitioned(graph, kind, static, options))
                 return boxed(Compiled(import_fx(graph, kind), static, options))
 
-        return compile_graph
+        return compiled
 
     return aot_autograd(
         fw_compiler=compiler("forward"),
@@ -104,9 +110,8 @@ def program_of(graph: Graph, options: dict[str, Any]) -> Callable[..., Any]:
             return results
 
         return interpret
-    from effcc.driver import compile_graph
-
-    return compile_graph(graph, **options)
+    extra = {category: options.pop(name) for name, category in CATEGORY_OPTIONS.items() if name in options}
+    return compile_graph(graph, extra={k: p for k, p in extra.items() if p is not None}, **options)
 
 
 class Compiled:
