@@ -15,7 +15,7 @@ import onnx
 
 from effcc.errors import UnsupportedError
 from effcc.ir.blob import Blob
-from effcc.ir.dims import Dim, Extremum, FloorDiv, Mod, Symbol, symbols
+from effcc.ir.dims import Dim, Extremum, FloorDiv, Mod, Symbol, bounds, symbols
 from effcc.ir.graph import Value
 from effcc.ir.types import DTYPES, DType, Optional, Sequence, Tensor, Type, bf16, bool_, f16, f32, i8, i32, i64, u8
 
@@ -259,6 +259,9 @@ class Scope:
                 return self.node("Gather", [self.shape_of(value), self.number(axis, i64)], [i64], axis=0)[0]
             case FloorDiv(a, b):
                 x, y = self.size(a), self.size(b)
+                low, least = bounds(a)[0], bounds(b)[0]
+                if low is not None and low >= 0 and least is not None and least > 0:
+                    return self.call("Div", x, y)  # truncation is the floor then
                 return self.call("Div", self.call("Sub", x, self.call("Mod", x, y)), y)
             case Mod(a, b):
                 return self.call("Mod", self.size(a), self.size(b))

@@ -29,13 +29,6 @@ Exporter = Callable[["Writer", Any, tuple[Value, ...]], Any]
 EXPORTERS: dict[str, Exporter] = {}
 MODULES = ("arithmetic", "movement", "windows", "composites", "control")
 
-REFUSED = {
-    "u1": "ONNX has no 1-bit dtype",
-    "complex": "ONNX has complex dtypes, but no operators for them",
-    "rng": "ONNX has no values that are states of random generators",
-}
-"""What cannot be exported, and why. Every op can, for the dtypes and shapes that ONNX has."""
-
 
 def exports(*names: str) -> Callable[[Exporter], Exporter]:
     """Registers how ops are written: f(writer, op, operands) gives their results as Refs, or NotImplemented."""
@@ -63,7 +56,7 @@ def export(graph: Graph) -> onnx.ModelProto:
         writer.bind(v, Ref(name, dtype_of(v.type)))
     writer.graph(graph)
     results = []
-    for name, v in zip(_distinct(outputs), graph.results, strict=True):
+    for name, v in zip(_distinct(outputs, inputs), graph.results, strict=True):
         ref = writer.scope.env[v]
         writer.scope.nodes.append(onnx.helper.make_node("Identity", [ref.name], [name], name=model.name(f"{name}_out")))
         model.need(ref.dtype.name)
@@ -85,8 +78,9 @@ def _ir(opset: int) -> int:
     )
 
 
-def _distinct(names: list[str]) -> list[str]:
-    seen: dict[str, int] = {}
+def _distinct(names: list[str], taken: list[str]) -> list[str]:
+    """Names of their own for outputs: an input that is passed on, or a result that is given twice, gets another."""
+    seen: dict[str, int] = dict.fromkeys(taken, 1)
     out = []
     for name in names:
         seen[name] = seen.get(name, 0) + 1
@@ -219,4 +213,4 @@ def name_of(loc: Loc) -> str:
     return loc.name
 
 
-__all__ = ["EXPORTERS", "REFUSED", "Writer", "dtype_of", "export", "exports"]
+__all__ = ["EXPORTERS", "Writer", "dtype_of", "export", "exports"]

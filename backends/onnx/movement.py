@@ -45,11 +45,6 @@ def slices(w: Writer, op: Any, operands: Operands) -> Ref:
     return e.call("Slice", w.ref(x), *given, data=1)
 
 
-def cut(w: Writer, x: Ref, axis: int, start: Ref, stop: Ref) -> Ref:
-    """x[start:stop] on one axis; start and stop are vectors of one i64."""
-    return w.scope.call("Slice", x, start, stop, w.scope.ints(axis), data=1)
-
-
 @exports("concat")
 def concat(w: Writer, op: Any, operands: Operands) -> Ref:
     return w.scope.call("Concat", *(w.ref(v) for v in operands), axis=op.axis)
@@ -177,40 +172,35 @@ def scatter(w: Writer, name: str, x: Ref, idx: Ref, updates: Ref, facts: dict[st
 
 @exports("update_slice")
 def update_slice(w: Writer, op: Any, operands: Operands) -> Any:
-    """Of each axis on which the block is smaller: what is before it, the block, what is behind it."""
+    """A scatter of the block's rows: along the axes up to the last one on which the block is smaller."""
     x, updates, *starts = operands
-    return _updated(w, w.ref(x), x.shape, updates, starts, 0)
-
-
-def _updated(w: Writer, x: Ref, shape: tuple[Dim, ...], updates: Value, starts: list[Value], axis: int) -> Ref:
-    e = w.scope
-    while axis < len(shape) and updates.shape[axis] == shape[axis]:
-        axis += 1
-    if axis == len(shape):
+    smaller = [k for k, (n, d) in enumerate(zip(updates.shape, x.shape, strict=True)) if n != d]
+    if not smaller:
         return w.ref(updates)
-    start, stop = block(w, starts[axis], shape[axis], updates.shape[axis])
-    inner = (*shape[:axis], updates.shape[axis], *shape[axis + 1 :])
-    middle = _updated(w, cut(w, x, axis, start, stop), inner, updates, starts, axis + 1)
-    before, behind = cut(w, x, axis, e.ints(0), start), cut(w, x, axis, stop, e.ints(2**62))
-    return e.call("Concat", before, middle, behind, axis=axis)
+    outer = updates.shape[: smaller[-1] + 1]
+    lanes = []
+    for axis, length in enumerate(outer):
+        at = w.iota(shape=(*[1] * axis, length, *[1] * (len(outer) - axis)), axis=axis, dtype=i64)
+        if axis in smaller:
+            at = w.add(at, first(w, starts[axis], x.shape[axis], length))
+        lanes.append(w.broadcast_to(at, shape=(*outer, 1)))
+    return w.scatter_nd(x, w.concat(*lanes, axis=len(outer)), updates)
 
 
-def block(w: Writer, start: Value, size: Dim, length: Dim) -> tuple[Ref, Ref]:
-    """Where a block of `length` begins and ends on an axis, so that it fits: vectors of one i64."""
-    e = w.scope
-    at = e.call("Min", e.cast(w.ref(start), i64), e.size(size - length))
-    at = e.vector(e.call("Max", at, e.number(0, i64)))
-    return at, e.call("Add", at, e.size(length))
+def first(w: Writer, start: Value, size: Dim, length: Dim) -> Value:
+    """Where a block of `length` begins on an axis, so that it fits."""
+    at = start if start.dtype == i64 else w.cast(start, to=i64)
+    return w.max(w.min(at, w.dim(value=size - length)), w.const(0, i64))
 
 
 @exports("dynamic_slice")
-def dynamic_slice(w: Writer, op: Any, operands: Operands) -> Ref:
+def dynamic_slice(w: Writer, op: Any, operands: Operands) -> Any:
     x, *starts = operands
-    y = w.ref(x)
     for axis, (start, size, length) in enumerate(zip(starts, x.shape, op.sizes, strict=True)):
         if size != length:
-            y = cut(w, y, axis, *block(w, start, size, length))
-    return y
+            at = w.add(w.iota(shape=(length,), axis=0, dtype=i64), first(w, start, size, length))
+            x = w.gather(x, at, axis=axis)
+    return x
 
 
 @exports("iota")
@@ -291,6 +281,3 @@ def nms(w: Writer, op: Any, operands: Operands) -> Ref:
     limits += [] if op.score_threshold is None else [e.const([op.score_threshold], f32)]
     found = e.node("NonMaxSuppression", [boxes, scores, *limits], [i64], center_point_box=int(op.center_point_box))
     return found[0]
-
-
-__all__ = ["block", "cut"]

@@ -35,6 +35,7 @@ class _Nest:
         self.known: dict[int, Ref] = {}
         """Scalars that have been written already; each is of rank 0, or has every axis of the iteration space."""
         self.flat: dict[int, Ref] = {}
+        self.chosen: dict[tuple[int, int], Scalar] = {}
         self.grids: dict[int, Ref] = {}
         self.fixed: set[int] = set()
         """The axes whose index is one number: that of a Loop around, or 0 once they are folded."""
@@ -62,19 +63,34 @@ class _Nest:
         return self.e.reshape(self.e.expand(x, space), type_.shape)
 
     def reducer(self, which: int) -> tuple[str, Scalar] | None:
-        """The Reduce node and the folded term of a step `state fn term`, where it is one."""
-        step = self.nest.step[which]
+        """The Reduce node and the folded term of a step `state fn term` (perhaps only where a condition holds)."""
+        step, held = self.nest.step[which], None
+        if isinstance(step, Apply) and step.fn == "select" and self.is_state(step.args[2], which):
+            held, step = step.args[0], step.args[1]
         if not isinstance(step, Apply) or step.fn not in REDUCERS:
             return None
-        own = [isinstance(a, State) and a.which == which for a in step.args]
-        if sum(own) != 1 or any(isinstance(x, State) for a, o in zip(step.args, own) if not o for x in walk(a)):
+        own = [self.is_state(a, which) for a in step.args]
+        if sum(own) != 1:
+            return None
+        term = step.args[own.index(False)]
+        if any(isinstance(x, State) for x in walk(term, *([] if held is None else [held]))):
             return None
         init, neutral = self.nest.init[which], {"add": 0, "or": 0, "mul": 1, "and": 1}.get(step.fn)
         if neutral is None:
             neutral = step.dtype.min if step.fn == "max" else step.dtype.max
         if not (isinstance(init, s.Literal) and init.value == neutral):
             return None
-        return REDUCERS[step.fn], step.args[own.index(False)]
+        return REDUCERS[step.fn], term if held is None else self.selected(held, term, neutral)
+
+    @staticmethod
+    def is_state(x: Scalar, which: int) -> bool:
+        return isinstance(x, State) and x.which == which
+
+    def selected(self, held: Scalar, term: Scalar, neutral: float | int | bool) -> Scalar:
+        key = id(held), id(term)
+        if key not in self.chosen:
+            self.chosen[key] = s.select(held, term, neutral)
+        return self.chosen[key]
 
     def reduce(self, which: int) -> Ref:
         found = self.reducer(which)

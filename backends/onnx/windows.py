@@ -126,7 +126,10 @@ def grid_sample(w: Writer, op: Any, operands: Operands) -> Any:
 
 @exports("roi_align")
 def roi_align(w: Writer, op: Any, operands: Operands) -> Any:
+    """With a known number of points by the loop nest: ONNX Runtime has no kernel for the operator's latest version."""
     e = w.scope
+    if op.sampling_ratio:
+        return NotImplemented
     x, rois, images = map(w.ref, operands)
     height, width = op.output_size
     mode = "half_pixel" if op.aligned else "output_half_pixel"
