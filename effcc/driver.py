@@ -64,7 +64,7 @@ def compile(
     sparsify: Pass | str | None = None,
     reduce_tokens: Pass | str | None = None,
     prune: Pass | str | None = None,
-    schedule: str = "auto",
+    schedule: str = "barriers",
     budget: Any = None,
     calibration: Any = None,
     tune: str = "default",

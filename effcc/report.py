@@ -58,6 +58,7 @@ def facts(program: Program, sizes: Mapping[str, int] | None = None) -> dict[str,
         "flops": sum(k["flops"] for k in kernels),
         "bytes": sum(k["bytes"] for k in kernels),
         "memory": program.code.memory(bound),
+        "schedule": getattr(program.code, "schedule", None),
     }
 
 
@@ -151,7 +152,20 @@ def render(found: Mapping[str, Any]) -> str:
         f"memory: {size(m['peak'])} of temporaries at the peak (lower bound {size(m['lower_bound'])}, "
         f"unshared {size(m['unshared'])}), {size(m['constants'])} of constants"
     )
+    if found.get("schedule") is not None:
+        lines.append(f"schedule: {schedule_line(found['schedule'])}")
     return "\n".join(lines)
+
+
+def schedule_line(s: Mapping[str, Any]) -> str:
+    """A schedule, why it was chosen, and what is known of tiles beside barriers."""
+    line = f"{s['used']} ({s['reason']})"
+    if s["tasks"]:
+        line += f"; tiles: {s['tasks']} tasks, {s['joins']} joins, {s['edges']} edges, "
+        line += f"{size(s['arena'])} of temporaries (barriers: {size(s['arena_under_barriers'])})"
+    if s["milliseconds"] is not None:
+        line += ", " + ", ".join(f"{name} {ms:.2f} ms" for name, ms in s["milliseconds"].items())
+    return line
 
 
 def note_lines(found: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -13,6 +13,7 @@ from effcc.cli.options import (
     Json,
     Pipeline,
     Runnable,
+    Schedule,
     Seed,
     Shapes,
     Sizes,
@@ -41,6 +42,7 @@ def bench(
     value: Values = None,
     passes: Pipeline = None,
     calibration: Calibration = None,
+    schedule: Schedule = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -66,6 +68,7 @@ def bench(
             target=target,
             passes=passes,
             calibration=calibration,
+            schedule=schedule,
             values=parse_values(value),
         )
         given = inputs_of(program, inputs, size, seed)

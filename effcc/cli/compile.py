@@ -16,6 +16,7 @@ from effcc.cli.options import (
     Prune,
     Quantize,
     ReduceTokens,
+    Schedule,
     Shapes,
     Sparsify,
     Target,
@@ -46,6 +47,7 @@ def compile(
     reduce_tokens: ReduceTokens = None,
     prune: Prune = None,
     calibration: Calibration = None,
+    schedule: Schedule = None,
     threads: Threads = None,
     check: Annotated[bool, typer.Option("--check", help="Check every pass against the reference interpreter.")] = False,
     as_json: Json = False,
@@ -84,6 +86,7 @@ def compile(
             reduce_tokens=reduce_tokens,
             prune=prune,
             calibration=calibration,
+            schedule=schedule,
             check=check,
         )
         tell("writing")

@@ -62,6 +62,7 @@ def program_of(
     from effcc.program import Program
 
     watch = (_tell_passes(tell),)
+    options = {name: value for name, value in options.items() if value is not None}
     program = compile(str(model), shapes=shapes, threads=threads, progress=tell, instruments=watch, **options)
     if not isinstance(program, Program):
         raise many_programs(model, program)

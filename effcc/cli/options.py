@@ -49,6 +49,14 @@ Pipeline = Annotated[
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads of a run; all cores of the process by default.", show_default=False)
 ]
+Schedule = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SCHEDULE",
+        show_default=False,
+        help='Of kernels: "barriers" between them, "tiles" without, or "auto": the faster, as measured.',
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
 Calibration = Annotated[
     Path | None,

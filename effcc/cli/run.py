@@ -14,6 +14,7 @@ from effcc.cli.options import (
     Json,
     Pipeline,
     Runnable,
+    Schedule,
     Seed,
     Shapes,
     Sizes,
@@ -39,7 +40,16 @@ def run(
     value: Values = None,
     passes: Pipeline = None,
     calibration: Calibration = None,
+    schedule: Schedule = None,
     threads: Threads = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="Write a timeline of the run's tiles, for ui.perfetto.dev.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run a model once and print, or save, what it answers."""
@@ -58,6 +68,7 @@ def run(
             target=target,
             passes=passes,
             calibration=calibration,
+            schedule=schedule if schedule is not None or trace is None or model.suffix == ".effcc" else "tiles",
             values=parse_values(value),
         )
         given = inputs_of(program, inputs, size, seed)
@@ -65,6 +76,8 @@ def run(
         start = time.perf_counter()
         results = program(given)
         seconds = time.perf_counter() - start
+        if trace is not None:
+            program.trace(given, trace, threads)
     named = dict(zip(program.output_names, results, strict=True))
     if output is not None:
         save_arrays(output, named)
