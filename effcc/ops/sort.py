@@ -136,7 +136,8 @@ class Unique(Op):
         if x.dtype in (torch.float16, torch.bfloat16):
             values, first, inverse, counts = self.reference(x.float())
             return values.to(x.dtype), first, inverse, counts
-        _, inverse, counts = torch.unique(rows, sorted=True, return_inverse=True, return_counts=True, dim=axis)
+        along = None if self.axis is None else axis  # along an axis torch compares slices, and NaN breaks its order
+        _, inverse, counts = torch.unique(rows, sorted=True, return_inverse=True, return_counts=True, dim=along)
         inverse = inverse.reshape(-1)
         first = torch.full_like(counts, n).scatter_reduce(0, inverse, torch.arange(n), "amin")
         if not self.sorted:
