@@ -9,6 +9,7 @@ import numpy as np
 
 from effcc.errors import InputError
 from effcc.ir.blob import Blob
+from effcc.ir.encodings import NIBBLES, encode
 from effcc.ir.graph import Graph, Value
 from effcc.ir.types import DTYPES, Tensor, f32
 from effcc.ops.constant import Const
@@ -130,12 +131,14 @@ def _constants(w: Workspace, item: Item, rounded: Rounded, transposed: bool) -> 
     kind = "u" if rounded.grid.asymmetric else "i"
     dtype = DTYPES[f"{kind}{rounded.grid.bits}"]
     given = [(rounded.q, dtype), (rounded.scale, None), (rounded.zero, dtype)]
-    blobs = [
-        Blob(np.ascontiguousarray(array.T if transposed else array), as_dtype)
-        for array, as_dtype in given
-        if array is not None
-    ]
-    return [w.insert(Const(blob), (), item, item.loc).result for blob in blobs]
+    values = []
+    for array, as_dtype in given:
+        if array is not None:
+            array = np.ascontiguousarray(array.T if transposed else array)
+            four = as_dtype is not None and as_dtype.bits == 4
+            blob = encode(array, NIBBLES, as_dtype) if four else Blob(array, as_dtype)
+            values.append(w.insert(Const(blob), (), item, item.loc).result)
+    return values
 
 
 def _multiply(w: Workspace, item: Item, rounded: Rounded, transposed: bool) -> None:

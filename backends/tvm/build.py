@@ -157,7 +157,7 @@ def condition(relation: str, a: entry.Expression, b: entry.Expression) -> entry.
 
 def _bytes(buffer: Buffer) -> np.ndarray[Any, Any]:
     assert buffer.blob is not None
-    return np.ascontiguousarray(buffer.blob.array)
+    return np.ascontiguousarray(buffer.blob.parts[0] if buffer.in_nibbles else buffer.blob.array)  # type: ignore
 
 
 class _Steps:

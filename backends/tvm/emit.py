@@ -199,17 +199,22 @@ class KernelBuilder:
         """The element (or vector) at an index, as a register value."""
         at = self.offset(place, index, strides)
         if isinstance(at, tvm.prim.Broadcast):
-            return splat(self._decode(self._flat[place.buffer][at.value], place.buffer.dtype), lanes_of(at))
-        return self._decode(self._flat[place.buffer][at], place.buffer.dtype)
+            return splat(self._element(place.buffer, at.value), lanes_of(at))
+        return self._element(place.buffer, at)
+
+    def _element(self, buffer: Buffer, at: Tir) -> Tir:
+        memory = self._flat[buffer]
+        if buffer.in_nibbles:
+            lanes = lanes_of(at)
+            odd = T.Cast(with_lanes(memory_dtype(buffer.dtype), lanes), T.bitwise_and(at, literal("int64", 1, lanes)))
+            down = T.shift_left(odd, literal(memory_dtype(buffer.dtype), 2, lanes))
+            return decode(T.shift_right(memory[T.shift_right(at, literal("int64", 1, lanes))], down), buffer.dtype)
+        return decode(memory[at], buffer.dtype)
 
     def store(self, place: Place, index: tuple[Tir, ...], value: Tir, strides: tuple[Dim, ...] | None = None) -> None:
         at = self.offset(place, index, strides)
         value = splat(value, lanes_of(at))
         T.buffer_store(self._flat[place.buffer], encode(value, place.buffer.dtype), [at])
-
-    @staticmethod
-    def _decode(x: Tir, dtype: DType) -> Tir:
-        return decode(x, dtype)
 
 
 def decode(x: Tir, dtype: DType) -> Tir:

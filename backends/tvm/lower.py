@@ -25,6 +25,7 @@ from effcc.ir.assumptions import assumed
 from effcc.ir.blob import Blob
 from effcc.ir.dims import Dim, Expr, as_symbol, substitute, symbols
 from effcc.ir.dims import Symbol as SymbolAtom
+from effcc.ir.encodings import NIBBLES
 from effcc.ir.types import Type
 from effcc.machine import Machine
 from effcc.ops.constant import Const
@@ -129,7 +130,7 @@ class Lowering:
         places = (*operands, *results, *more)
         buffers = list(dict.fromkeys(p.buffer for p in places))
         number = {b: k for k, b in enumerate(buffers)}
-        layout = tuple((number[p.buffer], p.buffer.dtype, p.shape, p.strides, p.offset) for p in places)
+        layout = tuple((number[p.buffer], p.buffer.element, p.shape, p.strides, p.offset) for p in places)
         full = (template, key, graph._key, layout)
         if full not in self.kernels:
             bound = dict(zip((*graph.inputs, *graph.results), places, strict=False))
@@ -190,7 +191,7 @@ class Lowering:
         buffers = list(dict.fromkeys(p.buffer for p in places))
         sizes = sorted(region_symbols(graph, places), key=lambda x: x.name)
         number = {b: k for k, b in enumerate(buffers)}
-        layout = tuple((number[p.buffer], p.buffer.dtype, p.shape, p.strides, p.offset) for p in places)
+        layout = tuple((number[p.buffer], p.buffer.element, p.shape, p.strides, p.offset) for p in places)
         touched = Touched(graph, operands, results, (), tuple(buffers), None)
         kernel = self._kernel(template, key, touched, layout, sizes, emit)
         label = graph.name if node is None else f"{node.op.name}.{graph.name}"
@@ -234,10 +235,12 @@ class Lowering:
 
     def _choose_places(self, graph: Graph) -> None:
         """Let producers write where their only reader wants it: a slice of a concatenation, or the order that makes the
-        transposes and reshapes behind them views."""
+        transposes and reshapes behind them views. Constants in nibbles that not only maps read are spread to bytes."""
         for node in reversed(graph.nodes):
             op = node.op
-            if isinstance(op, Concat):
+            if isinstance(op, Const) and op.blob.type.encoding == NIBBLES and not _read_by_maps(graph, node.result):
+                self.places[node.result] = self.constant(Blob(op.blob.array, op.blob.type.dtype))
+            elif isinstance(op, Concat):
                 for v, part in zip(node.operands, concat_slices(node, self.result(node.result)), strict=True):
                     if node.operands.count(v) == 1 and self._is_free(graph, v):
                         self.places[v] = part
@@ -282,7 +285,8 @@ class Lowering:
         elif special is not None:
             special(self, node)
         elif isinstance(op, Const):
-            self.places[node.result] = self.constant(op.blob)
+            if node.result not in self.places:
+                self.places[node.result] = self.constant(op.blob)
         elif isinstance(op, Identity) and node.result not in self.places:
             self.places[node.result] = self.places[node.operands[0]]
         elif isinstance(op, Concat):
@@ -363,8 +367,13 @@ class Lowering:
     ) -> None:
         if len([n for n in body.nodes if not isinstance(n.op, Const)]) > 1:
             raise UnsupportedError(f"{anchor.op.name} cannot be fused", where=node.loc)
-        if nest.initial is not None:
+        if nest.initial is not None and not same_place(operands[nest.initial], results[0]):
             self.copy(operands[nest.initial], results[0], node.results[0].tensor)
+        elif nest.initial is not None:  # written in place: what else it reads there is read before
+            operands = tuple(
+                self.copied(v) if k != nest.initial and place.buffer is results[0].buffer else place
+                for k, (v, place) in enumerate(zip(node.operands, operands, strict=True))
+            )
 
         def make(p: dict[Value, Place]) -> tuple[TileSpace | Dim, Dim, Body]:
             tiles, emit = loops.scan(anchor, p)
@@ -437,6 +446,19 @@ def _is_map(node: Node) -> bool:
         return False
     nest = node.op.compute(*node.types)
     return nest is not None and nest.is_map
+
+
+def _read_by_maps(graph: Graph, v: Value) -> bool:
+    """Whether all that reads a value are maps, which decode each element that they load."""
+    def reads(node: Node) -> list[Node]:
+        if not isinstance(node.op, Fused):
+            return [node]
+        body = node.op.body
+        return [r for x, o in zip(body.inputs, node.operands, strict=True) if o is v for r in body.users(x)]
+
+    readers = [r for node in graph.users(v) for r in reads(node)]
+    moved = (View, Identity, Concat, *SPECIAL)
+    return v not in graph.results and all(_is_map(r) and not isinstance(r.op, moved) for r in readers)
 
 
 def _is_row_reduction(node: Node, first: Node) -> bool:
@@ -526,7 +548,7 @@ def lower(graph: Graph, machine: Machine) -> Plan:
         else:
             place = plain(lowering.buffer("output", v.tensor, name, position=k), v.tensor)
         outputs.append(place)
-        if _may_write_directly(graph, v, k, donated):
+        if _may_write_directly(graph, v, k, donated) or k in donated and _updates(graph, v, graph.inputs[donated[k]]):
             lowering.places[v] = place
         plan.outputs.append((name, v.tensor, place))
     plan.aliases = graph.aliases
@@ -547,3 +569,16 @@ def _may_write_directly(graph: Graph, v: Value, k: int, donated: dict[int, int])
     if producer is None or isinstance(producer.op, Const) or graph.results.index(v) != k:
         return False
     return k not in donated  # a donated input may still be read by others: written at the end
+
+
+def _updates(graph: Graph, v: Value, x: Value) -> bool:
+    """Whether v is x with a part of it written anew, and nothing reads the old x after that: x's memory may serve."""
+    producer = graph.producer(v)
+    if producer is None or x in graph.results or graph.results.count(v) > 1:
+        return False
+    nest = None if producer.op.graphs() else producer.op.compute(*producer.types)
+    if nest is None or nest.initial is None or producer.operands[nest.initial] is not x:
+        return False
+    position = {id(n): k for k, n in enumerate(graph.nodes)}
+    others = [u for u in graph.users(x) if u is not producer]
+    return all(position[id(u)] < position[id(producer)] and not isinstance(u.op, (View, Identity)) for u in others)

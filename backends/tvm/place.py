@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from effcc.ir import DType, Tensor
 from effcc.ir.blob import Blob
-from effcc.ir.dims import Dim, product
+from effcc.ir.dims import Dim, bounds, dim_max, dim_min, product
+from effcc.ir.encodings import NIBBLES
 from effcc.ops.view import BroadcastTo, Reshape, Slice, Transpose
 
 
@@ -25,8 +26,18 @@ class Buffer:
     donated: bool = field(default=False)
 
     @property
+    def in_nibbles(self) -> bool:
+        """Whether two elements lie in a byte (effcc.ir.encodings.Nibbles): only maps read such constants."""
+        return self.blob is not None and self.blob.type.encoding == NIBBLES
+
+    @property
+    def element(self) -> tuple[DType, bool]:
+        """How an element is stored."""
+        return self.dtype, self.in_nibbles
+
+    @property
     def nbytes(self) -> Dim:
-        return self.size * self.dtype.bytes
+        return -(-self.size // 2) if self.in_nibbles else self.size * self.dtype.bytes
 
     def __repr__(self) -> str:
         return f"{self.kind} {self.name}: {self.dtype}[{self.size}]"
@@ -54,8 +65,17 @@ class Place:
     def aligned_strides(self, space: tuple[Dim, ...]) -> tuple[Dim, ...]:
         """The strides along each axis of a space that this value is broadcast to."""
         lead = len(space) - len(self.shape)
-        own = tuple(0 if d == 1 else s for d, s in zip(self.shape, self.strides, strict=True))
-        return (0,) * lead + own
+        axes = zip(self.shape, space[lead:], self.strides, strict=True)
+        return (0,) * lead + tuple(broadcast_stride(d, whole, s) for d, whole, s in axes)
+
+
+def broadcast_stride(size: Dim, whole: Dim, stride: Dim) -> Dim:
+    """The stride along an axis that is broadcast to size `whole`: 0 where its own size is 1, if only at run time."""
+    if size == 1:
+        return 0
+    if size == whole or isinstance(size, int) or bounds(size)[0] > 1:
+        return stride
+    return stride * dim_min(dim_max(size - 1, 0), 1)
 
 
 def row_major(shape: tuple[Dim, ...]) -> tuple[Dim, ...]:

@@ -212,6 +212,10 @@ def index_add(e: Emitter, x: Value, dim: int, at: Value, source: Value, *, alpha
 
 @lowers("index_copy")
 def index_copy(e: Emitter, x: Value, dim: int, at: Value, source: Value) -> Value:
+    axis = e.axis(dim, len(x.shape))
+    if at.shape == (1,) and x.shape:  # one slice is a block, written in place: a token of a key-value cache
+        start = e.cast(e.reshape(at, ()), i64)
+        return e.b.update_slice(x, source, *(start if k == axis else e.index(0) for k in range(len(x.shape))))
     return index_put(e, x, [None] * e.axis(dim, len(x.shape)) + [e.reshape(at, (product(at.shape),))], source)
 
 
