@@ -73,15 +73,6 @@ def broadcast_stride(size: Dim, whole: Dim, stride: Dim) -> Dim:
     """The stride along an axis that is broadcast to size `whole`: 0 where its own size is 1, if only at run time."""
     if size == 1:
         return 0
-    if size == whole or isinstance(size, int) or bounds(size)[0] > 1:
-        return stride
-    return stride * dim_min(dim_max(size - 1, 0), 1)
-
-
-def broadcast_stride(size: Dim, whole: Dim, stride: Dim) -> Dim:
-    """The stride along an axis that is broadcast to size `whole`: 0 where its own size is 1, if only at run time."""
-    if size == 1:
-        return 0
     if size == whole or isinstance(size, int) or (bounds(size)[0] or 0) > 1:
         return stride
     return stride * dim_min(dim_max(size - 1, 0), 1)
