@@ -167,9 +167,9 @@ def _perturb(
 def _magnitude(node: Node, operands: tuple, results: tuple) -> tuple:
     """|result|; for formulas of several functions (gelu: cancellation inside) also the operands' magnitudes; for sums
     sqrt(terms) * (the same sum of absolute values)."""
-    plain = tuple(r.abs().nan_to_num(0.0, 0.0, 0.0) for r in results)
+    plain = tuple(r.abs().nan_to_num(0.0, 0.0, 0.0) if r.is_floating_point() else r for r in results)
     if node.op.family == "elementwise" and _is_formula(node.op, node.types):
-        return tuple(_with_operands(p, operands) for p in plain)
+        return tuple(_with_operands(p, operands) if p.is_floating_point() else p for p in plain)
     if node.op.family not in SUMS:
         return plain
     try:

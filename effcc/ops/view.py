@@ -247,6 +247,10 @@ class Pad(View):
         ends = tuple(zip(self.pads[: t.rank], self.pads[t.rank :], strict=True))
         shape = tuple(d + a + z for d, (a, z) in zip(t.shape, ends, strict=True))
         require(all(may_fit(0, d) for d in shape), f"pads {self.pads} crop more than there is")
+        require(
+            self.mode == "constant" or all(d != 0 or n == 0 for d, n in zip(t.shape, shape, strict=True)),
+            f"an empty axis has no elements for mode {self.mode!r}",
+        )
         return t.with_shape(shape)
 
     def reference(self, x: Any, value: Any = None) -> Any:

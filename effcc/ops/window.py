@@ -293,6 +293,7 @@ class Pool(Window):
         kernel: tuple[int, ...] = self.kernel  # type: ignore[attr-defined]
         self.check_geometry(n, kernel)
         require(t.dtype.is_float or t.dtype.is_integer, f"{self.name} does not take {t.dtype}", "insert a cast")
+        require(all(t.shape[a] != 0 for a in self.spatial(t)), f"{self.name} over an empty axis")
         return t.with_shape(self.with_layout(t.shape[0], t.shape[self.channel_axis(t)], self.windows(t)))
 
     def windows(self, t: Tensor) -> tuple[Dim, ...]:
