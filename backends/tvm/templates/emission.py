@@ -76,12 +76,14 @@ def product(values: Sequence[Index]) -> Index:
 
 
 def divide(a: Index, b: Index) -> Index:
-    """a // b of non-negative numbers."""
+    """a // b of non-negative numbers; an extent of 0 divides as 1 does: nothing runs then, and TVM refuses the 0."""
+    b = 1 if isinstance(b, int) and b == 0 else b
     return a // b if is_static(a, b) else T.truncdiv(index(a), index(b))
 
 
 def modulo(a: Index, b: Index) -> Index:
-    """a % b of non-negative numbers."""
+    """a % b of non-negative numbers; see `divide`."""
+    b = 1 if isinstance(b, int) and b == 0 else b
     return a % b if is_static(a, b) else T.truncmod(index(a), index(b))
 
 
