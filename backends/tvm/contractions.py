@@ -30,6 +30,11 @@ def cpu_of(machine: Machine) -> Cpu:
     return Cpu(machine.vector_bits, registers, machine.l1, machine.l2, machine.cores, machine.multiplies_bytes)
 
 
+def read_again(graph: Graph, anchor: Node) -> set[Value]:
+    """The values that a region's epilogue reads: an anchor's operand may be among them, as in relu(x w) + x."""
+    return {v for node in graph.nodes if node is not anchor for v in node.operands}
+
+
 class Product:
     """A matmul's axes after merging: batch runs, M, N, K, and each place's strides along (batch..., m, n)."""
 
@@ -44,7 +49,8 @@ class Product:
         am, ak = (a_strides[-1], a_strides[-2]) if op.transpose_a else (a_strides[-2], a_strides[-1])
         bk, bn = (b_strides[-1], b_strides[-2]) if op.transpose_b else (b_strides[-2], b_strides[-1])
         space = (*batch, self.m, self.n)
-        aligned = {v: p.aligned_strides(space) for v, p in places.items() if v not in anchor.operands}
+        again = read_again(graph, anchor)
+        aligned = {v: p.aligned_strides(space) for v, p in places.items() if v not in anchor.operands or v in again}
         row_lists = [(*a_strides[:rank], am), (*b_strides[:rank], 0), *(x[:-1] for x in aligned.values())]
         runs = merge_axes(space[:-1], row_lists)
         rows = bool(runs) and not (runs[-1][-1] < rank and b_strides[runs[-1][-1]] != 0)
@@ -83,6 +89,7 @@ def lower_matmul(
     fixed = weights.buffer.blob is not None and all(
         isinstance(d, int) for d in (*shape.batch, shape.n, shape.k, *shape.b_strides)
     )
+    fixed = fixed and b not in read_again(body, anchor)
     small = isinstance(shape.m, int) and shape.m <= 8
     panels = (
         "packed"

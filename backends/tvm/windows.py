@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from effcc.backends.tvm.contractions import cpu_of, ramp
+from effcc.backends.tvm.contractions import cpu_of, ramp, read_again
 from effcc.backends.tvm.emit import KernelBuilder, lanes_of, memory_dtype, register_dtype, round_to, splat
 from effcc.backends.tvm.place import Place
 from effcc.backends.tvm.region import FlatPoint, constant
@@ -215,7 +215,8 @@ class _Launch:
         return (at[0], *at[4 - n : 4], ramp(at[4], lanes))
 
     def epilogue(self, kernel: KernelBuilder, places: dict[Value, Place]) -> Any:
-        strides = {v: p.aligned_strides(self.out.shape) for v, p in places.items() if v not in self.anchor.operands[:2]}
+        ours = set(self.anchor.operands[:2]) - ({self.x} & read_again(self.body, self.anchor))
+        strides = {v: p.aligned_strides(self.out.shape) for v, p in places.items() if v not in ours}
         bias = self.anchor.operands[2] if len(self.anchor.operands) > 2 else None
 
         def store(at: tuple[Tir, ...], value: Tir, lanes: int) -> None:

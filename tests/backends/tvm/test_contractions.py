@@ -7,7 +7,7 @@ import torch
 
 import effcc
 from effcc.interp import run
-from effcc.ir import Blob, Builder, Tensor
+from effcc.ir import Blob, Builder, Tensor, f32
 from effcc.ir.types import DType
 
 DTYPES = [
@@ -60,3 +60,15 @@ def test_matmul(a_name, b_name, accumulate, m, k, n, transpose_a, transpose_b, c
     (got,), (want,) = effcc.compile(graph)(*operands), run(graph, *operands)
     tolerance = TOLERANCE.get(want.dtype, 0)
     torch.testing.assert_close(got, want, rtol=tolerance, atol=5 * tolerance)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_an_epilogue_may_read_an_operand_of_the_product(which):
+    """relu(x w) + x, and relu(x w) + w with constant weights, as one region."""
+    b = Builder()
+    x = b.input("x", Tensor(f32, (40, 40)))
+    w = b.const(Blob.from_torch(torch.randn(40, 40)))
+    graph = b.graph(b.add(b.relu(b.matmul(x, w)), (x, w)[which]))
+    given = torch.randn(40, 40)
+    (got,), (want,) = effcc.compile(graph)(given), run(graph, given)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
