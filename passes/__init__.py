@@ -14,6 +14,7 @@ PASSES = {
     "fold": "effcc.passes.fold:Fold",
     "fold-scales": "effcc.passes.fold_scales:FoldScales",
     "fuse": "effcc.passes.fuse:Fuse",
+    "half": "effcc.passes.half:Half",
     "horizontal": "effcc.passes.horizontal:Horizontal",
     "int4-weights": "effcc.passes.int4_weights:Int4Weights",
     "int8-weights": "effcc.passes.int8_weights:Int8Weights",

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from effcc.backends.triton.build import Built, build
 from effcc.backends.triton.compile import Compiled, compile_kernels, require_triton
 from effcc.backends.triton.executable import Executable
-from effcc.backends.triton.launcher import Device, Interpreted, missing_device
+from effcc.backends.triton.launcher import Device, Interpreted
 from effcc.backends.triton.lower import lower
-from effcc.backends.triton.target import Gpu, parse
+from effcc.backends.triton.target import Gpu, missing_device, parse
 from effcc.backends.tvm import entry, memory
 from effcc.errors import EffccError
 from effcc.ir import Graph
 from effcc.pipeline import Context
 from effcc.report import at
-
 
 RESOURCES = ("registers", "stack", "spills", "shared", "tensor_core")
 """What a report shows of `compile.Compiled`."""
@@ -27,7 +26,8 @@ class CudaBackend:
     """Compiles for NVIDIA GPUs, described by a target such as "cuda" or "cuda{arch=sm_90}"."""
 
     name = "cuda"
-    precisions = ("fp32", "fp16", "bf16")
+    precisions: ClassVar[Mapping[str, str]] = {"fp16": "half:dtype=f16", "bf16": "half:dtype=bf16"}
+    """Of `effcc.compile`, besides fp32, and the pass that brings each about."""
 
     def __init__(self, target: str = "cuda"):
         require_triton()
@@ -38,7 +38,7 @@ class CudaBackend:
         """What runs before lowering, as text."""
         from effcc.passes import EXACT
 
-        return f"{EXACT},transposed-convs,channels-last,fold,decompose,cse,dce,fuse"
+        return f"{EXACT},integer-arithmetic,transposed-convs,channels-last,fold,decompose,cse,dce,fuse"
 
     def compile(self, graph: Graph, ctx: Context, threads: int | None = None) -> CudaCode:
         """Lower and compile; UnsupportedError names an op that has no code."""

@@ -38,7 +38,8 @@ class Executable:
         return torch.from_numpy(raw).to(self.launcher.device)
 
     def __call__(self, *inputs: Any, threads: int | None = None) -> tuple[Any, ...]:
-        """Run once; results are of the kind of the first input (NumPy where there is none), and on its device."""
+        """Run once. Results are tensors on the program's device where an input is one; else of the kind of the first
+        input (NumPy where there is none), and on its device."""
         given, sizes, tensors = self._prepared(inputs)
         for _, step in self._run(tensors, sizes):
             step()
@@ -96,7 +97,8 @@ class Executable:
             if output.alias is None:
                 shape = tuple(entry.evaluate(d, sizes) for d in output.shape)
                 tensors[output.name] = torch.empty(shape, dtype=torch_dtype(output.dtype), device=self.launcher.device)
-        return inputs[0] if inputs else None, sizes, tensors
+        here = [x for x in inputs if isinstance(x, torch.Tensor) and x.device == self.launcher.device]
+        return next(iter((*here, *inputs)), None), sizes, tensors
 
     def _input(self, declared: entry.Input, x: Any) -> Any:
         """The input as an aligned, contiguous tensor on the device. What kernels write into must be so already."""

@@ -61,12 +61,12 @@ def converted(code: Code, dtype: DType) -> Code:
     """A value in another dtype. (Loop counters are Python's numbers in the interpreter, and have no methods.)"""
     name = name_of(dtype)
     text = f"{code.atom}.to({name})" if code.axes else f"tl.cast({code.text}, {name})"
-    return Code(text, dtype, code.axes)
+    return Code(text, dtype, code.axes, holds=code.dtype if dtype == register_dtype(code.dtype) != code.dtype else None)
 
 
 def rounded(code: Code, dtype: DType) -> Code:
     """A register value rounded to a dtype, still in a register."""
-    if code.literal or register_dtype(dtype) == dtype:
+    if code.literal or register_dtype(dtype) == dtype or code.holds == dtype:
         return code
     return converted(converted(code, dtype), f32)
 

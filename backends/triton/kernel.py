@@ -29,6 +29,8 @@ TYPES: dict[DType, tuple[str, str]] = {
 """dtype -> (its name in signatures, its name in source)"""
 
 INDEX_LIMIT = 1 << 31
+ATOM = re.compile(r"[\w.]+(\([^()]*\))?(\.\w+\([^()]*\))*")
+"""Names, numbers, calls and chains of calls: what needs no parentheses."""
 
 
 def register_dtype(dtype: DType) -> DType:
@@ -53,12 +55,14 @@ class Code:
     dtype: DType
     axes: frozenset[str] = frozenset()
     literal: bool = False
+    holds: DType | None = None
+    """A narrower dtype that has the value, too: it was rounded to that."""
 
     @property
     def atom(self) -> str:
         """The text as an operand."""
         plain = self.literal and not self.text.startswith("-")
-        return self.text if plain or re.fullmatch(r"[\w.]+(\([^()]*\))?", self.text) else f"({self.text})"
+        return self.text if plain or ATOM.fullmatch(self.text) else f"({self.text})"
 
 
 class KernelText:
@@ -101,7 +105,7 @@ class KernelText:
             return code
         name = self.fresh(stem)
         self.line(f"{name} = {code.text}")
-        return Code(name, code.dtype, code.axes)
+        return Code(name, code.dtype, code.axes, holds=code.holds)
 
     @contextmanager
     def loop(self, stem: str, extent: str, step: str = "", unroll: bool = False) -> Iterator[str]:
@@ -251,6 +255,11 @@ class KernelSource:
 def divided(a: str, b: str) -> str:
     """a // b as text, without the division by 1."""
     return a if b == "1" else f"{a} // {b}"
+
+
+def scaled(a: str, b: int) -> str:
+    """a * b as text."""
+    return "0" if a == "0" else f"{a} * {b}"
 
 
 def remaining(a: str, b: str) -> str:

@@ -34,11 +34,13 @@ class Interpreted:
         self.functions: dict[str, Any] = {}
 
     def launch(self, kernel: str, programs: int, tensors: Sequence[Any], sizes: Sequence[int]) -> None:
+        from effcc.backends.triton.interpreter import mended
         from effcc.backends.triton.source import load
 
         if kernel not in self.functions:
             self.functions[kernel] = load(self.sources[kernel], interpret=True)
-        self.functions[kernel][(programs,)](*tensors, *sizes)
+        with mended():
+            self.functions[kernel][(programs,)](*tensors, *sizes)
 
 
 class Device:
@@ -112,15 +114,3 @@ class Device:
             reason = (name.value or b"").decode() or f"error {status}"
             raise EffccError(f"{what}: CUDA says {reason}", hint="does nvidia-smi show the GPU, and memory to spare?")
 
-
-def missing_device() -> str | None:
-    """Why no kernel can run on this machine, in a few words; None where one can."""
-    try:
-        import torch
-    except ImportError:
-        return "torch is not installed"
-    if torch.version.cuda is None:
-        return "this build of torch has no CUDA"
-    if not torch.cuda.is_available():
-        return "torch finds no CUDA device"
-    return None

@@ -284,6 +284,8 @@ def _check(v: Value, where: object, what: str) -> None:
     if not isinstance(v.type, Tensor):
         raise UnsupportedError(f"target cuda has no code for {what} of type {v.type}", where=where,
                                hint="only tensors can be computed at run time")
+    if v.tensor.encoding is not None:
+        raise UnsupportedError(f"target cuda has no code for values laid out as {v.tensor.encoding}", where=where)
     try:
         name_of(v.dtype)
     except UnsupportedError as error:

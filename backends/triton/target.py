@@ -19,7 +19,7 @@ class Gpu:
     """The GPUs that an artifact holds code for.
 
     architectures: compute capabilities as NVIDIA's tools write them, 90 for sm_90. tf32: whether products of f32 may
-    round their operands to 10 bits of mantissa. run: "interpreter" runs kernels on the CPU through Triton's interpreter.
+    round their operands to 10 bits of mantissa. run: "interpreter" runs kernels on the CPU, in Triton's interpreter.
     """
 
     architectures: tuple[int, ...] = ARCHITECTURES
@@ -38,7 +38,8 @@ class Gpu:
 
 
 def parse(text: str) -> Gpu:
-    """A target such as `cuda`, `cuda{arch=sm_90}`, `cuda{arch=sm_80+sm_90,tf32=on}` or `cuda{run=interpreter}`.
+    """A target such as `cuda`, `cuda{arch=sm_90}`, `cuda{arch=sm_80+sm_90,tf32=on}` or `cuda{run=interpreter}`;
+    `arch=native` is the GPU of this machine.
 
     >>> parse("cuda{arch=sm_90}").architectures
     (90,)
@@ -65,11 +66,36 @@ def parse(text: str) -> Gpu:
 
 
 def _architecture(name: str, text: str) -> int:
+    if name == "native":
+        return _native(text)
     match = re.fullmatch(r"sm_(\d+)a?", name)
     if match is None or int(match[1]) not in KNOWN:
         raise EffccError(f"unknown architecture {name!r}", where=text, hint="known: " + " ".join(
             f"sm_{a}" for a in KNOWN))
     return int(match[1])
+
+
+def _native(text: str) -> int:
+    reason = missing_device()
+    if reason is not None:
+        raise EffccError(f"arch=native, and there is no GPU here: {reason}", where=text, hint="write arch=sm_90")
+    import torch
+
+    major, minor = torch.cuda.get_device_capability()
+    return 10 * major + minor
+
+
+def missing_device() -> str | None:
+    """Why no kernel can run on this machine, in a few words; None where one can."""
+    try:
+        import torch
+    except ImportError:
+        return "torch is not installed"
+    if torch.version.cuda is None:
+        return "this build of torch has no CUDA"
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA device"
+    return None
 
 
 def runs_on(architecture: int, capability: tuple[int, int]) -> bool:

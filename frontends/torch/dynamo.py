@@ -7,7 +7,8 @@ memory: a changed weight builds the program again. In training they stay inputs.
 `torch.compile(model, backend="effcc", options={...})`:
     fallback: None (default: an op without a handler is an error) or "eager" (torch runs what is missing; a warning
         says what).
-    target: a target of `effcc.compile`, or "interpreter" for the ops' reference meanings.
+    target: a target of `effcc.compile`, or "interpreter" for the ops' reference meanings. Default: "cpu", and for CUDA
+        tensors the GPU that is there.
     reduce_tokens, quantize, sparsify, prune: a pass of that category, as in `effcc.compile`; in inference only.
     Everything else goes to the driver (passes, calibration, check, ...).
 """
@@ -56,6 +57,8 @@ def compile_fx(
     if fallback not in FALLBACKS:
         raise InputError(f"unknown fallback {fallback!r}", hint="None or 'eager'")
 
+    options.setdefault("target", target_of(example_inputs))
+
     def compiler(kind: str) -> Callable[..., Any]:
         def compiled(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
             approximate = [name for name in CATEGORY_OPTIONS if options.get(name) is not None]
@@ -78,6 +81,16 @@ def compile_fx(
         partition_fn=min_cut_rematerialization_partition,
         keep_inference_input_mutations=True,
     )(module, example_inputs)
+
+
+def target_of(example_inputs: Any) -> str:
+    """The target for tensors where they are: CUDA's, if any of them is on a CUDA device.
+
+    >>> target_of((torch.zeros(2), 3))
+    'cpu'
+    """
+    on = {x.device.type for x in example_inputs if isinstance(x, torch.Tensor)}
+    return "cuda{arch=native}" if "cuda" in on else "cpu"
 
 
 def static_arguments() -> tuple[int, ...]:
@@ -162,13 +175,14 @@ class Compiled:
             t = args[plan.argument]
             if self.builds > REBUILDS or t.is_inference():
                 continue  # under inference_mode torch does not count changes
-            constants[position] = Blob.from_torch(plan.fetch(args))
+            constants[position] = Blob.from_torch(plan.fetch(args).cpu())
             guards.append((plan.argument, t.data_ptr(), t._version))
         graph = freeze(self.imported.graph, constants)
         self.program = program_of(graph, self.options)
         self.dynamic = tuple(k for k in range(len(self.imported.signature.inputs)) if k not in constants)
         self.guards = guards
-        self.fingerprint = Fingerprint([args[argument] for argument, _, _ in guards]) if guards else None
+        readable = [t for argument, _, _ in guards if (t := args[argument]).device.type == "cpu"]
+        self.fingerprint = Fingerprint(readable) if readable else None
 
 
 def freeze(graph: Graph, constants: dict[int, Blob]) -> Graph:

@@ -1,7 +1,8 @@
 """Attention in one kernel: a block of queries against blocks of keys, the softmax kept up to date on the way.
 
 (Dao et al., "FlashAttention", 2022; Milakov & Gimelshein, "Online normalizer calculation for softmax", 2018.) Scores
-and sums are f32; the weights are rounded to v's dtype for the second product, as they are in memory where it is unfused.
+and sums are f32; the weights are rounded to v's dtype for the second product, as they are in memory where it is
+unfused.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from effcc.backends.triton.expressions import widened
-from effcc.backends.triton.kernel import Code, KernelText, block_size, delinearize, divided, name_of, remaining
+from effcc.backends.triton.kernel import Code, KernelText, block_size, delinearize, divided, name_of, remaining, scaled
 from effcc.backends.triton.templates.shape import Shape
 from effcc.backends.tvm.place import Place
 from effcc.ir import Node, Value
@@ -55,7 +56,7 @@ def attention(node: Node, places: Mapping[Value, Place], tf32: bool = False) -> 
         *outer, h = delinearize(k, Code("head", k.index_dtype), (*batch, heads), "b")
         group = heads // shared
         kv = h if group == 1 else k.bind("h", Code(f"{h.atom} // {group}", h.dtype))
-        i = k.axis("i", f"{block} * {rows}", rows, length, "[:, None]")
+        i = k.axis("i", scaled(block, rows), rows, length, "[:, None]")
         d = k.axis("d", "0", bd, head, "[None, :]")
         e = k.axis("e", "0", bw, width, "[None, :]")
         dk = k.axis("dk", "0", bd, head, "[:, None]")
@@ -65,7 +66,7 @@ def attention(node: Node, places: Mapping[Value, Place], tf32: bool = False) -> 
         k.line(f"acc = tl.full([{rows}, {bw}], 0.0, tl.float32)")
         last = k.dim(count)
         if op.causal:  # keys behind the block's last query weigh nothing
-            last = f"tl.minimum({last}, {block} * {rows} + {rows})"
+            last = f"tl.minimum({last}, {scaled(block, rows)} + {rows})"
         with k.loop("start", last, str(columns)) as start:
             jk = k.axis("j", start, columns, count, "[None, :]")
             jv = k.axis("jv", start, columns, count, "[:, None]")

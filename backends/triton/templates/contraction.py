@@ -10,7 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from effcc.backends.triton.expressions import Emitter, rounded
-from effcc.backends.triton.kernel import ZERO, Code, KernelText, block_size, delinearize, divided, name_of, remaining
+from effcc.backends.triton.kernel import (
+    ZERO,
+    Code,
+    KernelText,
+    block_size,
+    delinearize,
+    divided,
+    name_of,
+    remaining,
+    scaled,
+)
 from effcc.backends.triton.region import Point
 from effcc.backends.triton.templates.shape import Shape
 from effcc.backends.tvm.place import Place
@@ -133,8 +143,8 @@ def contraction(graph: Graph, anchor: Node, c: Contraction, places: Mapping[Valu
             k.line(f"tile = {remaining(pid, per)}")
             batch = delinearize(k, Code("batch", k.index_dtype), [nest.extents[a] for a in c.batch], "b")
             pid = "tile"
-        row = k.axis("m", f"{divided(pid, k.dim(across))} * {bm}", bm, m, "[:, None]")
-        column = k.axis("n", f"{remaining(pid, k.dim(across))} * {bn}", bn, n, "[None, :]")
+        row = k.axis("m", scaled(divided(pid, k.dim(across)), bm), bm, m, "[:, None]")
+        column = k.axis("n", scaled(remaining(pid, k.dim(across)), bn), bn, n, "[None, :]")
         index: dict[int, Code] = dict(zip(c.batch, batch, strict=True))
         index |= dict(zip(c.rows, delinearize(k, row, [nest.extents[a] for a in c.rows], "m"), strict=True))
         index |= dict(zip(c.columns, delinearize(k, column, [nest.extents[a] for a in c.columns], "n"), strict=True))

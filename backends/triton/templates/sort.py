@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from effcc.backends.triton.expressions import widened
-from effcc.backends.triton.kernel import Code, KernelText, block_size, delinearize, divided, remaining
+from effcc.backends.triton.kernel import Code, KernelText, block_size, delinearize, divided, remaining, scaled
 from effcc.backends.triton.templates.shape import Shape
 from effcc.backends.tvm.place import Place
 from effcc.ir import Node, Value
@@ -33,7 +33,7 @@ def sort(node: Node, axis: int, descending: bool, kept: Dim, places: Mapping[Val
         def at(i: Code) -> Sequence[Code]:
             return (*rest[:axis], i, *rest[axis:])
 
-        i = k.axis("i", f"{remaining(pid, k.dim(blocks))} * {block}", block, length, "[:, None]")
+        i = k.axis("i", scaled(remaining(pid, k.dim(blocks)), block), block, length, "[:, None]")
         own = k.bind("own", widened(k.load(places[x], at(i))))
         k.line(f"rank = tl.full([{block}, 1], 0, tl.int32)")
         with k.loop("start", k.dim(length), str(block)) as start:

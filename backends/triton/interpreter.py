@@ -1,0 +1,66 @@
+"""What Triton's interpreter lacks: libdevice, and right arithmetic on bf16.
+
+The interpreter (3.7 to 3.9) holds bf16 as the integers of its bits. Its tl.dot multiplies those integers, and its
+conversion from f32 cuts bits off where devices round to the nearest, halves to even.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import RLock
+from typing import Any
+
+_LOCK = RLock()
+
+
+@contextmanager
+def mended() -> Iterator[None]:
+    """Triton's interpreter with right bf16, for one launch."""
+    import torch
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    builder: Any = interpreter.interpreter_builder
+    dot, cast = builder.create_dot, builder.cast_impl
+
+    def create_dot(a: Any, b: Any, *rest: Any) -> Any:
+        return dot(*(cast(x, tl.float32) if x.dtype.scalar == tl.bfloat16 else x for x in (a, b)), *rest)
+
+    def cast_impl(x: Any, target: Any) -> Any:
+        if x.dtype.scalar == tl.float32 and target.scalar == tl.bfloat16:
+            bits = torch.from_numpy(x.data.copy()).bfloat16().view(torch.uint16).numpy()
+            return interpreter.TensorHandle(bits.reshape(x.data.shape), target.scalar)
+        return cast(x, target)
+
+    with _LOCK:
+        builder.create_dot, builder.cast_impl = create_dot, cast_impl
+        try:
+            yield
+        finally:
+            del builder.create_dot, builder.cast_impl
+
+
+class Library:
+    """libdevice's functions on the interpreter's tensors."""
+
+    def __getattr__(self, name: str) -> Any:
+        import numpy as np
+        import torch
+        import triton.language as tl
+        from triton.runtime.interpreter import TensorHandle
+
+        def function(*args: Any) -> Any:
+            first = next(a for a in args if isinstance(a, tl.tensor))
+            data = [a.handle.data if isinstance(a, tl.tensor) else np.asarray(a, first.handle.data.dtype) for a in args]
+            tensors = [torch.from_numpy(np.ascontiguousarray(x)) for x in np.broadcast_arrays(*data)]
+            out = getattr(torch, NAMES.get(name, name))(*tensors).numpy()
+            type_ = tl.block_type(first.dtype, list(out.shape)) if out.ndim and any(
+                isinstance(a, tl.tensor) and a.type.is_block() for a in args) else first.type
+            return tl.tensor(TensorHandle(out, first.dtype.scalar), type_)
+
+        return function
+
+
+NAMES = {"rint": "round"}
+"""torch's name of a function of libdevice, where it has another."""

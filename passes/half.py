@@ -1,0 +1,91 @@
+"""Products in 16 bits, as tensor cores multiply them; sums and all else stay in f32.
+
+matmul(x, w) --> matmul(cast(x), cast(w)) {accumulate=f32}      likewise conv
+attention(q, k, v) --> cast(attention(cast(q), cast(k), cast(v)))
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from effcc.errors import InputError
+from effcc.ir import Graph, Tensor, Value
+from effcc.ir.op import Op, op_class
+from effcc.ir.types import DTYPES, DType, f32
+from effcc.ops.attention import Attention
+from effcc.ops.contraction import Matmul
+from effcc.ops.view import Reshape, Slice, Transpose
+from effcc.ops.window import Conv
+from effcc.pipeline import Context, Pass
+from effcc.rewrite import Item, Workspace
+
+
+class Half(Pass):
+    """Round the operands of f32 matrix products, convolutions and attentions to `dtype`: "f16" (11 bits of significand,
+    up to 65504: larger values become infinite) or "bf16" (8 bits, f32's range). skip: ops with one of these in their
+    location stay. Weights are rounded once, when they are folded."""
+
+    name = "half"
+    category = "quantize"
+    contract = "bounded"
+    source = "Micikevicius et al. 2018, Mixed Precision Training (arXiv 1710.03740)"
+    special_inputs = False
+
+    dtype: str = "f16"
+    skip: tuple[str, ...] = ()
+
+    def run(self, graph: Graph, ctx: Context) -> Graph:
+        if self.dtype not in ("f16", "bf16"):
+            raise InputError(f"half:dtype={self.dtype} is not offered", hint="f16 or bf16")
+        w, short, seen = Workspace(graph), DTYPES[self.dtype], {}
+        for item in w.items():
+            if not isinstance(item.op, (Matmul, Conv, Attention)):
+                continue
+            reason = self._refusal(item)
+            if reason is not None:
+                ctx.refused("half", item.loc, reason)
+            elif ctx.allow("half", item.loc):
+                w.replace(item, (_halved(w, item, short, seen),))
+        return w.freeze()
+
+    def _refusal(self, item: Item) -> str | None:
+        operands = item.operands[: 3 if isinstance(item.op, Attention) else 2]
+        if any(v.dtype != f32 for v in operands):
+            return f"it multiplies {', '.join(str(v.dtype) for v in operands)}, not f32"
+        if getattr(item.op, "accumulate", None) not in (None, f32):
+            return "it sums in another dtype than f32"
+        if any(part in str(item.loc) for part in self.skip):
+            return "skip= names it"
+        return None
+
+    def example(self, d: Any, b: Any) -> Any:
+        """An attention over what a product gives."""
+        k = d.integer(1, 9)
+        x = b.input("x", Tensor(f32, (d.integer(1, 9), k)))
+        y = b.matmul(x, b.input("w", Tensor(f32, (k, k))))
+        heads = b.reshape(b.relu(y), shape=(1, *y.shape))
+        return b.attention(heads, heads, heads, scale=0.5)
+
+
+def _halved(w: Workspace, item: Item, short: DType, seen: dict[Value, Value]) -> Value:
+    """The op on rounded operands, in front of the old one."""
+
+    def add(op: Op, *operands: Value) -> Value:
+        return w.insert(op, operands, item, item.loc).result
+
+    def rounded(v: Value) -> Value:
+        """The value rounded where it is made: in front of the views, so that its producer can store the short one."""
+        if v not in seen:
+            made = w.producer(v)
+            if made is not None and isinstance(made.op, (Reshape, Transpose, Slice)):
+                seen[v] = add(made.op, rounded(made.operands[0]))
+            else:
+                seen[v] = add(op_class("cast")(to=short), v)  # type: ignore[call-arg]
+        return seen[v]
+
+    if isinstance(item.op, Attention):
+        q, k, v, *mask = item.operands
+        made = add(item.op, rounded(q), rounded(k), rounded(v), *mask)
+        return add(op_class("cast")(to=f32), made)  # type: ignore[call-arg]
+    a, b, *bias = item.operands
+    return add(item.op.replace(accumulate=f32), rounded(a), rounded(b), *bias)
