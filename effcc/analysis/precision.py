@@ -16,7 +16,7 @@ from effcc.ir.builder import Builder, inline
 from effcc.ir.dims import evaluate, product
 from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.lazy import torch
-from effcc.ir.op import Op
+from effcc.ir.op import Op, op_class
 from effcc.ir.scalar import REDUCTION, SCAN, Apply, walk
 from effcc.ir.types import DTYPES, DType, Optional, Sequence, Tensor, Type, f64
 
@@ -34,8 +34,25 @@ def widen(graph: Graph) -> Graph:
     def renew(values: tuple[Value, ...]) -> tuple[Value, ...]:
         return tuple(fresh[v] for v in values)
 
-    nodes = tuple(Node(_wide_op(n.op), renew(n.operands), renew(n.results), n.loc) for n in graph.nodes)
-    return Graph(graph.name, renew(graph.inputs), nodes, renew(graph.results), graph.aliases)
+    nodes = (w for n in graph.nodes for w in _wide_nodes(n, renew(n.operands), renew(n.results)))
+    return Graph(graph.name, renew(graph.inputs), tuple(nodes), renew(graph.results), graph.aliases)
+
+
+def _wide_nodes(node: Node, operands: tuple[Value, ...], results: tuple[Value, ...]) -> list[Node]:
+    """The node widened; what looks at bits still gets, and gives, those of the narrow dtype."""
+    if node.op.name != "bitcast":
+        return [Node(_wide_op(node.op), operands, results, node.loc)]
+    given, made = operands[0], results[0]
+    nodes = []
+    if given.type != node.operands[0].type:
+        narrow = Value(node.operands[0].type)
+        nodes.append(Node(op_class("cast")(to=narrow.dtype), (given,), (narrow,), node.loc))  # type: ignore[call-arg]
+        given = narrow
+    bits = made if made.type == node.results[0].type else Value(node.results[0].type)
+    nodes.append(Node(node.op, (given,), (bits,), node.loc))
+    if bits is not made:
+        nodes.append(Node(op_class("cast")(to=made.dtype), (bits,), (made,), node.loc))  # type: ignore[call-arg]
+    return nodes
 
 
 def widen_tensor(t: Any) -> Any:

@@ -75,15 +75,19 @@ def product(values: Sequence[Index]) -> Index:
     return result
 
 
+def is_zero(b: Index) -> bool:
+    return int(getattr(b, "value", 1) if not isinstance(b, int) else b) == 0
+
+
 def divide(a: Index, b: Index) -> Index:
     """a // b of non-negative numbers; an extent of 0 divides as 1 does: nothing runs then, and TVM refuses the 0."""
-    b = 1 if isinstance(b, int) and b == 0 else b
+    b = 1 if is_zero(b) else b
     return a // b if is_static(a, b) else T.truncdiv(index(a), index(b))
 
 
 def modulo(a: Index, b: Index) -> Index:
     """a % b of non-negative numbers; see `divide`."""
-    b = 1 if isinstance(b, int) and b == 0 else b
+    b = 1 if is_zero(b) else b
     return a % b if is_static(a, b) else T.truncmod(index(a), index(b))
 
 
@@ -233,6 +237,8 @@ def wrapped(fn: str, *args: Expr) -> Expr:
     """
     dtype, _, lanes = dtype_of(args[0]).partition("x")
     wide = {"int32": "int64", "uint32": "int64", "int64": "int128", "uint64": "int128"}.get(dtype)
+    if fn in ("neg", "sub"):  # TVM refuses to subtract unsigned constants below zero
+        wide = {"uint8": "int16", "uint16": "int32"}.get(dtype, wide)
     if wide is not None and fn == "mul" and dtype.startswith("u"):
         wide = f"u{wide}"
     operands = args if wide is None else tuple(T.Cast(vector_type(wide, int(lanes or 1)), x) for x in args)
