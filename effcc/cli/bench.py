@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -24,16 +25,18 @@ from effcc.cli.options import (
     parse_shapes,
     parse_values,
 )
+from effcc.errors import EffccError, InputError
 
 
 def bench(
     model: Runnable,
     against: Annotated[
-        str | None, typer.Option(help="Another engine to take turns with: onnxruntime.", show_default=False)
+        str | None,
+        typer.Option(help="Engines to take turns with: onnxruntime, openvino, torch.", show_default=False),
     ] = None,
     source: Source = None,
     kernels: Annotated[bool, typer.Option("--kernels", help="Also the time of each launch.")] = False,
-    rounds: Annotated[int, typer.Option(min=1, help="Timed runs of each engine.")] = 50,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each engine.")] = 50,
     inputs: Inputs = None,
     size: Sizes = None,
     seed: Seed = 0,
@@ -46,18 +49,15 @@ def bench(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Time a model. Engines take turns, so that all meet the machine in the same state."""
+    """Time a model. Engines take turns, each in a process of its own, so that all meet the machine in the same
+    state."""
     from effcc.cli.models import inputs_of, program_of
     from effcc.cli.show import print_json, print_table, progress
-    from effcc.errors import InputError
     from effcc.machine import available_cores
     from effcc.program import by_name
 
-    if against not in (None, "onnxruntime"):
-        raise InputError(f"there is no engine {against!r}", hint="onnxruntime is the one that bench knows")
     origin = source or model
-    if against and origin.suffix != ".onnx":
-        raise InputError("ONNX Runtime needs the .onnx model", where=model, hint="give it by --source, or instead")
+    engines = parse_engines(against, origin)
     threads = threads or available_cores()
     with progress(quiet=as_json) as tell:
         program = program_of(
@@ -73,16 +73,13 @@ def bench(
         )
         given = inputs_of(program, inputs, size, seed)
         arrays = by_name(given, program.input_names)
-        engines: dict[str, Callable[[], Any]] = {"effcc": lambda: program(*arrays)}
-        if against:
-            from effcc.verification import onnxruntime
-
-            session = onnxruntime(origin, program.input_names, threads)
-            engines["onnxruntime"] = lambda: session(arrays)
         tell("timing")
-        times = turns(list(engines.values()), rounds)
+        if engines:
+            times = beside(program, model, origin, arrays, engines, threads, rounds)
+        else:
+            times = {"effcc": alone(lambda: program(*arrays), rounds)}
         profile = program.code.profile(*arrays, threads=threads, repeat=rounds) if kernels else []
-    found = {name: _statistics(taken) for name, taken in zip(engines, times, strict=True)}
+    found = {name: _statistics(taken) for name, taken in times.items()}
     if as_json:
         timed = [{"label": label, "milliseconds": 1e3 * seconds} for label, seconds in profile]
         print_json({"threads": threads, "rounds": rounds, "milliseconds": found, "launches": timed})
@@ -93,8 +90,50 @@ def bench(
                           right=("median", "least", "90 %"))  # fmt: skip
     if kernels:
         print_launches(program, profile)
-    if against:
-        print(f"effcc takes {found['effcc']['median'] / found[against]['median']:.2f} of the time of {against}")
+    for name in engines:
+        print(f"effcc takes {found['effcc']['median'] / found[name]['median']:.2f} of the time of {name}")
+
+
+def parse_engines(against: str | None, origin: Path) -> list[str]:
+    """The engines of --against, which all read the model's file. Raises InputError."""
+    from effcc.engines import ENGINES
+
+    names = [name.strip() for name in against.split(",")] if against else []
+    for name in names:
+        if name not in ENGINES:
+            raise InputError(f"there is no engine {name!r}", where="--against", hint=f"one of {', '.join(ENGINES)}")
+        if origin.suffix != ENGINES[name].suffix:
+            message = f"{name} needs the {ENGINES[name].suffix} model"
+            raise InputError(message, where=origin, hint="give it by --source, or instead")
+    return names
+
+
+def beside(
+    program: Any, model: Path, origin: Path, arrays: Sequence[Any], engines: Sequence[str], threads: int, rounds: int
+) -> dict[str, list[float]]:
+    """Milliseconds of runs of the program and of other engines: in each round the median of three."""
+    import tempfile
+
+    import numpy as np
+
+    from effcc.engines import ENGINES, effcc
+    from effcc.turns import Contestant, take_turns
+
+    names = list(program.input_names)
+    with tempfile.TemporaryDirectory() as folder:
+        artifact, inputs = Path(folder, "model.effcc"), Path(folder, "inputs.npz")
+        np.savez(inputs, **dict(zip(names, arrays, strict=True)))
+        if program.saved_facts is None:
+            program.save(artifact)
+        else:
+            artifact = model
+        playing = [Contestant("effcc", effcc, (artifact, names, inputs, threads))]
+        playing += [Contestant(name, ENGINES[name].setup, (origin, names, inputs, threads)) for name in engines]
+        take_turns(playing, rounds, 0.0, answers=False)
+    for engine in playing:
+        if engine.failure is not None:
+            raise EffccError(f"{engine.name} fails: {engine.failure}", where=origin, hint="leave it out of --against")
+    return {engine.name: [1e3 * seconds for seconds in engine.rounds] for engine in playing}
 
 
 def print_launches(program: Any, profile: list[tuple[str, float]]) -> None:
@@ -111,21 +150,18 @@ def print_launches(program: Any, profile: list[tuple[str, float]]) -> None:
     print_table("launches", ("ops", "template", *numbers), rows, right=numbers)
 
 
-def turns(engines: list[Callable[[], Any]], rounds: int, warmup: int = 3) -> list[list[float]]:
-    """Milliseconds of each run of each engine. A turn begins with an untimed run that wakes code, data and threads."""
+def alone(run: Callable[[], Any], rounds: int, warmup: int = 3) -> list[float]:
+    """Milliseconds of each run."""
     import time
 
-    for engine in engines:
-        for _ in range(warmup):
-            engine()
-    times: list[list[float]] = [[] for _ in engines]
+    for _ in range(warmup):
+        run()
+    taken = []
     for _ in range(rounds):
-        for engine, taken in zip(engines, times, strict=True):
-            engine()
-            start = time.perf_counter()
-            engine()
-            taken.append(1e3 * (time.perf_counter() - start))
-    return times
+        start = time.perf_counter()
+        run()
+        taken.append(1e3 * (time.perf_counter() - start))
+    return taken
 
 
 def _statistics(taken: list[float]) -> dict[str, float]:
