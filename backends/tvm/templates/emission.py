@@ -244,6 +244,8 @@ def wrapped(fn: str, *args: Expr) -> Expr:
     operands = args if wide is None else tuple(T.Cast(vector_type(wide, int(lanes or 1)), x) for x in args)
     a, b = (constant(0, wide or dtype, int(lanes or 1)), operands[0]) if fn == "neg" else operands
     out = a * b if fn == "mul" else a + b if fn == "add" else a - b
+    if wide in ("int16", "int32"):
+        out = T.bitwise_and(out, constant(0xFF if dtype == "uint8" else 0xFFFF, wide, int(lanes or 1)))
     return out if wide is None else T.Cast(dtype_of(args[0]), out)
 
 
