@@ -17,5 +17,8 @@ SUFFIXES = {"onnx": ".onnx"}
 LOADERS = {"cpu": "effcc.backends.tvm.saved:load", "cuda": "effcc.backends.triton.saved:load"}
 """Artifact's backend -> the function from an Artifact (and a number of threads) to callable code."""
 
+OFFERS = {"cuda": "effcc.backends.triton.target:offered"}
+"""Targets that need more than this package -> a function that tells in a line what there is of it here."""
+
 CACHE = "effcc.backends.tvm.cache"
 """The module of the cache of compiled kernels: `default_cache()` and `parse_size(text)`."""

@@ -363,7 +363,8 @@ def _manifest(text: bytes, path: Path) -> dict[str, Any]:
 
 
 def _check_machine(manifest: Mapping[str, Any], machine: Machine, path: Path) -> None:
-    if (manifest["architecture"], manifest["platform"]) != (machine.architecture, sys.platform):
+    native = manifest["architecture"] != "any"  # else it holds no code for a CPU
+    if native and (manifest["architecture"], manifest["platform"]) != (machine.architecture, sys.platform):
         made = f"{manifest['architecture']} on {manifest['platform']}"
         raise EffccError(
             f"compiled for {made}, this is {machine.architecture} on {sys.platform}", where=path, hint=_RECOMPILE

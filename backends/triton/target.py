@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 
 from effcc.errors import EffccError
-from effcc.machine import host
 
 ARCHITECTURES = (80, 90, 100)
 """A100, H100 and B200: what is compiled for by default, and tested by compiling for it."""
@@ -25,8 +25,8 @@ class Gpu:
     architectures: tuple[int, ...] = ARCHITECTURES
     tf32: bool = False
     run: str = "device"
-    architecture: str = field(default_factory=lambda: host().architecture)
-    """The host's: what launches the kernels."""
+    architecture: str = "any"
+    """The CPU's, of which the artifact holds no code."""
     features: frozenset[str] = frozenset()
     """CPU features that the artifact needs: none."""
 
@@ -83,6 +83,21 @@ def _native(text: str) -> int:
 
     major, minor = torch.cuda.get_device_capability()
     return 10 * major + minor
+
+
+def offered() -> str:
+    """What this machine offers the target, in a line, for `effcc doctor`."""
+    try:
+        found = f"Triton {version('triton')} compiles for {', '.join(f'sm_{a}' for a in ARCHITECTURES)}"
+    except PackageNotFoundError:
+        return "needs Triton, which is not installed: pip install 'effcc[cuda]'"
+    reason = missing_device()
+    if reason is not None:
+        return f"{found}; nothing to run on: {reason}"
+    import torch
+
+    major, minor = torch.cuda.get_device_capability()
+    return f"{found}; runs on {torch.cuda.get_device_name()} (sm_{major}{minor})"
 
 
 def missing_device() -> str | None:

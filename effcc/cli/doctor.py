@@ -44,12 +44,20 @@ def doctor(as_json: Json = False) -> None:
     held = f"{cache['entries']} kernels, {size(cache['bytes'])} of {size(cache['limit'])}"
     print(f"cache   {cache['folder']}: {held}{writable}")
     print(f"targets {', '.join(found['targets'])}")
+    for target, line in found["offers"].items():
+        print(f"        {target}: {line}")
     for name, version in found["packages"].items():
         extra = PACKAGES[name]
         missing = f"missing: pip install 'effcc[{extra}]'" if extra else "missing: reinstall effcc"
         print(f"{name:22} {version or missing}")
     for problem in found["problems"]:
         print(f"problem: {problem}")
+
+
+def resolved(name: str) -> Any:
+    """What "module:attribute" names."""
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)
 
 
 def examine() -> dict[str, Any]:
@@ -89,6 +97,7 @@ def examine() -> dict[str, Any]:
             "writable": os.access(folder, os.W_OK),
         },
         "targets": list(import_module("effcc.backends").BACKENDS),
+        "offers": {target: resolved(name)() for target, name in import_module("effcc.backends").OFFERS.items()},
         "packages": packages,
         "problems": problems,
     }
