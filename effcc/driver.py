@@ -19,6 +19,7 @@ from effcc.ir.graph import Graph
 from effcc.pipeline import Context, Instrument, Pass, PassManager, Time, Verify, parse_pass, parse_pipeline
 from effcc.program import Program
 from effcc.search.data import Samples
+from effcc.search.options import find_hole
 from effcc.specialize import Specializing, Unit
 
 
@@ -74,6 +75,7 @@ def compile(
     check: bool = False,
     progress: Callable[[str], None] | None = None,
     instruments: tuple[Instrument, ...] = (),
+    search_minutes: float | None = None,
 ) -> Program | Specializing:
     """Compile a model for a target.
 
@@ -86,6 +88,9 @@ def compile(
         (an instance, or text such as "tome:r=13") to insert into the default pipeline.
     calibration: samples of the inputs for passes that look at activations: a path to an .npz (arrays named as the
     inputs, first axis samples; "labels" where there are any), such a dict, or an iterable of samples.
+    budget: what the model must still do on the calibration data ("top1>=0.99", "kl<=0.01", a Python function):
+    searches the option that a pass leaves open, as reduce_tokens="tome:r=?", for at most `search_minutes`
+    (docs/budgets.md).
     values: {input name: contents} to compile for, where a model's structure depends on them; calls with others are
     refused.
     threads: how many the program uses by default; all cores of the process if None.
@@ -100,10 +105,6 @@ def compile(
     ):
         if value not in known:
             raise UnsupportedError(f"{name}={value!r} is not offered", hint=f"one of {', '.join(map(repr, known))}")
-    if budget is not None:
-        raise UnsupportedError(
-            "budget= needs an approximate pass to search, and none is installed", hint="leave it out"
-        )
     if precision != "fp32":
         if quantize is not None:
             raise UnsupportedError(f"precision={precision!r} and quantize= together are not offered",
@@ -127,6 +128,8 @@ def compile(
         "instruments": instruments,
         "tune": tune,
         "schedule": schedule,
+        "budget": budget,
+        "search_minutes": search_minutes,
     }
     frontend = importlib.import_module("effcc.frontends").find(model)
     if frontend is None:
@@ -182,13 +185,22 @@ def compile_graph(
     instruments: tuple[Instrument, ...] = (),
     tune: str = "default",
     schedule: str = "barriers",
+    budget: Any = None,
+    search_minutes: float | None = None,
 ) -> Program:
     """Compile a graph: its passes, then the target's backend. calibration: what `Samples.load` takes, or None.
 
     tune: "none" measures nothing, so that passes which choose by the clock go by their cost models.
     """
-    backend = backend_of(target)
     samples = None if calibration is None else Samples.load(calibration, graph)
+    if budget is not None or find_hole(passes, extra or {}) is not None:
+        from effcc.search.budget import search
+
+        def compiled(passes: Any, extra: Mapping[str, Any], seen: Samples | None) -> Program:
+            return compile_graph(graph, target, passes, extra, seen, threads, check, tune=tune, schedule=schedule)
+
+        return search(compiled, budget, samples, passes, extra or {}, progress, search_minutes)
+    backend = backend_of(target)
     measure = None if tune == "none" else getattr(backend, "measure", None)
     if measure is not None:
         measure = partial(measure, threads=threads)

@@ -17,6 +17,9 @@ class Program:
     Inputs are NumPy arrays or torch tensors; outputs are of the same kind.
     """
 
+    search: Any = None
+    """The outcome of the search within a budget, where there was one (effcc.search.budget)."""
+
     def __init__(
         self,
         source: Any,

@@ -59,6 +59,7 @@ def facts(program: Program, sizes: Mapping[str, int] | None = None) -> dict[str,
         "bytes": sum(k["bytes"] for k in kernels),
         "memory": program.code.memory(bound),
         "schedule": getattr(program.code, "schedule", None),
+        "search": None if program.search is None else program.search.as_json(),
     }
 
 
@@ -143,6 +144,7 @@ def render(found: Mapping[str, Any]) -> str:
     for template, t in sorted(found["templates"].items(), key=lambda item: -item[1]["flops"]):
         work = f"{count(t['flops']):>8}flop {size(t['bytes']):>10}"
         lines.append(f"  {template:12} {t['launches']:4} launches {t['kernels']:4} kernels {work}")
+    lines += resources(found["kernels"])
     sizes = ", ".join(f"{name}={value}" for name, value in found["sizes"].items())
     lines.append(
         f"work{f' at {sizes}' if sizes else ''}: {count(found['flops'])}flop, {size(found['bytes'])} read and written"
@@ -154,6 +156,10 @@ def render(found: Mapping[str, Any]) -> str:
     )
     if found.get("schedule") is not None:
         lines.append(f"schedule: {schedule_line(found['schedule'])}")
+    if found.get("search") is not None:
+        from effcc.search.budget import text as search_lines
+
+        lines += search_lines(found["search"])
     return "\n".join(lines)
 
 
@@ -183,6 +189,21 @@ def note_lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def resources(kernels: list[Mapping[str, Any]]) -> list[str]:
+    """A line for each architecture of a GPU that kernels were compiled for: what the hungriest takes."""
+    distinct = {k["symbol"]: k["on"] for k in kernels if k.get("on")}
+    lines = []
+    for name in dict.fromkeys(a for on in distinct.values() for a in on):
+        figures = [on[name] for on in distinct.values()]
+        most = {key: max(f[key] for f in figures) for key in ("registers", "stack", "shared")}
+        spilling, cores = (sum(bool(f[key]) for f in figures) for key in ("spills", "tensor_core"))
+        lines.append(
+            f"  {name:12} up to {most['registers']} registers, {most['stack']} bytes of local memory a thread, "
+            f"{size(most['shared'])} of shared memory; {spilling} kernels spill, {cores} use tensor cores"
+        )
+    return lines
 
 
 def size(n: int) -> str:

@@ -11,7 +11,7 @@ from effcc.analysis.weights import Moments, Weight, gradients
 from effcc.ir import Graph
 from effcc.ir.encodings import as_blocks
 from effcc.passes.pruning import Mask, Pruning, check_density, example_layers, largest
-from effcc.pipeline import Context
+from effcc.pipeline import Context, Range
 
 SCORES = ("auto", "magnitude", "saliency")
 LARGEST_BLOCK = 32
@@ -28,6 +28,7 @@ class BlockSparse(Pruning):
     name = "block-sparse"
     contract = "approximate; exact when density=1.0; idempotent"
     source = "Xu et al. 2024, LPViT (arXiv:2407.02068)"
+    searchable = {"density": Range(1.0, 0.0, 0.05)}
     density: float = 0.5
     block: str = "16x16"
     score: str = "auto"

@@ -11,7 +11,7 @@ from effcc.interp import run
 from effcc.ir import Graph
 from effcc.ir.lazy import torch
 from effcc.ir.location import UNKNOWN
-from effcc.pipeline import Context, Pass
+from effcc.pipeline import Context, Pass, Range
 from effcc.rewrite import Workspace
 
 
@@ -31,6 +31,7 @@ class FinerCut(Pass):
     category = "prune"
     contract = "approximate; exact when n=0 and fraction=0"
     source = "Zhang et al. 2024, FinerCut: Finer-grained Interpretable Layer Pruning for LLMs (arXiv:2405.18218)"
+    searchable = {"n": Range(0, None)}
     n: int = 1
     fraction: float = 0.0
     distance: str = "js"

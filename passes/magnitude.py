@@ -10,7 +10,7 @@ import numpy as np
 from effcc.analysis.weights import Moments, Weight
 from effcc.ir import Graph
 from effcc.passes.pruning import Mask, Pruning, check_density, example_layers, largest
-from effcc.pipeline import Context
+from effcc.pipeline import Context, Range
 
 
 class Magnitude(Pruning):
@@ -23,6 +23,7 @@ class Magnitude(Pruning):
     name = "magnitude"
     contract = "approximate; exact when density=1.0; idempotent"
     source = "Zhu and Gupta 2017, To prune, or not to prune (arXiv:1710.01878)"
+    searchable = {"density": Range(1.0, 0.0, 0.05)}
     density: float = 0.5
     scope: str = "local"
 

@@ -11,7 +11,7 @@ from effcc.analysis.transformer import Refused, Stream, Sublayer, TokenAxis, str
 from effcc.ir import Graph, Node, Value
 from effcc.ir.location import UNKNOWN
 from effcc.passes.token_merging import Rebuild, key_weights, log_weights, match, present
-from effcc.pipeline import Context, Pass
+from effcc.pipeline import Context, Pass, Range
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Tome(Pass):
     category = "reduce-tokens"
     contract = "approximate; exact when r=0; bounded on duplicates when layers=0"
     source = "Bolya et al. 2023, Token Merging: Your ViT But Faster (arXiv:2210.09461)"
+    searchable = {"r": Range(0, None)}
     r: tuple[int, ...] = (8,)
     inflect: float = 0.0
     prop_attn: bool = True

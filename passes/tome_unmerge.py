@@ -12,7 +12,7 @@ from effcc.analysis.transformer import ATTENTION, MLP, Refused, Stream, Sublayer
 from effcc.ir import Graph, Node, Value, op_class
 from effcc.ir.location import UNKNOWN
 from effcc.passes.token_merging import Rebuild, key_weights, match, present
-from effcc.pipeline import Context, Pass
+from effcc.pipeline import Context, Pass, Range
 from effcc.rewrite.workspace import topological_order
 
 
@@ -42,6 +42,7 @@ class TomeUnmerge(Pass):
     contract = ("approximate; exact when ratio=0; "
                 "bounded on duplicates when sublayers=mlp and height=1 and sx=2 and seed=none and protect=1")
     source = "Bolya & Hoffman 2023, Token Merging for Fast Stable Diffusion (arXiv:2303.17604)"
+    searchable = {"ratio": Range(0.0, 0.9, 0.05)}
     ratio: float = 0.5
     sx: int = 2
     sy: int = 2

@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from effcc.cli.options import (
+    BudgetText,
     Calibration,
     Json,
+    Minutes,
     Model,
     Pipeline,
     Prune,
@@ -47,6 +49,8 @@ def compile(
     reduce_tokens: ReduceTokens = None,
     prune: Prune = None,
     calibration: Calibration = None,
+    budget: BudgetText = None,
+    search_minutes: Minutes = None,
     schedule: Schedule = None,
     threads: Threads = None,
     check: Annotated[bool, typer.Option("--check", help="Check every pass against the reference interpreter.")] = False,
@@ -86,6 +90,8 @@ def compile(
             reduce_tokens=reduce_tokens,
             prune=prune,
             calibration=calibration,
+            budget=budget,
+            search_minutes=search_minutes,
             schedule=schedule,
             check=check,
         )

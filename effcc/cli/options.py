@@ -66,6 +66,19 @@ Calibration = Annotated[
         help='Samples for passes that look at activations: an array for each input, first axis samples; "labels".',
     ),
 ]
+BudgetText = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        metavar="METRIC>=BOUND",
+        show_default=False,
+        help="Search the option left open (tome:r=?): top1>=0.99, top1>=ref-0.01, agree, cosine, kl<=, max_error<=.",
+    ),
+]
+Minutes = Annotated[
+    float | None,
+    typer.Option("--search-minutes", min=0, help="Stop the search then, with the best found.", show_default=False),
+]
 Seed = Annotated[int, typer.Option(help="Of the random inputs.")]
 Inputs = Annotated[
     list[str] | None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, dataclass_transform
@@ -23,6 +23,33 @@ ENTRY_POINTS = "effcc.passes"
 CATEGORIES = ("exact", "quantize", "sparsify", "reduce-tokens", "prune", "lower")
 
 
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Values of an option that a search may try: from the gentlest, where the pass changes nothing or least, towards
+    the strongest (None: until a greater value changes nothing more), in steps.
+
+    >>> [Range(1.0, 0.0, 0.25).value(k) for k in range(5)], Range(0, None).value(3)
+    ([1.0, 0.75, 0.5, 0.25, 0.0], 3)
+    """
+
+    gentlest: float
+    strongest: float | None
+    step: float = 1
+
+    @property
+    def last(self) -> int | None:
+        """The number of the strongest value; the gentlest is 0."""
+        return None if self.strongest is None else round(abs(self.strongest - self.gentlest) / self.step)
+
+    def value(self, number: int) -> float:
+        down = self.strongest is not None and self.strongest < self.gentlest
+        value = self.gentlest + number * (-self.step if down else self.step)
+        return round(value, 10) if isinstance(value, float) else value
+
+    def shown(self, value: float) -> str:
+        return f"{value:g}"
+
+
 @dataclass_transform(frozen_default=True)
 @dataclasses.dataclass(frozen=True)
 class Pass:
@@ -34,6 +61,7 @@ class Pass:
         floats are reassociated), or, for an approximate pass, when it is exact: "approximate; exact when r=0". All that
         a contract may say, and what is checked of it: effcc.testing.contracts.
     source: the paper or code that the method comes from.
+    searchable: the options that a budget may search, each with its values; quality falls from the gentlest on.
     """
 
     name: ClassVar[str] = ""
@@ -42,6 +70,7 @@ class Pass:
     source: ClassVar[str] = ""
     special_inputs: ClassVar[bool] = True
     """Whether the contract covers inputs with NaN and infinities."""
+    searchable: ClassVar[Mapping[str, Range]] = {}
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
