@@ -117,14 +117,21 @@ class TwoFour(Codec):
     def decode(self, parts: tuple[Any, ...], type_: Tensor) -> Any:
         import numpy as np
 
+        values, order = self.places(parts)
+        left, groups, _, right = values.shape
+        fours = np.zeros((left, groups, 4, right), values.dtype)
+        np.put_along_axis(fours, order, values, axis=2)
+        return fours.reshape(tuple(int(d) for d in type_.shape))  # type: ignore[arg-type]
+
+    def places(self, parts: tuple[Any, ...]) -> tuple[Any, Any]:
+        """(values, their places 0..3 among their four), each [left, K / 4, 2, right]."""
+        import numpy as np
+
         values, positions = parts
         left, half, right = values.shape
         groups = half // 2
         nibbles = np.stack([positions & 15, positions >> 4], axis=2).reshape(left, -1, right)[:, :groups]
-        order = np.stack([nibbles & 3, nibbles >> 2], axis=2).astype(np.int64)
-        fours = np.zeros((left, groups, 4, right), values.dtype)
-        np.put_along_axis(fours, order, values.reshape(left, groups, 2, right), axis=2)
-        return fours.reshape(tuple(int(d) for d in type_.shape))  # type: ignore[arg-type]
+        return values.reshape(left, groups, 2, right), np.stack([nibbles & 3, nibbles >> 2], axis=2).astype(np.int64)
 
     def kept(self, type_: Tensor) -> int:
         assert isinstance(type_.size, int)

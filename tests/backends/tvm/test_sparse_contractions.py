@@ -52,6 +52,24 @@ def test_equal_to_the_dense_kernel_on_the_same_weights(k, n, block, rows, turned
         assert (np.abs(program(x)[0] - exact) <= bound).all()
 
 
+@pytest.mark.parametrize("turned", [False, True], ids=["KN", "NK"])
+@pytest.mark.parametrize("rows", [1, 33, Symbol("M", 1, 300)], ids=["1", "33", "M"])
+def test_two_of_four_equal_the_dense_kernel(rows, turned):
+    k, n = 100, 45
+    w, bias = normal(k, n), normal(n)
+    w.reshape(25, 4, n)[np.random.default_rng(0).permuted(np.tile(np.arange(4)[:, None], (25, 1, n)), axis=1) < 2] = 0
+    stored = np.ascontiguousarray(w.T) if turned else w
+    graph = layer(encode(stored, two_four(1 if turned else 0)), Tensor(f32, (2, rows, k)), bias, turned)
+    program = effcc.compile(graph)
+    m = rows if isinstance(rows, int) else 21
+    assert templates(program, M=m) == ["two_four"]
+    assert program.code.memory({"M": m})["constants"] < 0.8 * w.nbytes
+    x = normal(2, m, k)
+    exact = np.maximum(x.astype("f8") @ w.astype("f8") + bias, 0)
+    bound = (k + 3) * 2.0**-24 * (np.abs(x).astype("f8") @ np.abs(w).astype("f8") + np.abs(bias))
+    assert (np.abs(program(x)[0] - exact) <= bound).all()
+
+
 def test_one_kernel_serves_all_weights_of_a_shape():
     b = Builder("deep")
     x = b.input("x", Tensor(f32, (64, 128)))
