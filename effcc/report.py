@@ -8,7 +8,7 @@ Facts that depend on sizes hold for one binding of the program's size symbols, b
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from effcc.errors import InputError
@@ -51,7 +51,7 @@ def facts(program: Program, sizes: Mapping[str, int] | None = None) -> dict[str,
         "refusals": [
             {"pass": r.pass_name, "rule": r.rule, "at": str(r.loc), "reason": r.reason} for r in refusals(program)
         ],
-        "notes": [{"pass": n.pass_name, "at": str(n.loc), **n.figures} for n in notes(program)],
+        "notes": note_facts(program.context.notes if program.context is not None else []),
         "seconds": program.seconds,
         "templates": by_template,
         "kernels": kernels,
@@ -93,8 +93,9 @@ def refusals(program: Program) -> list[Any]:
     return list(program.context.refusals) if program.context is not None else []
 
 
-def notes(program: Program) -> list[Any]:
-    return program.context.notes if program.context is not None else []
+def note_facts(notes: Iterable[Any]) -> list[dict[str, Any]]:
+    """The figures that passes noted, each with its pass and place."""
+    return [{"pass": n.pass_name, "at": str(n.loc), **n.figures} for n in notes]
 
 
 def passes(program: Program) -> list[dict[str, Any]]:

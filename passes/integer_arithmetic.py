@@ -340,6 +340,83 @@ class MatmulOfDequantized(Bounded):
         return b.matmul(x, w, transpose_b=turned)
 
 
+def widened(m: Any, v: Any) -> tuple[Any, int] | None:
+    """(x₈, zero point) where an i32 value is x₈ less a number."""
+    item, zero = m.workspace.producer(v), 0
+    if item is not None and item.op.name == "sub":
+        blob = m.constant(item.operands[1])
+        if blob is None or blob.array.size != 1 or blob.array.ndim:
+            return None
+        item, zero = m.workspace.producer(item.operands[0]), int(blob.array)
+    if item is None or item.op.name != "cast" or item.operands[0].dtype.name not in ("u8", "i8"):
+        return None
+    x = item.operands[0]
+    return (x, zero) if x.dtype.min <= zero <= x.dtype.max else None
+
+
+def narrow_weights(m: Any, v: Any) -> Any | None:
+    """An i32 constant (or bytes made i32) that signed bytes hold."""
+    blob, found = m.constant(v), None
+    if blob is None and (found := widened(m, v)) is not None:
+        blob = m.constant(found[0])
+    if blob is None:
+        return None
+    array = blob.array.astype(np.int64) - (found[1] if found else 0)
+    return array.astype(np.int8) if array.size and -128 <= array.min() and array.max() <= 127 else None
+
+
+class MatmulOfWidened(Rule):
+    """matmul(i32(x₈) - z, w) --> matmul(x₈, w₈) {accumulate=i32} - z Σ w₈     for i32 constants w that are bytes"""
+
+    shares = True
+
+    def pattern(self, p: Any, x: Any, w: Any) -> Any:
+        return p.op("matmul", x, w, **(p.any_attributes("matmul") | {"accumulate": i32}))
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        x, w = widened(m, m.x), narrow_weights(m, m.w)
+        if x is None or w is None or w.ndim != 2:
+            return "the operands are no bytes made i32, or the weights no constant matrix"
+        sums = b.add(m.root.op, x[0], b.const(w, i8))
+        offset = -x[1] * w.astype(np.int64).sum(1 if m.transpose_b else 0)
+        return b.add(sums, b.const(offset.astype(np.int32))) if offset.any() else sums
+
+    def example(self, d: Any, b: Any) -> Any:
+        x = b.input("x", Tensor(d.choose((u8, i8)), (3, d.integer(1, 9))))
+        w = b.const(d.blob(Tensor(i8, (x.shape[1], d.integer(1, 5)))))
+        return b.matmul(drawn_widened(d, b, x), b.cast(w, to=i32), accumulate=i32)
+
+
+class ConvOfWidened(Rule):
+    """conv(i32(x₈) - z, w) --> conv(x₈, w₈) {accumulate=i32} - z Σ w₈     for i32 constants w that are bytes"""
+
+    shares = True
+
+    def pattern(self, p: Any, x: Any, w: Any) -> Any:
+        return p.op("conv", x, w, **p.any_attributes("conv"))
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        x, w = widened(m, m.x), narrow_weights(m, m.w)
+        if x is None or w is None or m.pad_value or m.root.result.dtype != i32:
+            return "the operands are no bytes made i32, or the weights no constant"
+        sums = b.add(m.root.op.replace(accumulate=i32, pad_value=x[1]), x[0], b.const(w, i8))
+        offset = -x[1] * w.astype(np.int64).reshape(len(w), -1).sum(1)
+        shape = (-1,) if m.layout == "nhwc" else (-1, *[1] * (w.ndim - 2))
+        return b.add(sums, b.const(offset.astype(np.int32).reshape(shape))) if offset.any() else sums
+
+    def example(self, d: Any, b: Any) -> Any:
+        x = b.input("x", Tensor(d.choose((u8, i8)), (1, d.integer(1, 5), 4, 3)))
+        w = b.const(d.blob(Tensor(i8, (d.integer(1, 3), x.shape[1], d.integer(1, 2), 2))))
+        pads, strides = (d.integer(0, 1), 1, 0, 1), (d.integer(1, 2), 1)
+        wide = drawn_widened(d, b, x)
+        return b.conv(wide, b.cast(w, to=i32), strides=strides, pads=pads, dilations=(1, 1))
+
+
+def drawn_widened(d: Any, b: Any, x: Any) -> Any:
+    wide = b.cast(x, to=i32)
+    return b.sub(wide, b.const(np.int32(d.choose((3, 100))))) if d.boolean() else wide
+
+
 class ConvOfDequantized(Bounded):
     """conv(dequantize(x₈), dequantize(w₈), bias) --> (conv(x₈, w₈) {accumulate=i32} - z Σ w₈) · scales + bias
 
@@ -517,7 +594,7 @@ MOVES = (
     QuantizeOfConcat(), QuantizeOfRelu(), QuantizeOfDequantize(),
     *map(ViewOfDequantize, DEQUANTIZED), ConcatOfDequantize(),
 )  # fmt: skip
-PRODUCTS = (MatmulOfDequantized(), ConvOfDequantized())
+PRODUCTS = (MatmulOfDequantized(), ConvOfDequantized(), MatmulOfWidened(), ConvOfWidened())
 EXPANSIONS = (ExpandQuantize(), ExpandDequantize())
 
 
@@ -531,13 +608,13 @@ class IntegerArithmetic(Pass):
     special_inputs = False
 
     def run(self, graph: Graph, ctx: Context) -> Graph:
-        if not any(n.op.family == "quantize" for n in graph.walk()):
+        if not any(v.type.dtype.name in ("u8", "i8") for v in graph.values if isinstance(v.type, Tensor)):
             return graph
         moved = rewrite(graph, MOVES, ctx)
         multiplied = rewrite(moved, PRODUCTS, ctx)
         return rewrite(multiplied, EXPANSIONS, ctx)
 
     def example(self, d: Any, b: Any) -> Any:
-        y = d.choose((*PRODUCTS, EXPANSIONS[1])).example(d, b)
+        y = d.choose((*PRODUCTS[:2], EXPANSIONS[1])).example(d, b)
         y = b.transpose(y, perm=d.permutation(y.tensor.rank)) if d.boolean() else y
         return drawn_quantize(d, b, b.relu(y) if d.boolean() else y)

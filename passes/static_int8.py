@@ -9,16 +9,19 @@ there. A layer is quantized only where the machine is faster at it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from effcc.analysis.quantization_error import output_errors
-from effcc.analysis.ranges import METHODS, Affine, ranges
+from effcc.analysis.quantization_error import mean_errors, output_errors
+from effcc.analysis.ranges import LEAST_SCALE, METHODS, Affine, ranges
 from effcc.errors import InputError
 from effcc.ir import Graph, Node, Value
+from effcc.ir.blob import Blob
 from effcc.ir.dims import product
+from effcc.ir.lazy import torch
 from effcc.ir.op import Op, op_class
 from effcc.ir.types import DTYPES, DType, f32, i8
 from effcc.pipeline import Context, Pass
@@ -36,7 +39,13 @@ class Layer:
     node: Node
     x: Value
     weights: Value
+    array: Any
     axis: int
+
+    def channels(self, rank: int) -> int:
+        """The result's axis of channels."""
+        channels_first = self.node.op.name == "conv" and self.node.op.layout == "nchw"  # type: ignore[attr-defined]
+        return 1 if channels_first else rank - 1
 
 
 class StaticInt8(Pass):
@@ -44,23 +53,25 @@ class StaticInt8(Pass):
 
     method: "min-max", "percentile" (leaving out 100 - `percent`), or "mse". activations: "u8" (with a zero point) or
     "s8". skip: layers with one of these in their location stay. first, last: whether the layers nearest to the inputs
-    and to the results are quantized. always: quantize even what the cost model says is no faster. report: how many
-    samples each layer's error is measured on (0: none).
+    and to the results are quantized. always: quantize even what the cost model says is no faster. correct: shift each
+    channel by what quantization shifts it on average (Nagel et al. 2019, section 4.2). report: how many samples each
+    layer's error is measured on (0: none).
     """
 
     name = "static-int8"
     category = "quantize"
     contract = "quantized"
-    source = "Jacob et al. 2018 (arXiv 1712.05877); Krishnamoorthi 2018 (arXiv 1806.08342)"
+    source = "Jacob et al. 2018 (arXiv 1712.05877); Nagel et al. 2019 (arXiv 1906.04721)"
     special_inputs = False
 
-    method: str = "min-max"
+    method: str = "mse"
     percent: float = 99.99
     activations: str = "u8"
     skip: tuple[str, ...] = ()
     first: bool = True
     last: bool = True
     always: bool = False
+    correct: bool = True
     report: int = 4
 
     def __post_init__(self) -> None:
@@ -94,7 +105,11 @@ class StaticInt8(Pass):
                 plans[layer.node] = layer, Affine.over(low, high, self.dtype)
         if not plans:
             return graph
-        quantized = insert(graph, plans)
+        shifts: Mapping[Node, Any] = {}
+        if self.correct:
+            ctx.progress("correcting biases")
+            shifts = mean_errors(graph, {n: rounded(*plan) for n, plan in plans.items()}, ctx.calibration.batches())
+        quantized = insert(graph, plans, shifts)
         if self.report:
             ctx.progress("measuring the layers' errors")
             samples = ctx.calibration[: self.report]
@@ -141,9 +156,10 @@ class StaticInt8(Pass):
             axis = w.tensor.rank - (2 if op.transpose_b else 1)
             if product(w.shape[:-2]) != 1:
                 return "it multiplies by several matrices"
-        if not np.isfinite(producer.op.blob.array).all() or w.tensor.size == 0:  # type: ignore[attr-defined]
+        array = producer.op.blob.array  # type: ignore[attr-defined]
+        if not np.isfinite(array).all() or array.size == 0:
             return "its weights are empty, or not finite"
-        return Layer(node, x, w, axis)
+        return Layer(node, x, w, array, axis)
 
     def pays(self, layer: Layer, ctx: Context) -> bool:
         """Whether the cost model says that integers are faster."""
@@ -194,17 +210,28 @@ def instructions(layer: Layer) -> tuple[float, float]:
 
 # -- the new graph -----------------------------------------------------------------------------------------------------
 def quantized_weights(array: Any, axis: int) -> tuple[Any, Any]:
-    """(s8 weights, f32 scales along the axis): symmetric, the largest magnitude of each channel is 127."""
+    """(s8 weights, f32 scales along the axis): symmetric, the largest magnitude of each channel is 127 (0
+    where all of it is next to nothing)."""
     others = tuple(k for k in range(array.ndim) if k != axis)
     top = np.abs(array.astype("f8")).max(others)
-    scale = np.where(top > 0, top / WEIGHT_MAX, 1.0).astype("f4")
+    scale = np.where(top > WEIGHT_MAX * LEAST_SCALE, top / WEIGHT_MAX, 1.0).astype("f4")
     shape = [-1 if k == axis else 1 for k in range(array.ndim)]
     q = np.rint(array.astype("f8") / scale.reshape(shape).astype("f8"))
     return np.clip(q, -WEIGHT_MAX, WEIGHT_MAX).astype("i1"), scale
 
 
-def insert(graph: Graph, plans: dict[Node, tuple[Layer, Affine]]) -> Graph:
-    """The graph with (de)quantization around the layers' operands; an activation is quantized once."""
+def rounded(layer: Layer, affine: Affine) -> tuple[Any, Any, int]:
+    """For `mean_errors`: what rounds the activation, the rounded weights, and the result's axis of channels."""
+    node = layer.node
+    q, scale = quantized_weights(layer.array, layer.axis)
+    shape = [-1 if k == layer.axis else 1 for k in range(q.ndim)]
+    weights = torch.from_numpy(q.astype("f4") * scale.reshape(shape))
+    return affine.rounded, weights, layer.channels(node.result.tensor.rank)
+
+
+def insert(graph: Graph, plans: dict[Node, tuple[Layer, Affine]], shifts: Mapping[Node, Any]) -> Graph:
+    """The graph with (de)quantization around the layers' operands (an activation is quantized once), and `shifts`, a
+    vector of channels for each layer, added to its result."""
     w = Workspace(graph)
     activations: dict[Value, Value] = {}
     for item in w.items():
@@ -217,8 +244,6 @@ def insert(graph: Graph, plans: dict[Node, tuple[Layer, Affine]]) -> Graph:
             return w.insert(op, operands, item, item.loc).result
 
         def const(array: Any, dtype: DType | None = None, add: Any = add) -> Value:
-            from effcc.ir.blob import Blob
-
             return add(op_class("const")(Blob(np.asarray(array), dtype)))  # type: ignore[call-arg]
 
         quantize, dequantize = op_class("quantize_linear"), op_class("dequantize_linear")
@@ -227,12 +252,42 @@ def insert(graph: Graph, plans: dict[Node, tuple[Layer, Affine]]) -> Graph:
             zero = const(np.asarray(affine.zero_point, affine.dtype.numpy))
             q = add(quantize(axis=0, dtype=affine.dtype), layer.x, scale, zero)  # type: ignore[call-arg]
             activations[layer.x] = add(dequantize(axis=0), q, scale, zero)  # type: ignore[call-arg]
-        array = w.constant(layer.weights)
-        assert array is not None
-        q, scales = quantized_weights(array.array, layer.axis)
+        q, scales = quantized_weights(layer.array, layer.axis)
         weights = add(dequantize(axis=layer.axis), const(q, i8), const(scales))  # type: ignore[call-arg]
         w.set_operands(item, (activations[layer.x], weights, *item.operands[2:]))
         w.erase_dead(layer.weights)
+        shift = shifts.get(layer.node)
+        if shift is not None and shift.any():
+            add_shift(w, item, layer, shift)
     return w.freeze()
+
+
+def add_shift(w: Workspace, item: Item, layer: Layer, shift: Any) -> None:
+    """Add a vector of channels to a layer's result: to the bias that is added already, if one is."""
+    rank = item.result.tensor.rank
+    shape = [-1 if k == layer.channels(rank) else 1 for k in range(rank)]
+
+    def const(array: Any, before: Item) -> Value:
+        return w.insert(op_class("const")(Blob(array.astype("f4"))), (), before, item.loc).result  # type: ignore[call-arg]
+
+    if item.op.name == "conv":
+        bias = w.constant(item.operands[2]) if len(item.operands) > 2 else None
+        if len(item.operands) == 2 or bias is not None:
+            total = shift if bias is None else bias.array.astype("f8") + shift
+            w.set_operands(item, (*item.operands[:2], const(total, item)))
+            return
+    readers = w.users(item.result)
+    if len(readers) == 1 and readers[0].op.name == "add" and not w.is_output(item.result):
+        reader = readers[0]
+        for k, v in enumerate(reader.operands):
+            blob = w.constant(v)
+            if blob is not None and blob.array.ndim <= 1 and layer.channels(rank) == rank - 1:
+                total = const(blob.array.astype("f8") + shift, reader)
+                w.set_operands(reader, tuple(total if j == k else x for j, x in enumerate(reader.operands)))
+                return
+    behind = item.next
+    added = w.insert(op_class("add")(), (item.result, const(shift.reshape(shape), behind)), behind, item.loc)
+    w.replace_all_uses(item.result, added.result)
+    w.set_operands(added, (item.result, added.operands[1]))
 
 

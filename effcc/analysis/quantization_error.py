@@ -5,6 +5,7 @@ Figures: SQNR, the signal-to-quantization-noise ratio 10 log₁₀(Σ y² / Σ (
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from effcc.interp import bind_inputs, evaluate_node, run
 from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.lazy import torch
 from effcc.ir.location import Loc
+
+MOST_DB = 300.0
 
 
 class Error:
@@ -30,10 +33,10 @@ class Error:
 
     @property
     def sqnr(self) -> float:
-        """In dB; infinite where nothing differs."""
-        if self.noise == 0:
-            return float("inf")
-        return float(10 * torch.log10(torch.tensor(max(self.signal, 1e-300) / self.noise, dtype=torch.float64)))
+        """In dB, at most MOST_DB: where nothing differs."""
+        if self.noise == 0 or self.signal / self.noise >= 10 ** (MOST_DB / 10):
+            return MOST_DB
+        return 10 * math.log10(max(self.signal / self.noise, 1e-30))
 
 
 def output_errors(
@@ -59,6 +62,31 @@ def output_errors(
     for node in layers:
         figures = {"sqnr dB": own[node].sqnr, "max error": own[node].largest, "results dB": final[node].sqnr}
         yield node.loc, figures
+
+
+def mean_errors(
+    graph: Graph, layers: Mapping[Node, tuple[Any, Any, int]], batches: Iterable[tuple[Any, ...]]
+) -> dict[Node, Any]:
+    """How much quantization shifts each layer's channels on average, so that adding it undoes the shift: f64 vectors.
+
+    layers: for each matmul or conv a function that rounds its first operand, its rounded weights, and the axis of
+    channels of its result.
+    """
+    sums: dict[Node, Any] = {}
+    counts: dict[Node, int] = {}
+
+    def observe(node: Node, operands: tuple[Any, ...], results: tuple[Any, ...]) -> None:
+        if node not in layers:
+            return
+        rounds, weights, axis = layers[node]
+        (quantized,) = node.op.run(rounds(operands[0]), weights, *operands[2:])
+        difference = (results[0].double() - quantized.double()).movedim(axis, -1).flatten(0, -2)
+        sums[node] = sums.get(node, 0) + difference.sum(0)
+        counts[node] = counts.get(node, 0) + len(difference)
+
+    for inputs in batches:
+        run(graph, *(torch.as_tensor(x) for x in inputs), observe=observe)
+    return {n: (total / max(1, counts[n])).numpy() for n, total in sums.items()}
 
 
 def all_values(graph: Graph, tensors: tuple[Any, ...]) -> dict[Value, Any]:

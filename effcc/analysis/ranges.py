@@ -76,12 +76,12 @@ class Histogram:
         """The part of the range that `dtype` holds with the least mean squared error, clipping counted."""
         values, weights = torch.from_numpy(self.centres), torch.from_numpy(self.counts.astype(np.float64))
 
-        def error(part: float) -> float:
-            q = Affine.over(part * self.low, part * self.high, dtype).rounded(values)
+        def error(ends: tuple[float, float]) -> float:
+            q = Affine.over(*ends, dtype).rounded(values)
             return float((weights * (q - values) ** 2).sum())
 
-        part = min(reversed(CLIPS), key=error)
-        return float(part * self.low), float(part * self.high)
+        low, high = min(((part * self.low, part * self.high) for part in reversed(CLIPS)), key=error)
+        return float(low), float(high)
 
 
 def ranges(

@@ -56,6 +56,7 @@ def explain(
     from effcc.driver import CATEGORY_OPTIONS, backend_of, pipeline_of
     from effcc.pipeline import Context, PassManager
     from effcc.pipeline.explain import Remains, near_misses
+    from effcc.report import note_facts, note_lines
 
     with progress(quiet=as_json) as tell:
         tell("importing")
@@ -76,10 +77,13 @@ def explain(
 
     fired = [r for r in context.log if wanted(r)]
     refused = [r for r in context.refusals if wanted(r)]
+    told = note_facts(
+        n for n in context.notes if (rule is None or rule in n.pass_name) and (at is None or at in str(n.loc))
+    )
     if as_json:
         places = [{"number": r.number, "pass": r.pass_name, "rule": r.rule, "at": str(r.loc)} for r in fired]
         reasons = [{"pass": r.pass_name, "rule": r.rule, "at": str(r.loc), "reason": r.reason} for r in refused]
-        print_json({"fired": places, "refused": reasons, "missed": missed})
+        print_json({"fired": places, "refused": reasons, "missed": missed, "notes": told})
         return
     if fired:
         rows = [(r.number, r.pass_name, r.rule, r.loc) for r in fired]
@@ -90,7 +94,9 @@ def explain(
     if missed:
         rows = [(m["pass"], m["rule"], m["at"], m["matched"], m["reason"]) for m in missed]
         print_table("near misses", ("pass", "rule", "at", "ops that fit", "but"), rows, right=("ops that fit",))
-    if not fired and not refused and not missed:
+    for line in note_lines(told):
+        print(line)
+    if not fired and not refused and not missed and not told:
         print(nothing(rule, at, pipeline, graph))
 
 

@@ -1,4 +1,7 @@
-"""Quantization: the linear maps, and integer matmul and conv with i32 accumulation."""
+"""Quantization: the linear maps, integer matmul and conv with i32 accumulation, and ONNX Runtime's ops on integers.
+
+What has constant weights becomes dequantize -> op -> quantize: `integer-arithmetic` makes one kernel of it.
+"""
 
 from __future__ import annotations
 
@@ -100,6 +103,10 @@ def qlinear_matmul(
     y_scale: Value,
     y_zero: Value,
 ) -> Value:
+    if n.constant(b) is not None and len(parameter(n, a_scale).shape) == 0 and len(b.shape) == 2:
+        x = dequantized(n, a, a_scale, a_zero)
+        y = numpy_matmul(n, x, dequantized(n, b, b_scale, b_zero, 1))
+        return quantized(n, y, y_scale, y_zero)
     y = _integer_matmul(n, a, b, a_zero, b_zero)
     a_scale = _along(n, parameter(n, a_scale), len(y.shape), -2)
     b_scale = _along(n, parameter(n, b_scale), len(y.shape), -1)
@@ -151,6 +158,16 @@ def qlinear_conv(
     y_zero: Value,
     bias: Value | None = None,
 ) -> Value:
+    if n.constant(w) is not None and x_scale.tensor.size == 1:
+        n.plain(w.shape[2:], "the kernel's size")
+        strides, pads, dilations = geometry(n, x, w.shape[2:])
+        operands = [dequantized(n, x, x_scale, x_zero), dequantized(n, w, w_scale, w_zero, 0)]
+        if bias is not None:
+            both = n.b.mul(cast(n, parameter(n, x_scale), f32), cast(n, parameter(n, w_scale), f32))
+            operands.append(n.b.dequantize_linear(bias, both, axis=0))
+        groups = n.attr("group", 1)
+        y = n.b.conv(*operands, strides=strides, pads=pads, dilations=dilations, groups=groups)
+        return quantized(n, y, y_scale, y_zero)
     y = _integer_conv(n, x, w, x_zero, w_zero, i32)
     channel = (1, -1, *[1] * (len(x.shape) - 2))
     if bias is not None:
@@ -159,3 +176,64 @@ def qlinear_conv(
     if w_scale.shape:
         w_scale = n.b.reshape(w_scale, shape=tuple(w_scale.shape[0] if d == -1 else d for d in channel))
     return _requantized(n, y, n.b.mul(parameter(n, x_scale), w_scale), y_scale, y_zero, 1)
+
+
+# --- com.microsoft: what ONNX Runtime's quantizer writes in its QOperator format ---
+def dequantized(n: OnnxNode, x: Value, scale: Value, zero: Value | None, axis: int = 0) -> Value:
+    """x as f32; a vector of scales lies along `axis`."""
+    operands = [cast(n, parameter(n, scale), f32), *([parameter(n, zero)] if zero is not None else [])]
+    return n.b.dequantize_linear(x, *operands, axis=axis)
+
+
+def quantized(n: OnnxNode, x: Value, scale: Value, zero: Value) -> Value:
+    zero = parameter(n, zero)
+    return n.b.quantize_linear(x, cast(n, parameter(n, scale), f32), zero, axis=0, dtype=zero.dtype)
+
+
+@onnx_op("QLinearAdd", "QLinearMul", domain="com.microsoft")
+def qlinear_binary(n: OnnxNode, a: Value, a_scale: Value, a_zero: Value, b: Value, b_scale: Value, b_zero: Value,
+                   y_scale: Value, y_zero: Value) -> Value:  # fmt: skip
+    combine = n.b.add if n.op_type == "QLinearAdd" else n.b.mul
+    y = combine(dequantized(n, a, a_scale, a_zero), dequantized(n, b, b_scale, b_zero))
+    return quantized(n, y, y_scale, y_zero)
+
+
+@onnx_op("QLinearSigmoid", "QLinearLeakyRelu", domain="com.microsoft")
+def qlinear_unary(n: OnnxNode, x: Value, scale: Value, zero: Value, y_scale: Value, y_zero: Value) -> Value:
+    real = dequantized(n, x, scale, zero)
+    if n.op_type == "QLinearSigmoid":
+        return quantized(n, n.b.sigmoid(real), y_scale, y_zero)
+    alpha = n.b.const(np.float32(n.attr("alpha", 0.01)))
+    negative = n.b.lt(real, n.b.const(np.float32(0)))
+    return quantized(n, n.b.where(negative, n.b.mul(real, alpha), real), y_scale, y_zero)
+
+
+@onnx_op("QLinearConcat", domain="com.microsoft")
+def qlinear_concat(n: OnnxNode, y_scale: Value, y_zero: Value, *parts: Value) -> Value:
+    real = [dequantized(n, *parts[k : k + 3]) for k in range(0, len(parts), 3)]
+    y = n.b.concat(*real, axis=n.axis(n.attr("axis", 1), len(real[0].shape)))
+    return quantized(n, y, y_scale, y_zero)
+
+
+@onnx_op("QLinearGlobalAveragePool", domain="com.microsoft")
+def qlinear_global_average_pool(n: OnnxNode, x: Value, scale: Value, zero: Value, y_scale: Value,
+                                y_zero: Value) -> Value:  # fmt: skip
+    first = 1 if n.attr("channels_last", 0) else 2
+    axes = tuple(range(first, first + len(x.shape) - 2))
+    return quantized(n, n.b.mean(dequantized(n, x, scale, zero), axes=axes, keepdims=True), y_scale, y_zero)
+
+
+@onnx_op("QGemm", domain="com.microsoft")
+def qgemm(n: OnnxNode, a: Value, a_scale: Value, a_zero: Value, b: Value, b_scale: Value, b_zero: Value,
+          c: Value | None = None, y_scale: Value | None = None, y_zero: Value | None = None) -> Value:  # fmt: skip
+    """alpha · a b + c, where the i32 c has the scale alpha · a_scale · b_scale; f32 without y_scale."""
+    turned = bool(n.attr("transB", 0))
+    x, w = dequantized(n, a, a_scale, a_zero), dequantized(n, b, b_scale, b_zero, 0 if turned else 1)
+    y = n.b.matmul(x, w, transpose_a=bool(n.attr("transA", 0)), transpose_b=turned)
+    alpha = n.b.const(np.float32(n.attr("alpha", 1.0)))
+    y = y if n.attr("alpha", 1.0) == 1.0 else n.b.mul(y, alpha)
+    if c is not None:
+        both = n.b.mul(cast(n, parameter(n, a_scale), f32), cast(n, parameter(n, b_scale), f32))
+        both = both if n.attr("alpha", 1.0) == 1.0 else n.b.mul(both, alpha)
+        y = n.b.add(y, n.b.dequantize_linear(c, both, axis=max(0, len(c.shape) - 1)))
+    return y if y_scale is None or y_zero is None else quantized(n, y, y_scale, y_zero)
