@@ -257,6 +257,8 @@ class GroupedQueries(Rule):
 
     def check(self, m: Any, ctx: Any) -> str | None:
         for x, one, wide, flat in ((m.k, m.k1, m.k2, m.k3), (m.v, m.v1, m.v2, m.v3)):
+            if len(x.shape) < 3:
+                return "no axis of heads"
             *batch, heads, length, size = x.shape
             if one != (*batch, heads, 1, length, size) or len(wide) != len(one):
                 return "no axis for the group is put in"

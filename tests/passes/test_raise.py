@@ -141,3 +141,18 @@ def test_hard_swish(rewrites):
       %0: f32[4] = hard_swish(%x)
       return %0
     }""")
+
+
+def test_repeated_heads_of_one_token_have_no_axis_of_their_own(keeps):
+    """Grouped queries of one token: key and value come straight from a projection of rank 2."""
+    ctx = keeps("""graph @f(%q: f32[1,4,1,3], %k: f32[1,6], %v: f32[1,6]) -> f32[1,4,1,3] {
+      %0: f32[1,2,1,1,3] = reshape(%k) {shape=(1, 2, 1, 1, 3)}
+      %1: f32[1,2,2,1,3] = broadcast_to(%0) {shape=(1, 2, 2, 1, 3)}
+      %2: f32[1,4,1,3] = reshape(%1) {shape=(1, 4, 1, 3)}
+      %3: f32[1,2,1,1,3] = reshape(%v) {shape=(1, 2, 1, 1, 3)}
+      %4: f32[1,2,2,1,3] = broadcast_to(%3) {shape=(1, 2, 2, 1, 3)}
+      %5: f32[1,4,1,3] = reshape(%4) {shape=(1, 4, 1, 3)}
+      %6: f32[1,4,1,3] = attention(%q, %2, %5)
+      return %6
+    }""", "raise")
+    assert any(r.reason == "no axis of heads" for r in ctx.refusals)
