@@ -217,7 +217,8 @@ def _bind(value: Any, bound: Bindings) -> Any:
             out = bind_type(value, bound)
             return value if out == value else out
         case Graph():
-            return value if bound.keys().isdisjoint(value.symbols) else bind_graph(value, bound)
+            told = bound.keys().isdisjoint(value.symbols) and all(bind_op(n.op, bound) is n.op for n in value.nodes)
+            return value if told else bind_graph(value, bound)
     return value
 
 

@@ -12,6 +12,7 @@ from effcc.cli.cache import app as cache
 from effcc.cli.compile import compile
 from effcc.cli.doctor import doctor
 from effcc.cli.explain import explain
+from effcc.cli.fuzz import fuzz
 from effcc.cli.inspect import inspect
 from effcc.cli.ops import ops
 from effcc.cli.opt import opt
@@ -57,6 +58,7 @@ for function, panel in (
     (bisect, COMPILER),
     (passes, COMPILER),
     (ops, COMPILER),
+    (fuzz, COMPILER),
     (doctor, MACHINE),
 ):
     app.command(rich_help_panel=panel)(function)
