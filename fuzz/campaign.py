@@ -67,8 +67,8 @@ class Tally:
     def __str__(self) -> str:
         share = {name: f"{getattr(self, name) / max(self.tests, 1):.0%}" for name in ("empty", "special", "symbolic")}
         held = ", ".join(f"{law} {count}" for law, count in self.laws.items())
-        return (f"{self.tests} tests, {self.rate:.0f} a second; {share['empty']} with empty tensors, {share['special']} "
-                f"with special values, {share['symbolic']} with symbolic sizes; {held}; {self.findings} findings")
+        return (f"{self.tests} tests, {self.rate:.0f} a second; {share['empty']} with empty tensors, "
+                f"{share['special']} with special values, {share['symbolic']} with symbolic sizes; {held}; {self.findings} findings")
 
 
 class Job:
@@ -202,7 +202,8 @@ def save(finding: Finding, folder: Path, key: str) -> Path:
 
     ops = "-".join(dict.fromkeys(n.op.name for n in finding.graph.walk() if n.op.name != "const"))[:60]
     path = folder / f"{finding.law}-{ops}-{signature(finding)}.effir"
-    about = [f"# {finding.law}: {finding.message}", *(f"# passes: {','.join(finding.passes)}" for _ in finding.passes[:1])]
+    about = [f"# {finding.law}: {finding.message}"]
+    about += [f"# passes: {','.join(finding.passes)}"] if finding.passes else []
     path.write_text("\n".join([*about, f"# seed: {key}", str(finding.graph), ""]))
     arrays: dict[str, Any] = {f"blob {name}": blob.array for name, blob in blobs(finding.graph).items()}
     for k, tensor in enumerate(finding.inputs or ()):

@@ -106,7 +106,8 @@ class Case:
             try:
                 compare_bounded(before, after, inputs, found.results, contract)
             except Mismatch as error:
-                raise Finding(law, f"{profile.name}: {str(error).splitlines()[0]}", self.graph, passes, inputs) from None
+                message = f"{profile.name}: {str(error).splitlines()[0]}"
+                raise Finding(law, message, self.graph, passes, inputs) from None
 
 
 def draw_size(symbol: Symbol, chance: random.Random) -> int:

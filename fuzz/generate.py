@@ -1,14 +1,13 @@
-"""Well-typed graphs that nobody wrote, correct by construction: the op registry's type rules decide, nothing is filtered.
+"""Well-typed graphs that nobody wrote, correct by construction: the registry's type rules decide, nothing is filtered.
 
-`graph(choose)` draws a graph through one function `choose(options)`: a seeded generator in campaigns, Hypothesis's
-in `effcc.fuzz.strategies`. Compared with the Drawer of `effcc.testing`, from which it takes types and attributes, it
+`GraphDrawer(choose).graph()` draws a graph through one function `choose(options)`: a seeded generator in campaigns,
+Hypothesis's in `effcc.fuzz.strategies`. Compared with the Drawer of `effcc.testing`, from which it takes types and attributes, it
 prefers pairs of ops that were seen seldom, and adds branches, loops, symbolic sizes, donated inputs, values that are
 computed twice or for nothing.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -157,7 +156,8 @@ def in_branch(d: GraphDrawer, graph: Graph) -> Graph:
     other = Builder("other")
     given = {v: other.input(v.name, v.type) for v in captures}
     same = [next((g for g in given.values() if g.type == r.type), None) for r in results]
-    makers = [g or other.broadcast_to(other.const(0, r.dtype), shape=r.shape) for g, r in zip(same, results, strict=True)]
+    both = zip(same, results, strict=True)
+    makers = [g or other.broadcast_to(other.const(0, r.dtype), shape=r.shape) for g, r in both]
     b = Builder(graph.name)
     condition = b.input("condition", Tensor(bool_, ()))
     values, nodes = _begin(b, graph, at)
@@ -208,6 +208,3 @@ def _op(name: str, **attributes: Any) -> Op:
     return load_ops()[name](**attributes)
 
 
-def graph(choose: Callable[[Sequence[Any]], Any], seen: Counter[Pair] | None = None, size: tuple[int, int] = (1, 10)) -> Graph:
-    """A graph drawn through `choose`."""
-    return GraphDrawer(choose, seen).graph(*size)

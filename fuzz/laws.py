@@ -138,9 +138,9 @@ def agree(law: str, case: Case, optimized: Graph, profile: Profile, found: Seque
         far = ~same if wanted.fair.bitwise else ~same & w.isfinite()
         if far.any():
             at = tuple(int(i) for i in far.nonzero()[0])
-            raise Finding(law, f"{profile.name}: result {k}{list(at)} is {found[k][at].item()}, the interpreter says "
-                               f"{wanted.results[k][at].item()}, in f64 {w[at].item()} (allowed: {limit[at].item():.3g})",
-                          graph, inputs=inputs)  # fmt: skip
+            values = (found[k][at].item(), wanted.results[k][at].item(), w[at].item(), limit[at].item())
+            said = "is {}, the interpreter says {}, in f64 {} (allowed: {:.3g})".format(*values)
+            raise Finding(law, f"{profile.name}: result {k}{list(at)} {said}", graph, inputs=inputs)
 
 
 @cache

@@ -46,8 +46,9 @@ def reduce_list(items: Sequence[str], fails: Callable[[Sequence[str]], bool]) ->
 
 
 def weight(graph: Graph) -> tuple[int, int, int]:
-    """What reduction makes smaller: nodes first (those of nested graphs too), then results and inputs, then elements."""
-    elements = sum(sum(d if isinstance(d, int) else 1 for d in v.shape) for v in graph.values if isinstance(v.type, Tensor))
+    """What reduction makes smaller: nodes first (nested ones too), then results and inputs, then sizes."""
+    shapes = [v.shape for v in graph.values if isinstance(v.type, Tensor)]
+    elements = sum(d if isinstance(d, int) else 1 for shape in shapes for d in shape)
     return sum(1 for _ in graph.walk()), len(graph.results) + len(graph.inputs), elements
 
 

@@ -19,7 +19,7 @@ def fuzz(
     ] = None,
     folder: Annotated[Path, typer.Option(help="Where findings and progress are kept.")] = Path("fuzz-findings"),
     replay: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Test one saved finding again, and nothing else.", show_default=False)
+        Path | None, typer.Option(metavar="FILE", help="Only test a saved finding again.", show_default=False)
     ] = None,
     as_json: Json = False,
 ) -> None:
