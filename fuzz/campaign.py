@@ -67,8 +67,10 @@ class Tally:
     def __str__(self) -> str:
         share = {name: f"{getattr(self, name) / max(self.tests, 1):.0%}" for name in ("empty", "special", "symbolic")}
         held = ", ".join(f"{law} {count}" for law, count in self.laws.items())
-        return (f"{self.tests} tests, {self.rate:.0f} a second; {share['empty']} with empty tensors, "
-                f"{share['special']} with special values, {share['symbolic']} with symbolic sizes; {held}; {self.findings} findings")
+        return (
+            f"{self.tests} tests, {self.rate:.0f} a second; {share['empty']} with empty tensors, {share['special']} with "
+            f"special values, {share['symbolic']} with symbolic sizes; {held}; {self.findings} findings"
+        )
 
 
 class Job:
