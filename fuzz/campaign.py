@@ -68,8 +68,8 @@ class Tally:
         share = {name: f"{getattr(self, name) / max(self.tests, 1):.0%}" for name in ("empty", "special", "symbolic")}
         held = ", ".join(f"{law} {count}" for law, count in self.laws.items())
         return (
-            f"{self.tests} tests, {self.rate:.0f} a second; {share['empty']} with empty tensors, {share['special']} with "
-            f"special values, {share['symbolic']} with symbolic sizes; {held}; {self.findings} findings"
+            f"{self.tests} tests, {self.rate:.0f} a second; {share['empty']} with empty tensors, {share['special']} "
+            f"with special values, {share['symbolic']} with symbolic sizes; {held}; {self.findings} findings"
         )
 
 

@@ -1,9 +1,9 @@
 """Well-typed graphs that nobody wrote, correct by construction: the registry's type rules decide, nothing is filtered.
 
 `GraphDrawer(choose).graph()` draws a graph through one function `choose(options)`: a seeded generator in campaigns,
-Hypothesis's in `effcc.fuzz.strategies`. Compared with the Drawer of `effcc.testing`, from which it takes types and attributes, it
-prefers pairs of ops that were seen seldom, and adds branches, loops, symbolic sizes, donated inputs, values that are
-computed twice or for nothing.
+Hypothesis's in `effcc.fuzz.strategies`. Compared with the Drawer of `effcc.testing`, from which it takes types and
+attributes, it prefers pairs of ops that were seen seldom, and adds branches, loops, symbolic sizes, donated inputs,
+values that are computed twice or for nothing.
 """
 
 from __future__ import annotations
