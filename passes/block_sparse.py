@@ -35,6 +35,7 @@ class BlockSparse(Pruning):
     scope: str = "local"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_density(self.density, self.scope)
         if self.score not in SCORES:
             raise ValueError(f"score={self.score!r} is none of {', '.join(SCORES)}")

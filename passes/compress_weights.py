@@ -13,8 +13,8 @@ from effcc.ir import Builder, Graph, Tensor
 from effcc.ir.blob import Blob
 from effcc.ir.dims import symbols, upper_bound
 from effcc.ir.encodings import EncodedBlob, block_csr, encode, two_four
-from effcc.ir.op import op_class
 from effcc.ir.types import f32
+from effcc.ops.constant import Const
 from effcc.pipeline import Context, Pass
 from effcc.rewrite import Workspace
 
@@ -57,7 +57,7 @@ class CompressWeights(Pass):
                 continue
             item = edited.producer(w.value)
             assert item is not None
-            new = edited.insert(op_class("const")(made), (), item, item.loc)
+            new = edited.insert(Const(made), (), item, item.loc)
             for user in w.users:
                 reader = edited.producer(user.result)
                 assert reader is not None
@@ -75,7 +75,8 @@ class CompressWeights(Pass):
             return None
         found = best_blocks(w.as_matrix(w.array), self._lanes(w, ctx))
         if found.cost < 1.0 or (self.goal == "size" and found.kept < 0.5):
-            block = found.block if w.contracted == 0 else found.block[::-1]
+            height, width = found.block
+            block = (height, width) if w.contracted == 0 else (width, height)
             return encode(w.array, block_csr(block), w.blob.type.dtype)
         try:
             return encode(w.array, two_four(w.contracted), w.blob.type.dtype)

@@ -28,6 +28,7 @@ class Magnitude(Pruning):
     scope: str = "local"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_density(self.density, self.scope)
 
     def masks(

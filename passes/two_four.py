@@ -28,6 +28,7 @@ class TwoFour(Pruning):
     score: str = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.score not in SCORES:
             raise ValueError(f"score={self.score!r} is none of {', '.join(SCORES)}")
 

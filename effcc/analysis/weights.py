@@ -97,15 +97,20 @@ def _axes(user: Node, value: Value) -> tuple[int, int] | None:
 
 @dataclass
 class Moments:
-    """The mean and the mean square of what is multiplied with each index of a weight's contracted axis."""
+    """The mean and the mean square of what is multiplied with each index of a weight's contracted axis, and where asked
+    for the mean products of each two of them, [K, K]."""
 
     mean: np.ndarray[Any, Any]
     square: np.ndarray[Any, Any]
+    products: np.ndarray[Any, Any] | None = None
 
 
-def moments(graph: Graph, wanted: Iterable[Weight], samples: Any) -> dict[Value, Moments]:
-    """Moments of the activations that meet each weight, over all samples, by the weight's value."""
-    sums: dict[Value, list[Any]] = {}
+def moments(graph: Graph, wanted: Iterable[Weight], samples: Any, products: bool = False) -> dict[Value, Moments]:
+    """Moments of the activations that meet each weight, over all samples, by the weight's value.
+
+    products: those of pairs too, of weights that matmuls read (K² numbers each).
+    """
+    found: dict[Value, list[Any]] = {}
     users = {id(user): w for w in wanted for user in w.users}
 
     def observe(node: Node, operands: tuple[Any, ...], results: tuple[Any, ...]) -> None:
@@ -114,15 +119,20 @@ def moments(graph: Graph, wanted: Iterable[Weight], samples: Any) -> dict[Value,
             return
         x = operands[0].double()
         x = x.movedim(_channel_axis(node), -1).reshape(-1, weight.blob.type.shape[weight.contracted])
-        held = sums.setdefault(weight.value, [0, torch.zeros(x.shape[1]).double(), torch.zeros(x.shape[1]).double()])
-        held[0] += len(x)
-        held[1] += x.sum(0)
-        held[2] += x.square().sum(0)
+        pairs = products and node.op.name == "matmul"
+        now = [len(x), x.sum(0), x.square().sum(0), x.T @ x if pairs else None]
+        held = found.get(weight.value)
+        if held is not None:
+            now = [None if a is None or b is None else a + b for a, b in zip(held, now)]
+        found[weight.value] = now
 
     with torch.no_grad():
         for inputs in samples.batches():
             run(graph, *inputs, observe=observe)
-    return {v: Moments((s / max(n, 1)).numpy(), (q / max(n, 1)).numpy()) for v, (n, s, q) in sums.items()}
+    return {
+        v: Moments(*(None if total is None else (total / max(count, 1)).numpy() for total in sums))  # type: ignore
+        for v, (count, *sums) in found.items()
+    }
 
 
 def _channel_axis(node: Node) -> int:

@@ -10,6 +10,7 @@ from effcc.ir import Builder, Tensor, f32
 from effcc.ir.blob import Blob
 from effcc.ir.location import Loc
 from effcc.passes.magnitude import Magnitude
+from effcc.passes.pruning import refitted
 from effcc.pipeline import Context, parse_pass
 from effcc.search.data import Samples
 from effcc.testing import check
@@ -75,13 +76,43 @@ def test_the_mean_of_the_outputs_is_kept():
     x = (normal(40, 64, seed=1) + 2).astype(np.float32)
     ctx = Context(calibration=Samples.load({"x": x}, graph))
     before, after = graph, Magnitude(density=0.2).run(graph, ctx)
-    uncorrected = Magnitude(density=0.2, correct=False).run(graph, ctx)
+    uncorrected = Magnitude(density=0.2, correct="none").run(graph, ctx)
 
     def mean(g):
         return np.concatenate([run(g, part)[0].numpy() for part in np.split(x, 10)]).mean(0)
 
     np.testing.assert_allclose(mean(after), mean(before), atol=1e-3)
     assert np.abs(mean(uncorrected) - mean(before)).max() > 1
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_refitted_weights_lose_less(turned):
+    """Inputs that lie in a space of few dimensions: what the pruned weights did, those that stay can do."""
+    w = normal(64, 48)
+    b = Builder("refit")
+    x = b.input("x", Tensor(f32, (100, 64)))
+    stored = np.ascontiguousarray(w.T) if turned else w
+    graph = b.graph(b.matmul(x, b.const(Blob(stored)), transpose_b=turned))
+    samples = normal(400, 8, seed=1) @ normal(8, 64, seed=2) + 1
+    ctx = Context(calibration=Samples.load({"x": samples}, graph))
+    wanted = samples[:100] @ w
+    errors = {}
+    for correct in ("none", "shift", "refit"):
+        out = Magnitude(density=0.3, correct=correct).run(graph, ctx)
+        (found,) = weights(out)
+        assert (found.array != 0).sum() <= np.ceil(0.3 * w.size)
+        errors[correct] = float(np.square(run(out, samples[:100])[0].numpy() - wanted).mean())
+    assert errors["refit"] < 0.05 * errors["shift"] < 0.05 * errors["none"]
+
+
+def test_refitting_is_the_least_squares_solution():
+    matrix, mask, x = normal(12, 5).astype(float), normal(12, 5, seed=1) > 0, normal(200, 12, seed=2).astype(float)
+    x -= x.mean(0)
+    found = refitted(matrix, mask, x.T @ x / len(x))
+    for j in range(5):
+        best = np.linalg.lstsq(x[:, mask[:, j]], x @ matrix[:, j], rcond=None)[0]
+        np.testing.assert_allclose(found[mask[:, j], j], best, atol=0.05)
+        assert not found[~mask[:, j], j].any()
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -104,6 +135,8 @@ def test_options_are_checked():
         density=0.3, scope="global", skip=("head", "embed"))
     with pytest.raises(ParseError, match="density=1.5 is not between 0 and 1"):
         parse_pass("magnitude:density=1.5")
+    with pytest.raises(ParseError, match="none of none, shift, refit"):
+        parse_pass("magnitude:correct=true")
     with pytest.raises(ParseError, match="neither local nor global"):
         parse_pass("magnitude:scope=all")
 

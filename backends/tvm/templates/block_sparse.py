@@ -77,7 +77,7 @@ def kept_blocks(matrix: np.ndarray, block: int, width: int) -> np.ndarray:
     """bool[panels, K / block]: which blocks of [block, width] of [K, N] hold something."""
     k, n = matrix.shape
     full = np.pad(matrix != 0, ((0, 0), (0, -n % width)))
-    return full.reshape(k // block, block, ceil(n / width), width).any(axis=(1, 3)).T
+    return np.asarray(full.reshape(k // block, block, ceil(n / width), width).any(axis=(1, 3))).T
 
 
 def pack(spec: BlockSparse, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
