@@ -189,6 +189,9 @@ class Rebuild:
             op, operands = self.resized(node, self.tokens(epoch))
         elif len(epochs) == 1 and (leading(self.graph, node, self.axis.course) or self.axis.n) <= self.protected(node):
             operands, op, epoch = tuple(map(self.now, node.operands)), node.op, 0
+        elif len(epochs) == 1 and self.pools(node):
+            mask = self.bias(self, node)
+            operands, op, epoch = (*map(self.now, node.operands[:3]), *([] if mask is None else [mask])), node.op, 0
         else:
             operands, op, epoch = tuple(map(self.restored, node.operands)), node.op, 0
         if op is node.op and operands == node.operands:
@@ -207,6 +210,15 @@ class Rebuild:
         place = self.axis.course.places.get(node.operands[0])
         whole = node.op.name == "slice" and place is not None and node.op.stops[place.axis] == self.axis.n  # type: ignore[attr-defined]
         return 0 if whole else self.axis.special
+
+    def pools(self, node: Node) -> bool:
+        """Whether it is attention of other queries to all tokens, masked as they are: each may stand for several."""
+        if node.op.name != "attention" or node.op.causal:  # type: ignore[attr-defined]
+            return False
+        places, at = self.axis.course.places, Place(len(node.operands[0].shape) - 2)
+        mask = node.operands[3] if len(node.operands) > 3 else None
+        return (node.operands[0] not in places and mask is self.mask and mask not in places
+                and all(places.get(v) == at for v in node.operands[1:3]))
 
     def resized(self, node: Node, count: int) -> tuple[Op, tuple[Value, ...]]:
         """A node that carries the axis, for `count` tokens: the op with its sizes, and its operands."""
@@ -232,20 +244,25 @@ class Rebuild:
 
     # -- merging and restoring -----------------------------------------------------------------------------------
     def rows(self, value: Value, count: int) -> Value:
-        """What stands for a value of the course now, as [batch, count, c]."""
-        x, place = self.now(value), self.axis.place(value)
-        if self.axis.tokens_first and place.axis == 0:
-            x = swapped(self.b, x)
-        size = product(value.shape[place.axis + 1 :]) * place.inner
-        if self.axis.tokens_first and place.axis == 0:
-            size = product(value.shape[2:])
-        return self.b.reshape(x, shape=(self.axis.batch, count, size))
+        """What stands for a value of the course now, as [batch, count, c]. Raises Refused where it is no such rows."""
+        x, layout = self.now(value), self.axis.rows(value)
+        if layout is None:
+            raise Refused("tokens are not side by side in this value of the stream")
+        x = swapped(self.b, x) if layout == "tokens" else x
+        return self.b.reshape(x, shape=(self.axis.batch, count, self.width(value)))
+
+    def width(self, value: Value) -> Dim:
+        """How many elements of a value belong to one token."""
+        place = self.axis.place(value)
+        if self.axis.rows(value) == "tokens":
+            return product(value.shape[2:])
+        return product(value.shape[place.axis + 1 :]) * place.inner
 
     def laid_out(self, rows: Value, value: Value, count: int) -> Value:
         """[batch, count, c] as a value of the course is laid out."""
         place = self.axis.place(value)
         shape = changed(value.shape, place.axis, place.size(count))
-        if self.axis.tokens_first and place.axis == 0:
+        if self.axis.rows(value) == "tokens":
             return swapped(self.b, self.b.reshape(rows, shape=(shape[1], shape[0], *shape[2:])))
         return self.b.reshape(rows, shape=shape)
 
@@ -263,8 +280,12 @@ class Rebuild:
         epoch = self.epoch(value)
         if not epoch:
             return self.now(value)
-        rows = self.rows(value, self.tokens(epoch))
-        rows = copy_rows(self.b, rows, self.since(epoch))
+        if self.axis.rows(value) is None:  # heads, channels in front: computed again, from what it was computed from
+            node = self.graph.producer(value)
+            assert node is not None
+            again = self.b.add(node.op, *map(self.restored, node.operands))
+            return again if isinstance(again, Value) else again[node.results.index(value)]
+        rows = copy_rows(self.b, self.rows(value, self.tokens(epoch)), self.since(epoch))
         return self.laid_out(rows, value, self.axis.n)
 
     def since(self, epoch: int) -> Merge:

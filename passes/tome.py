@@ -99,7 +99,7 @@ class Tome(Pass):
         protected = self.protected(axis)
         for sublayer, wanted in zip(attentions, self.schedule(len(attentions)), strict=True):
             r = min(wanted, (n - protected) // 2)
-            if r > 0:
+            if r > 0 and sublayer is not axis.stream.sublayers[-1]:  # somebody must have less to do
                 plan.append(Layer(sublayer, axis.stream.after(sublayer), n, r))
                 n -= r
         return plan

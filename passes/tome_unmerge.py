@@ -173,7 +173,9 @@ def with_aliases(axis: TokenAxis, chosen: list[Sublayer]) -> tuple[Graph, list[D
     def copies(value: Value) -> None:
         for d in entries.get(value, ()):
             nodes.append(Node(op_class("identity")(), (value,), (d.alias,), d.sublayer.loc))
-            axis.course.places[d.alias] = axis.place(value)
+            for course in (axis.course, axis.sequences):
+                if course is not None and value in course.places:
+                    course.places[d.alias] = course.places[value]
 
     for v in graph.inputs:
         copies(v)

@@ -86,7 +86,9 @@ def _agreed(graph: Graph, node: Node, course: Course) -> Place | str:
         if v in course.places:
             place = carried(node, k, course.places[v], course.n)
             if place is None:
-                return f"{node.op.name} reads several of its elements at once"
+                view = node.op.family == "view"
+                how = "takes it apart (windows, a grid, a part of it)" if view else "reads several elements at once"
+                return f"{node.op.name} {how}"
             found.add(place)
     if len(found) > 1:
         return f"{node.op.name} meets it on two different axes"
@@ -95,7 +97,7 @@ def _agreed(graph: Graph, node: Node, course: Course) -> Place | str:
         return f"{node.op.name} changes its size"
     for k, v in enumerate(node.operands):
         if v not in course.places and varies_along(graph, node, k, place.axis):
-            return f"{node.op.name} combines it with a value for each element that comes from elsewhere"
+            return f"{node.op.name} combines its elements with values of their own from elsewhere (positions, say)"
     return place
 
 

@@ -195,7 +195,7 @@ def is_constant(graph: Graph, value: Value) -> bool:
 class TokenAxis:
     """The axis of a stream's n tokens.
 
-    batch: how many sequences there are side by side; tokens_first: whether the stream has them behind the tokens.
+    batch: how many sequences there are side by side; sequences: where these lie in values, None where there is one.
     course: where it lies in every value behind the stream's beginning, and who ends it: pooling, the head.
     special: how many tokens at the front are not like the others: class and distillation tokens, registers; those that
     are put in front of the others by a concatenation, or that a head reads by itself.
@@ -204,12 +204,25 @@ class TokenAxis:
     stream: Stream
     n: int
     batch: Dim
-    tokens_first: bool
+    sequences: Course | None
     course: Course
     special: int
 
     def place(self, value: Value) -> Place:
         return self.course.places[value]
+
+    def rows(self, value: Value) -> str | None:
+        """How a value is to be seen as rows of tokens: "batch" first, "tokens" first; None: in neither way."""
+        place = self.place(value)
+        front = product(value.shape[: place.axis]) * place.outer
+        if self.sequences is None:
+            return "batch" if front == 1 else None
+        batch = self.sequences.places.get(value)
+        if batch is None or batch.outer != 1:
+            return None
+        if batch.axis == 0 and front == self.batch:
+            return "batch"
+        return "tokens" if place == Place(0) and batch == Place(1) else None
 
 
 def token_axis(graph: Graph, stream: Stream) -> TokenAxis:
@@ -225,12 +238,12 @@ def token_axis(graph: Graph, stream: Stream) -> TokenAxis:
     if not isinstance(n, int):
         raise Refused(f"the number of tokens, {n}, is not fixed: fix it by shapes=", first.loc)
     place = _place_in(graph, first, first.source, n)
-    if place is None:
-        raise Refused("attention does not run over one axis of its input: windows, or keys from elsewhere", first.loc)
     start = stream.sublayers[0].source
     if start is not first.source:
         raise Refused("an MLP comes before the first attention", first.loc)
-    batch, tokens_first = _batch(graph, first, start, place, n)
+    batch, at = _batch(graph, first, start, place, n)
+    sequences = None if at is None else follow(
+        graph, start, at, batch, lambda node, places: side_by_side(graph, node, places))
     course = follow(graph, start, place, n, lambda node, places: attended(graph, node, places))
     for s in stream.sublayers:
         if s.branch not in course.places or s.skip not in course.places:
@@ -238,7 +251,7 @@ def token_axis(graph: Graph, stream: Stream) -> TokenAxis:
             why = reader.reason if reader is not None else "it reads tokens that are not those of the stream"
             raise Refused(f"tokens cannot be followed: {why}", reader.node.loc if reader is not None else s.loc)
     special = max(_prepended(graph, start, place, n), _read_alone(graph, course))
-    return TokenAxis(stream, n, batch, tokens_first, course, special)
+    return TokenAxis(stream, n, batch, sequences, course, special)
 
 
 def attended(graph: Graph, node: Node, places: Mapping[Value, Place]) -> Place | str | None:
@@ -269,38 +282,50 @@ def _uneven(graph: Graph, attention: Node) -> str | None:
     return None
 
 
-def _place_in(graph: Graph, sublayer: Sublayer, source: Value, n: Dim) -> Place | None:
+def _place_in(graph: Graph, sublayer: Sublayer, source: Value, n: Dim) -> Place:
     """Where a source has the tokens that its attention's queries, keys and values have on their last axis but one."""
     attention = sublayer.attention
     assert attention is not None
     before = frozenset(sublayer.nodes - {attention})
     at = Place(len(attention.operands[0].shape) - 2)
+    furthest = Course(n)
     for axis, size in enumerate(source.shape):
         rest = quotient(size, n)
         for place in dict.fromkeys((Place(axis, rest, 1), Place(axis, 1, rest)) if rest else ()):
-            places = follow(graph, source, place, n, within=before).places
-            if all(places.get(v) == at for v in attention.operands[:3]):
+            course = follow(graph, source, place, n, within=before)
+            if all(course.places.get(v) == at for v in attention.operands[:3]):
                 return place
-    return None
+            furthest = max(furthest, course, key=lambda c: len(c.places))
+    if furthest.readers:
+        ended = furthest.readers[0]
+        raise Refused(f"tokens cannot be followed to this attention: {ended.reason}", ended.node.loc)
+    raise Refused("attention does not run over one axis of its input: windows, or keys from elsewhere", sublayer.loc)
 
 
-def _batch(graph: Graph, sublayer: Sublayer, source: Value, place: Place, n: Dim) -> tuple[Dim, bool]:
-    """How many sequences of tokens a source holds, and whether behind the tokens: the same that attention sees."""
-    front = product(source.shape[: place.axis]) * place.outer
-    behind = source.shape[place.axis + 1] if place.axis == 0 and len(source.shape) == 3 else 1
+def side_by_side(graph: Graph, node: Node, places: Mapping[Value, Place]) -> Place | None:
+    """A mixer for `follow`: attention keeps the axis of sequences, or of sequences and heads."""
+    if node.op.name != "attention":
+        return None
+    found = {places.get(v) for v in node.operands[:3]}
+    place = found.pop() if len(found) == 1 else None
+    return place if place is not None and place.axis < len(node.result.shape) - 2 else None
+
+
+def _batch(graph: Graph, sublayer: Sublayer, source: Value, place: Place, n: Dim) -> tuple[Dim, Place | None]:
+    """How many sequences of tokens a source holds, and where: the same that attention sees. None where it is one."""
     attention = sublayer.attention
     assert attention is not None
-    keys = attention.operands[1]
+    keys, front = attention.operands[1], product(source.shape[: place.axis]) * place.outer
+    behind = source.shape[1] if place.axis == 0 and len(source.shape) == 3 else 1
     if front == 1 and behind == 1:
-        return 1, False
-    tries = [(front, Place(0, 1, quotient(source.shape[0], front) or 1), False)] if front != 1 else []
-    tries += [(behind, Place(1), True)] if behind != 1 and front == 1 else []
-    for batch, start, tokens_first in tries:
+        return 1, None
+    tries = [(front, Place(0, 1, quotient(source.shape[0], front) or 1))] if front != 1 else [(behind, Place(1))]
+    for batch, start in tries:
         found = follow(graph, source, start, batch, within=sublayer.nodes - {attention}).places.get(keys)
         if found is not None and found.axis == 0 and found.outer == 1:
-            return batch, tokens_first
+            return batch, start
     if product(keys.shape[:-3]) == 1 and front == 1:
-        return 1, False
+        return 1, None
     raise Refused("the batch axis of this attention is not that of its input", sublayer.loc)
 
 

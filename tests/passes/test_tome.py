@@ -111,7 +111,7 @@ def test_options_that_make_no_sense(text):
 
 # -- contracts -----------------------------------------------------------------------------------------------------
 def test_contract():
-    assert check(Tome(), examples=40, must_fire=True).fired
+    assert check(Tome(), examples=24, must_fire=True).fired
     assert check(Tome(r=(2, 1), protect=2), examples=20).fired
 
 
@@ -232,7 +232,7 @@ def test_positions_added_in_each_layer_are_refused():
 
     y = b.attention(heads(b.add(x, place)), heads(x), heads(x))
     y = b.reshape(b.transpose(y, perm=(0, 2, 1, 3)), shape=(1, 9, 8))
-    assert "attention does not run over one axis of its input" in refusal(b.graph(b.add(x, b.matmul(y, w))))
+    assert "add combines its elements with values of their own" in refusal(b.graph(b.add(x, b.matmul(y, w))))
 
 
 def test_an_embedding_in_front_does_not_disturb(tome_numpy):
