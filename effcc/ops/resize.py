@@ -79,6 +79,7 @@ class Resize(Resampling):
     def infer(self, x: Type) -> Tensor:
         t = tensor(x)
         require(len(self.sizes) == t.rank, f"resize needs {t.rank} sizes, got {len(self.sizes)}")
+        require(all(d != 0 or n == 0 for d, n in zip(t.shape, self.sizes, strict=True)), "an empty axis cannot grow")
         for value, known, what in (
             (self.mode, ("nearest", "linear", "cubic"), "mode"),
             (self.coordinate, COORDINATES, "coordinate"),
@@ -257,6 +258,8 @@ class Resize(Resampling):
 
     # -- the meaning, one axis after another ---------------------------------------------------------
     def reference(self, x: Any) -> Any:
+        if 0 in self.sizes:
+            return x.new_zeros(self.sizes)
         y = wide(x) if self.mode != "nearest" else x
         outside = torch.zeros(self.sizes, dtype=torch.bool)
         for k in self.resized(Tensor(f32, tuple(x.shape))):

@@ -105,6 +105,7 @@ class Conv(Window):
             f"pad value {self.pad_value} is no integer of the operand's dtype {t.dtype}",
         )
         kernel = k.shape[2:]
+        require(n <= 3, f"conv takes at most 3 spatial axes, not {n}")
         require(not t.dtype.is_bool and not k.dtype.is_bool, "conv does not take bool", "insert a cast")
         require(all(isinstance(d, int) for d in kernel), "kernel sizes must be static")
         self.check_geometry(n, kernel)
@@ -148,11 +149,8 @@ class Conv(Window):
         if not x.is_floating_point():  # torch convolves no narrower integers
             x, w, bias = x.long(), w.long(), None if bias is None else bias.long()
         flat = [p for i in reversed(range(n)) for p in (self.pads[i], self.pads[n + i])]
-        y = (
-            getattr(F, f"conv{n}d")(F.pad(x, flat, value=self.pad_value), w, bias, self.strides, 0, self.dilations, self.groups)
-            if n <= 3
-            else self._by_loops(x, w, bias)
-        )
+        padded = F.pad(x, flat, value=self.pad_value)
+        y = getattr(F, f"conv{n}d")(padded, w, bias, self.strides, 0, self.dilations, self.groups)
         if self.accumulate is not None:
             y = (
                 y.round().to(torch.int64).to(self.accumulate.torch)
@@ -162,9 +160,6 @@ class Conv(Window):
         elif y.dtype != dtype:
             y = y.to(dtype)
         return y.movedim(1, -1) if self.layout == "nhwc" else y
-
-    def _by_loops(self, x: Any, w: Any, bias: Any) -> Any:
-        raise NotImplementedError("torch convolves at most 3 spatial axes")
 
     def compute(self, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Compute:
         types = (x, w) if bias is None else (x, w, bias)
