@@ -12,7 +12,8 @@ class Int4Weights(WeightQuantization):
 
     One scale for each `group` neighbours along the summed axis, max |w| / 7 in float16 (`scales`); asymmetric: elements
     in u4 with zero points, scale = (max w - min w) / 15. search=mse takes a smaller range where that lessens the mean
-    squared error. gathers: tables of embeddings too, row by row. Matrices of fewer than `min_elements` stay.
+    squared error. method=gptq rounds with calibration data
+    (Frantar et al. 2022). gathers: tables of embeddings too, row by row. Matrices of fewer than `min_elements` stay.
     """
 
     name = "int4-weights"

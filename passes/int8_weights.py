@@ -12,7 +12,8 @@ class Int8Weights(WeightQuantization):
 
     One scale for each output channel, max |w| / 127, or with `group` for each so many neighbours along the summed axis;
     asymmetric: with zero points, scale = (max w - min w) / 255. search=mse takes a smaller range where that lessens the
-    mean squared error. gathers: tables of embeddings too, row by row. Matrices of fewer than `min_elements` stay.
+    mean squared error. method=gptq rounds with calibration data
+    (Frantar et al. 2022). gathers: tables of embeddings too, row by row. Matrices of fewer than `min_elements` stay.
     """
 
     name = "int8-weights"

@@ -1,4 +1,8 @@
-"""What int8-weights and int4-weights share: which constants they round, and what stands for them in the graph."""
+"""What int8-weights and int4-weights share: which constants they round, and what stands for them in the graph.
+
+method=rtn rounds to nearest. method=gptq makes up for errors with what calibration data multiplies with each weight
+(effcc.passes.error_compensation); tables of embeddings, and weights inside branches and loops, are rounded to nearest.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from effcc.ir.types import DTYPES, Tensor, f32
 from effcc.ops.constant import Const
 from effcc.ops.index import Gather
 from effcc.ops.quantize import DequantizeLinear
+from effcc.passes.error_compensation import round_compensated, second_moments
 from effcc.passes.weight_rounding import Grid, Rounded, round_weights
 from effcc.pipeline import Context, Pass
 from effcc.rewrite import Item, Workspace, map_nested
@@ -26,12 +31,16 @@ class WeightQuantization(Pass):
     """A pass that rounds constant matrices to `bits`; subclasses name it and set defaults."""
 
     category = "quantize"
-    contract = "approximate; quantized when search=none; exact on on_the_grid when search=none; idempotent"
+    contract = (
+        "approximate; quantized when search=none and method=rtn; "
+        "exact on on_the_grid when search=none and method=rtn; idempotent"
+    )
     special_inputs = False  # 0 * NaN appears where a weight is rounded to 0, and an infinite sum where none was
     bits: ClassVar[int]
     group: int = 0
     asymmetric: bool = False
     search: str = "none"
+    method: str = "rtn"
     gathers: bool = False
     scales: str = "f32"
     min_elements: int = 1024
@@ -40,6 +49,7 @@ class WeightQuantization(Pass):
         for option, value, known in (
             ("group", self.group, (0, *GROUPS)),
             ("search", self.search, ("none", "mse")),
+            ("method", self.method, ("rtn", "gptq")),
             ("scales", self.scales, ("f32", "f16")),
         ):
             if value not in known:
@@ -53,9 +63,10 @@ class WeightQuantization(Pass):
 
     def run(self, graph: Graph, ctx: Context) -> Graph:
         w = Workspace(graph)
-        rounded: dict[tuple[int, bool], Rounded] = {}
+        rounded: dict[Any, Rounded] = {}
+        moments = self._moments(graph, w, ctx) if self.method == "gptq" else {}
         for item in w.items():
-            op = map_nested(item.op, lambda g: self.run(g, ctx))
+            op = map_nested(item.op, lambda g: replace(self, method="rtn").run(g, ctx))  # no samples tell its inputs
             if op is not item.op:
                 w.set_op(item, op)
             weight = self._weight(item)
@@ -67,10 +78,14 @@ class WeightQuantization(Pass):
             if reason is not None:
                 ctx.refused(self.name, item.loc, reason)
             elif ctx.allow(self.name, item.loc):
-                key = (id(blob), transposed)
+                seen = moments.get(weight) if item.op.name == "matmul" else None
+                key = (id(blob), transposed, id(seen))
                 if key not in rounded:
                     ctx.progress(f"{self.name} {item.loc}")
-                    rounded[key] = round_weights(blob.array.T if transposed else blob.array, self.grid)
+                    matrix = blob.array.T if transposed else blob.array
+                    rounded[key] = (
+                        round_weights(matrix, self.grid) if seen is None else round_compensated(matrix, self.grid, seen)
+                    )
                 (_gather if item.op.name == "gather" else _multiply)(w, item, rounded[key], transposed)
                 w.erase_dead(weight)
         return w.freeze()
@@ -100,6 +115,20 @@ class WeightQuantization(Pass):
         if self.gathers and isinstance(item.op, Gather) and item.op.axis == 0:
             return item.operands[0]
         return None
+
+    def _moments(self, graph: Graph, w: Workspace, ctx: Context) -> dict[Value, np.ndarray]:
+        """The second moments of what each weight is multiplied with; none where there is nothing to round."""
+        products = [n for n in graph.nodes if n.op.name == "matmul"]
+        wanted = {
+            n.operands[1] for n in products
+            if (blob := w.constant(n.operands[1])) is not None and self._unfit(blob, n.op.transpose_b) is None  # type: ignore
+        }  # fmt: skip
+        if not wanted:
+            return {}
+        if ctx.calibration is None:
+            raise InputError(f"{self.name}:method=gptq needs calibration data", hint="give calibration=, --calibration")
+        ctx.progress(f"{self.name} calibration")
+        return second_moments(graph, wanted, ctx.calibration)
 
     def _unfit(self, blob: Blob, transposed: bool) -> str | None:
         """Why a constant is not rounded."""
