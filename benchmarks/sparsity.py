@@ -185,7 +185,8 @@ def measure_digits() -> dict[str, dict[str, float]]:
         suffix, correct = (f", {mended}", f":correct={mended}") if mended else ("", "")
         found["two-four" + suffix] = {"0.5": accuracy("two-four" + correct, bool(mended))}
         for options in ("magnitude", "magnitude:scope=global", "block-sparse:block=16x16", "block-sparse:block=4x4"):
-            found[options + suffix] = {str(d): accuracy(f"{options}:density={d}{correct}", bool(mended)) for d in DENSITIES}
+            found[options + suffix] = {
+                str(d): accuracy(f"{options}:density={d}{correct}", bool(mended)) for d in DENSITIES}
     return found
 
 

@@ -23,6 +23,11 @@ from effcc.rewrite import Item, Workspace
 Mask = np.ndarray[Any, Any]
 
 
+CORRECTIONS = ("auto", "none", "shift", "refit")
+REFIT_FLOPS = 5e11
+"""What "auto" spends on refitting one weight at most: some ten seconds."""
+
+
 class Pruning(Pass):
     """Zeros for elements of constant weights of matmuls and convolutions.
 
@@ -30,18 +35,18 @@ class Pruning(Pass):
     correct: what calibration data mends. "shift" adds what was lost on average, E[x] · (w - pruned w), behind the
     product (Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.2,
     for another error of w). "refit" also moves the weights that stay to where the outputs' squared error is least (see
-    `refitted`). "none" does neither.
+    `refitted`); "auto" does so where that takes seconds. "none" does neither.
     """
 
     category = "sparsify"
     contract = "approximate; idempotent"
     min_size: int = 1024
     skip: tuple[str, ...] = ()
-    correct: str = "shift"
+    correct: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.correct not in ("none", "shift", "refit"):
-            raise ValueError(f"correct={self.correct!r} is none of none, shift, refit")
+        if self.correct not in CORRECTIONS:
+            raise ValueError(f"correct={self.correct!r} is none of {', '.join(CORRECTIONS)}")
 
     def masks(
         self, graph: Graph, chosen: Sequence[Weight], known: dict[Any, Moments], ctx: Context
@@ -60,13 +65,13 @@ class Pruning(Pass):
         known: dict[Any, Moments] = {}
         if ctx.calibration is not None:
             ctx.progress(f"{self.name}: activations of {len(ctx.calibration)} samples")
-            known = moments(graph, chosen, ctx.calibration, products=self.correct == "refit")
+            known = moments(graph, chosen, ctx.calibration, products=self.correct in ("auto", "refit"))
         edited = Workspace(graph)
         for w, mask in zip(chosen, self.masks(graph, chosen, known, ctx), strict=True):
             if mask is None or not (w.array[~mask] != 0).any() or not ctx.allow(self.name, w.loc):
                 continue
             zeroed = np.where(mask, w.array, np.zeros((), w.array.dtype))
-            if self.correct == "refit" and w.value in known:
+            if self.correct in ("auto", "refit") and w.value in known:
                 ctx.progress(f"{self.name}: refit {w.blob.type}")
                 zeroed = self._refitted(w, mask, zeroed, known[w.value], ctx)
             pruned = Blob(zeroed, w.blob.type.dtype)
@@ -95,6 +100,9 @@ class Pruning(Pass):
         covariance = known.products - np.outer(known.mean, known.mean)
         if not np.isfinite(covariance).all() or not np.isfinite(w.array.astype(np.float64)).all():
             ctx.refused(f"{self.name} refit", w.loc, "activations or weights are not finite")
+            return zeroed
+        if self.correct == "auto" and (work := refit_flops(w.as_matrix(mask))) > REFIT_FLOPS:
+            ctx.refused(f"{self.name} refit", w.loc, f"it would take {work:.0e} operations: ask by correct=refit")
             return zeroed
         matrix = refitted(w.as_matrix(w.array).astype(np.float64), w.as_matrix(mask), covariance)
         return w.from_matrix(matrix).astype(w.array.dtype)
@@ -137,13 +145,26 @@ def refitted(matrix: Mask, mask: Mask, covariance: Mask) -> Mask:
     """
     out = np.where(mask, matrix, 0.0)
     damped = covariance + DAMPING * max(float(np.mean(np.diag(covariance))), 1e-12) * np.eye(len(covariance))
-    masks, which = np.unique(mask.T, axis=0, return_inverse=True)
+    masks, which = _distinct(mask)
     for k, kept in enumerate(masks):
-        columns = np.flatnonzero(which.reshape(-1) == k)
+        columns = np.flatnonzero(which == k)
         if kept.any() and not kept.all():
             lost = covariance[np.ix_(kept, ~kept)] @ matrix[np.ix_(~kept, columns)]
             out[np.ix_(kept, columns)] += np.linalg.solve(damped[np.ix_(kept, kept)], lost)
     return out
+
+
+def refit_flops(mask: Mask) -> float:
+    """Operations of `refitted`: a factorization for each distinct column of a mask."""
+    masks, _ = _distinct(mask)
+    return float((masks.sum(1).astype(float) ** 3).sum() * 2 / 3)
+
+
+def _distinct(mask: Mask) -> tuple[Mask, Mask]:
+    """(the distinct columns of a mask, which of them each column is)"""
+    rows = np.packbits(mask.T, axis=1)
+    _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    return mask.T[first], which.reshape(-1)
 
 
 def largest(scores: Sequence[np.ndarray[Any, Any]], density: float, scope: str) -> list[Mask]:

@@ -77,11 +77,14 @@ def test_the_mean_of_the_outputs_is_kept():
     ctx = Context(calibration=Samples.load({"x": x}, graph))
     before, after = graph, Magnitude(density=0.2).run(graph, ctx)
     uncorrected = Magnitude(density=0.2, correct="none").run(graph, ctx)
+    shifted = Magnitude(density=0.2, correct="shift").run(graph, ctx)
+    np.testing.assert_array_equal(weights(shifted)[0].array, weights(uncorrected)[0].array)
 
     def mean(g):
         return np.concatenate([run(g, part)[0].numpy() for part in np.split(x, 10)]).mean(0)
 
-    np.testing.assert_allclose(mean(after), mean(before), atol=1e-3)
+    for corrected in (after, shifted):
+        np.testing.assert_allclose(mean(corrected), mean(before), atol=1e-3)
     assert np.abs(mean(uncorrected) - mean(before)).max() > 1
 
 
@@ -103,6 +106,16 @@ def test_refitted_weights_lose_less(turned):
         assert (found.array != 0).sum() <= np.ceil(0.3 * w.size)
         errors[correct] = float(np.square(run(out, samples[:100])[0].numpy() - wanted).mean())
     assert errors["refit"] < 0.05 * errors["shift"] < 0.05 * errors["none"]
+
+
+def test_auto_refits_where_that_takes_seconds(monkeypatch):
+    graph = layers(normal(64, 48))
+    ctx = Context(calibration=Samples.load({"x": normal(40, 64, seed=1)}, graph))
+    refit, auto = (Magnitude(density=0.2, correct=c).run(graph, ctx) for c in ("refit", "auto"))
+    assert auto == refit and not ctx.refusals
+    monkeypatch.setattr("effcc.passes.pruning.REFIT_FLOPS", 1e3)
+    assert Magnitude(density=0.2).run(graph, ctx) == Magnitude(density=0.2, correct="shift").run(graph, ctx)
+    assert "ask by correct=refit" in next(iter(ctx.refusals)).reason
 
 
 def test_refitting_is_the_least_squares_solution():
@@ -135,7 +148,7 @@ def test_options_are_checked():
         density=0.3, scope="global", skip=("head", "embed"))
     with pytest.raises(ParseError, match="density=1.5 is not between 0 and 1"):
         parse_pass("magnitude:density=1.5")
-    with pytest.raises(ParseError, match="none of none, shift, refit"):
+    with pytest.raises(ParseError, match="none of auto, none, shift, refit"):
         parse_pass("magnitude:correct=true")
     with pytest.raises(ParseError, match="neither local nor global"):
         parse_pass("magnitude:scope=all")
