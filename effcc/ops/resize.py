@@ -79,7 +79,6 @@ class Resize(Resampling):
     def infer(self, x: Type) -> Tensor:
         t = tensor(x)
         require(len(self.sizes) == t.rank, f"resize needs {t.rank} sizes, got {len(self.sizes)}")
-        require(all(d != 0 or n == 0 for d, n in zip(t.shape, self.sizes, strict=True)), "an empty axis cannot grow")
         for value, known, what in (
             (self.mode, ("nearest", "linear", "cubic"), "mode"),
             (self.coordinate, COORDINATES, "coordinate"),
