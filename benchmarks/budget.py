@@ -1,4 +1,4 @@
-"""A budget on the digits ViT: how many tokens may merge, then how many blocks of weights may go.
+"""A budget on the digits ViT: how many tokens may merge, then how many weights may go.
 
     python benchmarks/budget.py
 
@@ -18,7 +18,7 @@ import effcc
 
 DIGITS = Path(__file__).resolve().parents[1] / "examples" / "digits"
 POINTS = 0.02
-SEARCHES = (("reduce_tokens", "tome:r=?"), ("sparsify", "block-sparse:density=?:block=16x16"))
+SEARCHES = (("reduce_tokens", "tome:r=?"), ("sparsify", "magnitude:density=?"))
 
 
 def calibration() -> dict[str, np.ndarray]:
