@@ -379,7 +379,8 @@ def leading(graph: Graph, node: Node, course: Course) -> int | None:
     if node.op.name == "slice":
         start, stop, step = (x[place.axis] for x in (node.op.starts, node.op.stops, node.op.steps))  # type: ignore[attr-defined]
         told = start if stop == course.n else stop
-        return told if step == 1 and isinstance(told, int) and 0 < told <= MOST_SPECIAL else None
+        few = step == 1 and isinstance(told, int) and 0 < told <= min(MOST_SPECIAL, course.n // 2)
+        return told if few else None
     if node.op.name == "gather" and node.op.axis == place.axis:  # type: ignore[attr-defined]
         index = graph.producer(node.operands[1])
         if index is None or index.op.name != "const":
