@@ -18,7 +18,7 @@ from effcc.ir import Graph, Node, Value, merge
 from effcc.ir.dims import Dim
 from effcc.ops.constant import Const
 from effcc.ops.contraction import Matmul
-from effcc.ops.elementwise import Elementwise
+from effcc.ops.elementwise import Add, Cast, Elementwise, Mul, Sub
 from effcc.ops.fused import Fused
 from effcc.ops.reduction import Reduction
 from effcc.ops.view import View
@@ -26,6 +26,8 @@ from effcc.ops.window import Conv
 from effcc.pipeline import Context, Pass
 
 MAP, ROWS, ANCHOR = "map", "rows", "anchor"
+MOST_WIDENING = 4
+"""Ops of a dequantization: two casts, the zero point and the scale."""
 
 
 @dataclass
@@ -97,7 +99,41 @@ class _Fusion:
             weights = quantized_weights(node, self.graph.producer)
             if weights is not None and self._is_for_products(weights.node):
                 found.add(self.position[weights.node.result])
+        for k in range(len(self.nodes)):
+            found.update(self._widening(k))
         return found
+
+    def _widening(self, k: int) -> list[int]:
+        """The elementwise nodes from a cast of stored bytes on that make numbers of them (a dequantization), where
+        these are combined with other values: loading bytes and computing again is cheaper than storing numbers."""
+        stored = self.nodes[k].operands[0] if isinstance(self.nodes[k].op, Cast) else None
+        if stored is None or stored.dtype.bits != 8 or stored.dtype.is_float or stored not in self.position:
+            return []
+        if all(isinstance(u.op, Cast) for u in self.graph.users(stored)) and stored not in self.outputs:
+            return []  # the bytes are made for this alone
+        chain = [k]
+        while len(chain) < MOST_WIDENING:
+            users = self.graph.users(self.nodes[chain[-1]].result)
+            following = self.position[users[0].result] if len(users) == 1 and len(users[0].results) == 1 else None
+            if following is None or not self._widens(self.nodes[following], self.nodes[chain[-1]]):
+                break
+            chain.append(following)
+        last = self.nodes[chain[-1]].result
+        readers = self.graph.users(last)
+        small = all(v not in self.outputs for v in (self.nodes[i].result for i in chain))
+        return chain if small and readers and all(self._combines(u, last) for u in readers) else []
+
+    def _combines(self, node: Node, v: Value) -> bool:
+        """Whether an elementwise node reads other values besides one, numbers not counted."""
+        others = [self.graph.producer(x) for x in node.operands if x is not v]
+        return isinstance(node.op, Elementwise) and any(p is None or not is_immediate(p) for p in others)
+
+    def _widens(self, node: Node, before: Node) -> bool:
+        """Whether a node shifts, scales or casts what the one before gives, by numbers."""
+        if not isinstance(node.op, (Add, Sub, Mul, Cast)):
+            return False
+        others = [self.graph.producer(v) for v in node.operands if v is not before.result]
+        return all(o is not None and is_immediate(o) for o in others)
 
     def _is_for_products(self, node: Node) -> bool:
         """Whether a node dequantizes constants, for matmuls alone that take them as their second operands."""
@@ -228,6 +264,17 @@ class _Fusion:
     def _has_copied(self, region: Region) -> bool:
         return any(p in self.copied for i in region.nodes for p in self._producers(i))
 
+    def _copied_into(self, region: Region) -> list[int]:
+        """The nodes to copy into a region, with what these read of others, in order."""
+        found: set[int] = set()
+        stack = [p for i in region.nodes for p in self._producers(i) if p in self.copied]
+        while stack:
+            p = stack.pop()
+            if p not in found:
+                found.add(p)
+                stack.extend(q for q in self._producers(p) if q in self.copied)
+        return sorted(found)
+
     def _ordered(self) -> list[Node]:
         """Regions and single nodes, each after what it depends on (depth first, in the graph's order)."""
         out: list[Node] = []
@@ -261,8 +308,7 @@ class _Fusion:
         members = [self.nodes[i] for i in region.nodes]
         if len(members) == 1 and not self._has_copied(region):
             return members[0]
-        copied = dict.fromkeys(p for i in region.nodes for p in self._producers(i) if p in self.copied)
-        body_nodes = [*(self.nodes[p] for p in copied), *members]
+        body_nodes = [*(self.nodes[p] for p in self._copied_into(region)), *members]
         made = {r for n in body_nodes for r in n.results}
         captured = {v: Value(v.type, v.name) for n in body_nodes for v in n.operands if v not in made}
         inside: dict[Value, Value] = dict(captured)

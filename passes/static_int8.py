@@ -18,6 +18,7 @@ import numpy as np
 from effcc.analysis.quantization_error import mean_errors, output_errors
 from effcc.analysis.ranges import LEAST_SCALE, METHODS, Affine, ranges
 from effcc.errors import InputError
+from effcc.interp import bind_graph, bind_inputs
 from effcc.ir import Graph, Node, Value
 from effcc.ir.blob import Blob
 from effcc.ir.dims import product
@@ -28,6 +29,8 @@ from effcc.pipeline import Context, Pass
 from effcc.rewrite import Item, Workspace
 
 WEIGHT_MAX = 127
+ROUNDS = 2
+"""How often fp32 and int8 are measured in turns; the least time of each counts."""
 QUANTIZE_COST, EPILOGUE_COST = 8, 4
 """Vector instructions for as many elements as a vector has lanes: to quantize f32, and to scale a sum."""
 
@@ -51,11 +54,12 @@ class Layer:
 class StaticInt8(Pass):
     """Quantize matmuls and convs with constant weights, by ranges on `ctx.calibration`.
 
-    method: "min-max", "percentile" (leaving out 100 - `percent`), or "mse". activations: "u8" (with a zero point) or
-    "s8". skip: layers with one of these in their location stay. first, last: whether the layers nearest to the inputs
-    and to the results are quantized. always: quantize even what the cost model says is no faster. correct: shift each
-    channel by what quantization shifts it on average (Nagel et al. 2019, section 4.2). report: how many samples each
-    layer's error is measured on (0: none).
+    A layer is quantized where the cost model says that it pays, and all of them where the graph measures faster
+    (`ctx.measure`). method: "min-max", "percentile" (leaving out 100 - `percent`), or "mse". activations: "u8" (with a
+    zero point) or "s8". skip: layers with one of these in their location stay. first, last: whether the layers nearest
+    to the inputs and to the results are quantized. always: quantize even what is no faster. correct: shift each channel
+    by what quantization shifts it on average (Nagel et al. 2019, section 4.2). report: how many samples each layer's
+    error is measured on (0: none).
     """
 
     name = "static-int8"
@@ -101,8 +105,9 @@ class StaticInt8(Pass):
             low, high = found[layer.x]
             if not np.isfinite([low, high]).all():
                 ctx.refused(self.name, layer.node.loc, "activations are not finite on the calibration data")
-            elif ctx.allow(self.name, layer.node.loc):
+            else:
                 plans[layer.node] = layer, Affine.over(low, high, self.dtype)
+        plans = {n: p for n, p in self.faster(graph, plans, ctx).items() if ctx.allow(self.name, n.loc)}
         if not plans:
             return graph
         shifts: Mapping[Node, Any] = {}
@@ -176,6 +181,31 @@ class StaticInt8(Pass):
         ctx.refused(self.name, layer.node.loc, reason)
         return False
 
+    def faster(
+        self, graph: Graph, plans: dict[Node, tuple[Layer, Affine]], ctx: Context
+    ) -> dict[Node, tuple[Layer, Affine]]:
+        """Those layers with which the whole graph measures faster than in fp32; where it does not with all of them, the
+        half that gains least by the cost model drops out, and so on. Sizes are those of one sample."""
+        if self.always or ctx.measure is None:
+            return plans
+        sizes = bind_inputs(graph.inputs, map(torch.as_tensor, next(ctx.calibration[:1].batches())))
+        if not sizes.keys() >= set(graph.symbols):
+            return plans  # some sizes are known at run time only
+        while plans:
+            ctx.progress(f"measuring {len(plans)} layers in int8")
+            versions = [bind_graph(g, sizes) for g in (graph, insert(graph, plans, {}))]
+            rounds = [[ctx.measure(g) for g in versions] for _ in range(ROUNDS)]
+            exact, fast = (min(times) for times in zip(*rounds, strict=True))
+            if fast < exact:
+                return plans
+            order = sorted(plans, key=lambda n: -gain(plans[n][0]))
+            kept = order[: len(order) // 2]
+            for node in order[len(kept) :]:
+                reason = f"int8 measures {1e3 * fast:.3f} ms, fp32 {1e3 * exact:.3f} ms"
+                ctx.refused(self.name, node.loc, reason)
+            plans = {n: p for n, p in plans.items() if n in kept}
+        return plans
+
     def example(self, d: Any, b: Any) -> Any:
         from effcc.ir.types import Tensor
 
@@ -206,6 +236,12 @@ def instructions(layer: Layer) -> tuple[float, float]:
         (depth, features) = (w[-1], w[-2]) if op.transpose_b else (w[-2], w[-1])
         products, words, inputs = features * depth, features * -(-depth // 4), depth
     return products, words + QUANTIZE_COST * inputs + EPILOGUE_COST * features
+
+
+def gain(layer: Layer) -> float:
+    """How many times as fast integers are by the cost model."""
+    before, after = instructions(layer)
+    return before / after
 
 
 # -- the new graph -----------------------------------------------------------------------------------------------------

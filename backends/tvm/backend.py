@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from effcc.backends.tvm.runtime.sections import Ran
     from effcc.backends.tvm.tiles.choose import Chosen
 
+LOWERING = "integer-arithmetic,transposed-convs,channels-last,fold,decompose,cse,dce"
+"""What makes kernels' ops of a model's, but for fusion."""
 MEASURE_SECONDS, MEASURE_CALLS = 0.02, 5
 """How long `measure` takes at least, and how many calls."""
 
@@ -39,7 +41,7 @@ class CpuBackend:
         """What runs before lowering, as text."""
         from effcc.passes import EXACT
 
-        return f"{EXACT},integer-arithmetic,transposed-convs,channels-last,fold,decompose,cse,dce,compress-weights,fuse"
+        return f"{EXACT},{LOWERING},compress-weights,fuse"
 
     schedules = ("auto", "barriers", "tiles")
 
@@ -78,7 +80,7 @@ class CpuBackend:
         from effcc.pipeline import PassManager, parse_pipeline
         from effcc.testing.compare import random_inputs
 
-        ready = PassManager().run(graph, parse_pipeline("decompose,fuse"))
+        ready = PassManager().run(graph, parse_pipeline(f"{LOWERING},fuse"))
         code = self.compile(ready, Context(machine=self.machine), threads)
         generator = torch.Generator().manual_seed(0)
         drawn = random_inputs([v.type for v in graph.inputs], generator, special=False, whole=False)

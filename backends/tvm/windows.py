@@ -50,6 +50,8 @@ def has_template(node: Node) -> bool:
             and w.size != 0
             and (x.dtype.is_float or op.accumulate is not None)
         )
+    if isinstance(op, MaxPool) and x.dtype.name in ("u8", "i8", "i32"):
+        return True
     return x.dtype.is_float and not (isinstance(op, AvgPool) and op.ceil_mode)
 
 

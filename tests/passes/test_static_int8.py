@@ -154,6 +154,29 @@ def test_the_cost_model_keeps_what_is_no_faster():
     assert StaticInt8().run(layer(), ctx) is not layer()
 
 
+def test_only_what_measures_faster_is_quantized():
+    """A machine on which integers win only where the product is wide enough."""
+    b = Builder("wide and narrow")
+    x = b.input("x", Tensor(f32, (Symbol("B", 1, 64), 24)))
+    graph = b.graph(b.matmul(b.matmul(x, b.const(normal(24, 24))), b.const(normal(24, 200))))
+
+    def measure(g):
+        products = [n for n in g.nodes if n.op.name == "matmul"]
+        assert all(n.result.tensor.is_static for n in products)
+        made_by = [g.producer(n.operands[0]) for n in products]
+        quantized = [n for n, p in zip(products, made_by, strict=True) if p and p.op.name == "dequantize_linear"]
+        return 1.0 + sum(-0.5 if n.result.shape[-1] > 100 else 1.0 for n in quantized)
+
+    ctx = Context(calibration=Samples.load({"x": normal(3, 24)}, graph), measure=measure)
+    quantized = StaticInt8(report=0).run(graph, ctx)
+    assert [n.result.shape[-1] for n in ops(quantized, "quantize_linear")] == [24]
+    assert [r.reason for r in ctx.refusals] == ["int8 measures 1500.000 ms, fp32 1000.000 ms"]
+    (real, *_) = (n.result for n in ops(quantized, "dequantize_linear") if n.result.tensor.shape[-1] == 24)
+    assert [n.result.shape[-1] for n in quantized.users(real)] == [200]
+    slow = Context(calibration=ctx.calibration, measure=lambda g: float(len(g.nodes)))
+    assert StaticInt8(report=0).run(graph, slow) is graph
+
+
 @pytest.mark.parametrize("target", ["cpu", "cpu{mcpu=haswell}", "cpu{mcpu=x86-64}"])
 def test_code_does_what_the_quantized_graph_says(target):
     """With VNNI (where this machine has it) and without."""
@@ -199,7 +222,7 @@ def digits():
 def test_the_digits_vit_in_int8():
     images, labels = digits()
     exact = effcc.compile(DIGITS / "digits_vit.onnx")
-    program = effcc.compile(DIGITS / "digits_vit.onnx", quantize="static-int8:report=1",
+    program = effcc.compile(DIGITS / "digits_vit.onnx", quantize="static-int8:report=1", tune="none",
                             calibration={"image": images[:32]})  # fmt: skip
     products = [n for n in program.graph.walk() if n.op.name == "matmul" and n.op.accumulate is not None]
     assert len(products) == 16
