@@ -18,9 +18,10 @@ from effcc.machine import Machine
 
 @dataclass(frozen=True, eq=False)
 class Tiled:
-    """A program without barriers, its tile graph, and where the temporaries lie (bytes)."""
+    """A program without barriers, the same under them, the tile graph, and where the temporaries lie (bytes)."""
 
     program: entry.Program
+    under_barriers: entry.Program
     graph: TileGraph
     offsets: dict[Buffer, int]
     arena: int
@@ -68,7 +69,7 @@ def tiled(
         tasks[4].tobytes(),
     )
     made = replace(program, temporaries=placed, steps=(section,))
-    return Tiled(made, graph, dict(zip(temporaries, offsets)), arena)
+    return Tiled(made, program, graph, dict(zip(temporaries, offsets)), arena)
 
 
 def _buffers(step: p.Launch | p.Copy) -> tuple[Buffer, ...]:
