@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,15 @@ import numpy as np
 from effcc.analysis.sparsity import best_blocks, zeros
 from effcc.analysis.weights import Weight, weights
 from effcc.errors import InputError
-from effcc.ir import Builder, Graph, Tensor
+from effcc.ir import Builder, Graph, Node, Op, Tensor, Value
 from effcc.ir.blob import Blob
+from effcc.ir.builder import OpBuilder
 from effcc.ir.dims import symbols, upper_bound
-from effcc.ir.encodings import EncodedBlob, block_csr, encode, two_four
+from effcc.ir.encodings import EncodedBlob, block_csr, encode, is_compressed, two_four
 from effcc.ir.types import f32
 from effcc.ops.constant import Const
 from effcc.pipeline import Context, Pass
-from effcc.rewrite import Workspace
+from effcc.rewrite import ItemBuilder, Workspace
 
 TYPICAL = 128
 """What a size that is not known is measured with."""
@@ -26,6 +28,7 @@ ROUNDS = 3
 
 class CompressWeights(Pass):
     """matmul(x, w) --> matmul(x, w in block_csr or two_four layout)
+    conv(x, w [+ bias]) of 1x1, channels last --> matmul(x, w in such a layout) [+ bias]
 
     Which layout follows from where w's zeros are. It is taken where a measurement on the target (`ctx.measure`) says
     that the product is faster than the dense one, or, where nothing may be measured, the cost model does; with
@@ -61,25 +64,29 @@ class CompressWeights(Pass):
             for user in w.users:
                 reader = edited.producer(user.result)
                 assert reader is not None
-                edited.set_operands(reader, (reader.operands[0], new.result))
-            edited.erase(item)
+                b, (x, _, *bias) = ItemBuilder(reader.loc), reader.operands
+                y = product(b, reader.op, x, new.result, bias)
+                for one in b.made:
+                    edited.place(one, reader)
+                edited.replace(reader, (y,), b.made)
         return edited.freeze()
 
     def _compressed(self, w: Weight, ctx: Context) -> EncodedBlob | None:
         """The weight in the layout that its zeros allow."""
-        if any(user.op.name != "matmul" for user in w.users):
-            ctx.refused(self.name, w.loc, "only matmuls have kernels for compressed weights")
+        if not all(is_product(user) for user in w.users):
+            ctx.refused(self.name, w.loc, "only matmuls and convolutions of 1x1 have kernels for compressed weights")
             return None
-        if len(w.blob.type.shape) != 2 or w.blob.type.dtype.bits < 16:
-            ctx.refused(self.name, w.loc, f"{w.blob.type} is no matrix of f64, f32, f16 or bf16")
+        if (user := w.users[0]).op.name == "matmul" and w.blob.type.rank != 2 or w.blob.type.dtype.bits < 16:
+            ctx.refused(self.name, user.loc, f"{w.blob.type} is no matrix of f64, f32, f16 or bf16")
             return None
         found = best_blocks(w.as_matrix(w.array), self._lanes(w, ctx))
+        stored = w.array if w.blob.type.rank == 2 else w.array.reshape(w.array.shape[:2])
         if found.cost < 1.0 or (self.goal == "size" and found.kept < 0.5):
             height, width = found.block
             block = (height, width) if w.contracted == 0 else (width, height)
-            return encode(w.array, block_csr(block), w.blob.type.dtype)
+            return encode(stored, block_csr(block), w.blob.type.dtype)
         try:
-            return encode(w.array, two_four(w.contracted), w.blob.type.dtype)
+            return encode(stored, two_four(w.contracted), w.blob.type.dtype)
         except InputError:
             height, width = found.block
             reason = f"its zeros are no pattern: {found.kept:.0%} of its blocks of {height}x{width} hold something"
@@ -105,7 +112,7 @@ class CompressWeights(Pass):
                 reason = f"the cost model says that {made.type.encoding} takes {cost:.2f} of dense's time"
                 ctx.refused(self.name, w.loc, reason)
             return cost < self.margin
-        key = (w.blob.type, made.type, w.contracted, tuple(_rows(user.operands[0].tensor) for user in w.users))
+        key = (w.blob.type, made.type, tuple((user.op, _sizes(user.operands[0].tensor)) for user in w.users))
         if key not in measured:
             ctx.progress(f"{self.name}: measure {w.blob.type} as {made.type.encoding}")
             rounds = [[self._measure(w, blob, ctx) for blob in (w.blob, made)] for _ in range(ROUNDS)]
@@ -124,9 +131,10 @@ class CompressWeights(Pass):
         b = Builder("measured")
         constant, results = b.const(blob), []
         for k, user in enumerate(w.users):
-            x = user.operands[0].tensor
-            shape = tuple(d if isinstance(d, int) else _typical(d) for d in x.shape)
-            results.append(b.emit(user.op, (b.input(f"x{k}", Tensor(x.dtype, shape)), constant))[0])
+            x, _, *others = (v.tensor for v in user.operands)
+            given = b.input(f"x{k}", Tensor(x.dtype, tuple(d if isinstance(d, int) else _typical(d) for d in x.shape)))
+            bias = [b.input(f"bias{k}", t) for t in others]
+            results.append(product(b, user.op, given, constant, bias))
         return ctx.measure(b.graph(*results))
 
     def example(self, d: Any, b: Any) -> Any:
@@ -135,7 +143,30 @@ class CompressWeights(Pass):
         w = random.integers(-3, 4, (64, 64)).astype(np.float32)
         kept = random.random((4, 4)) < 0.25
         w *= np.kron(kept, np.ones((16, 16), np.float32))
-        return b.relu(b.matmul(x, b.const(Blob(w)), transpose_b=d.boolean()))
+        if d.boolean():
+            return b.relu(b.matmul(x, b.const(Blob(w)), transpose_b=d.boolean()))
+        image = b.reshape(x, shape=(x.shape[0], 1, 1, 64))
+        point = {"strides": (1, 1), "pads": (0,) * 4, "dilations": (1, 1), "layout": "nhwc"}
+        bias = [b.input("bias", Tensor(f32, (64,)))] if d.boolean() else []
+        return b.conv(image, b.const(Blob(w.reshape(64, 64, 1, 1))), *bias, **point)
+
+
+def is_product(user: Node) -> bool:
+    """Whether a reader of a weight is a matmul, or a convolution that is one: 1x1, channels last, each pixel once."""
+    if user.op.name == "matmul":
+        return True
+    attrs, kernel = user.op.attrs, user.operands[1].shape[2:]
+    steps = (*kernel, *attrs["strides"])
+    plain = attrs["layout"] == "nhwc" and attrs["groups"] == 1 and attrs["accumulate"] is None
+    return plain and all(n == 1 for n in steps) and not any(attrs["pads"])
+
+
+def product(b: OpBuilder, op: Op, x: Value, w: Value, bias: Sequence[Value]) -> Value:
+    """The product of a matmul or of a convolution of 1x1 by a weight, which may be compressed."""
+    if op.name == "conv" and is_compressed(w.type):
+        y = b.matmul(x, w, transpose_b=True)
+        return b.add(y, bias[0]) if bias else y
+    return b.emit(op, (x, w, *bias))[0]
 
 
 def _typical(d: Any) -> int:
@@ -144,5 +175,5 @@ def _typical(d: Any) -> int:
     return max(least, 1, min(TYPICAL, TYPICAL if bound is None else bound))
 
 
-def _rows(x: Tensor) -> tuple[Any, ...]:
+def _sizes(x: Tensor) -> tuple[Any, ...]:
     return (x.dtype, *(d if isinstance(d, int) else _typical(d) for d in x.shape))

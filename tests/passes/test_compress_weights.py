@@ -84,14 +84,30 @@ def test_two_of_four_need_a_measurement_or_a_wish_for_less_memory():
     assert constant.result.type.nbytes == 256 * 128 * 4 // 2 + 256 * 128 // 8
 
 
-def test_convolutions_stay_dense():
+def convolution(layout: str, kernel: int = 1, bias: bool = True):
     b = Builder("conv")
-    w = blocky(block=(16, 16)).reshape(256, 128, 1, 1)
-    y = b.conv(b.input("x", Tensor(f32, (1, 128, 4, 4))), b.const(Blob(w)), strides=(1, 1), pads=(0,) * 4,
-               dilations=(1, 1))
-    ctx, graph = Context(), b.graph(y)
+    w = np.broadcast_to(blocky().reshape(256, 128, 1, 1), (256, 128, kernel, kernel)) + np.float32(0)
+    shape = (1, 4, 5, 128) if layout == "nhwc" else (1, 128, 4, 5)
+    x, others = b.input("x", Tensor(f32, shape)), [b.input("bias", Tensor(f32, (256,)))] if bias else []
+    return b.graph(b.conv(x, b.const(Blob(w)), *others, strides=(1, 1), pads=(0,) * 4, dilations=(1, 1), layout=layout))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_convolutions_of_1x1_become_products(bias):
+    graph = convolution("nhwc", bias=bias)
+    out = CompressWeights().run(graph, Context())
+    assert [n.op.name for n in out.nodes] == ["const", "matmul", "add"][: 2 + bias]
+    assert layouts(out)[0].startswith("block_csr(block=(16, 16)")
+    random = np.random.default_rng(1)
+    given = [random.standard_normal(v.shape).astype(np.float32) for v in graph.inputs]
+    np.testing.assert_allclose(run(out, *given)[0], run(graph, *given)[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("layout,kernel", [("nchw", 1), ("nhwc", 3)])
+def test_other_convolutions_stay_dense(layout, kernel):
+    ctx, graph = Context(), convolution(layout, kernel)
     assert CompressWeights().run(graph, ctx) is graph
-    assert "only matmuls" in next(iter(ctx.refusals)).reason
+    assert "only matmuls and convolutions of 1x1" in next(iter(ctx.refusals)).reason
 
 
 def test_its_contract():

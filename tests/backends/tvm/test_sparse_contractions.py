@@ -13,6 +13,8 @@ from effcc.interp import run
 from effcc.ir import Builder, Symbol, Tensor, f16, f32
 from effcc.ir.blob import Blob
 from effcc.ir.encodings import block_csr, encode, two_four
+from effcc.passes.block_sparse import BlockSparse
+from effcc.pipeline import Context
 
 
 def normal(*shape: int) -> np.ndarray:
@@ -122,6 +124,37 @@ def test_other_readers_see_the_plain_elements(name):
     plain, product = program(x)
     assert np.array_equal(plain, np.maximum(w, 0))
     np.testing.assert_allclose(product, run(graph, x)[1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("tune", ["default", "none"])
+def test_a_pruned_model_is_compiled_and_tells_what_was_chosen(tune):
+    b = Builder("model")
+    x = b.input("x", Tensor(f32, (64, 256)))
+    y = b.relu(b.add(b.matmul(x, b.const(Blob(normal(256, 128)))), b.const(Blob(normal(128)))))
+    graph = b.graph(b.matmul(y, b.const(Blob(normal(10, 128))), transpose_b=True))
+    program = effcc.compile(graph, sparsify="block-sparse:density=0.25:min-size=4096", tune=tune)
+    wanted = BlockSparse(density=0.25, min_size=4096).run(graph, Context())
+    given = normal(64, 256)
+    np.testing.assert_allclose(program(given)[0], run(wanted, given)[0], rtol=1e-3, atol=1e-3)
+    notes = [n.figures for n in program.context.notes if n.pass_name == "compress-weights"]
+    assert len(notes) == (tune == "default")
+    faster = all(n["compressed us"] < 0.9 * n["dense us"] for n in notes)
+    assert ("block_sparse" in templates(program)) == faster
+    reasons = [r.reason for r in program.context.refusals if r.pass_name == "compress-weights"]
+    assert any("dense is faster" in r for r in reasons) != faster
+
+
+def test_pruned_convolutions_of_1x1_run_as_sparse_products():
+    b = Builder("convs")
+    x = b.input("x", Tensor(f32, (1, 64, 8, 8)))
+    w = Blob(normal(96, 64, 1, 1))
+    y = b.conv(x, b.const(w), b.const(Blob(normal(96))), strides=(1, 1), pads=(0,) * 4, dilations=(1, 1))
+    graph = b.graph(b.relu(y))
+    program = effcc.compile(graph, sparsify="block-sparse:density=0.25", tune="none")
+    assert "block_sparse" in templates(program)
+    given = normal(1, 64, 8, 8)
+    wanted = run(BlockSparse(density=0.25).run(graph, Context()), given)[0]
+    np.testing.assert_allclose(program(given)[0], wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_the_backend_measures_only_its_own_machine():
