@@ -1,7 +1,7 @@
 """What Triton's interpreter lacks: libdevice, and right arithmetic on bf16.
 
-The interpreter (3.7 to 3.9) holds bf16 as the integers of its bits. Its tl.dot multiplies those integers, and its
-conversion from f32 cuts bits off where devices round to the nearest, halves to even.
+The interpreter (3.7 to 3.9) holds bf16 as the integers of its bits. Its tl.dot multiplies those integers, conversions
+of integers and f64 give integers, and that of f32 cuts bits off where devices round to the nearest, halves to even.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def mended() -> Iterator[None]:
         return dot(*(cast(x, tl.float32) if x.dtype.scalar == tl.bfloat16 else x for x in (a, b)), *rest)
 
     def cast_impl(x: Any, target: Any) -> Any:
-        if x.dtype.scalar == tl.float32 and target.scalar == tl.bfloat16:
+        if x.dtype.scalar != tl.bfloat16 and target.scalar == tl.bfloat16:
             bits = torch.from_numpy(x.data.copy()).bfloat16().view(torch.uint16).numpy()
             return interpreter.TensorHandle(bits.reshape(x.data.shape), target.scalar)
         return cast(x, target)

@@ -117,8 +117,9 @@ def tiles(c: Contraction) -> tuple[int, int, int, int]:
         total = bounds(c.size(c.batch) * ceildiv(m, bm) * ceildiv(n, bn))[1]
         return PROGRAMS if total is None else total
 
-    while programs() < PROGRAMS and max(bm, bn) > 32:
-        if bm >= bn:
+    least = 32 if c.dtype == f32 else 64  # rows that a warp group multiplies at once from sm_90 on
+    while programs() < PROGRAMS and (bm > least or bn > 32):
+        if bm > least and (bm >= bn or bn <= 32):
             bm //= 2
         else:
             bn //= 2

@@ -1,0 +1,52 @@
+"""Products in 16 bits: which ops, where values are rounded, and what is left alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from effcc.errors import InputError
+from effcc.ir import Blob, Builder, Tensor, f16, f32
+from effcc.ir.location import Loc
+from effcc.ir.types import f64
+from effcc.passes.half import Half
+from effcc.pipeline import Context, parse_pass
+from effcc.testing import check
+
+
+def test_contract():
+    assert check(Half(), examples=20).fired > 0
+    assert check(Half(dtype="bf16"), examples=20).fired > 0
+
+
+def test_sums_stay_in_f32_and_values_are_rounded_once():
+    b = Builder("g")
+    x = b.input("x", Tensor(f32, (2, 3, 4)))
+    w = b.const(Blob(np.ones((4, 4), np.float32)))
+    graph = Half().run(b.graph(b.matmul(x, w), b.matmul(b.neg(x), w), b.matmul(x, w, transpose_b=True)), Context())
+    products = [n for n in graph.nodes if n.op.name == "matmul"]
+    assert all(n.op.accumulate == f32 and n.result.dtype == f32 for n in products)
+    assert all(v.dtype == f16 for n in products for v in n.operands)
+    assert sum(n.op.name == "cast" for n in graph.nodes) == 3  # x, -x, w
+
+
+def test_values_are_rounded_in_front_of_views():
+    b = Builder("g")
+    x = b.exp(b.input("x", Tensor(f32, (6, 4))))
+    graph = Half().run(b.graph(b.matmul(b.transpose(x, perm=(1, 0)), x)), Context())
+    assert [n.op.name for n in graph.nodes if n.op.name in ("exp", "cast", "matmul")] == ["exp", "cast", "matmul"]
+
+
+def test_what_stays():
+    b = Builder("g")
+    x, y = b.input("x", Tensor(f64, (4, 4))), b.input("y", Tensor(f32, (4, 4)))
+    b.loc = Loc(name="head")
+    graph, ctx = b.graph(b.matmul(x, x), b.matmul(y, y)), Context()
+    assert Half(skip=("head",)).run(graph, ctx) is graph
+    assert {r.reason for r in ctx.refusals} == {"it multiplies f64, f64, not f32", "skip= names it"}
+
+
+def test_options():
+    assert parse_pass("half:dtype=bf16") == Half(dtype="bf16")
+    with pytest.raises(InputError, match="half:dtype=f8 is not offered"):
+        Half(dtype="f8").run(Builder("g").graph(), Context())
