@@ -63,6 +63,8 @@ class Case:
         sizes = {s: draw_size(s, chance) for s in graph.symbols}
         types = [bind_type(v.type, sizes) for v in graph.inputs]
         case = Case(graph, {}, chance)
+        if any(node.op.name == "bitcast" for node in graph.walk()):  # it would tell one NaN from another
+            profiles = [p for p in profiles if not p.special]
         generator = torch.Generator().manual_seed(chance.getrandbits(32))
         for profile in profiles:
             inputs = random_inputs(types, generator, profile.special, profile.whole)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from effcc.backends.tvm.emit import KernelBuilder, memory_dtype, register_dtype, round_to
+from effcc.backends.tvm.emit import KernelBuilder, memory_dtype, register_dtype, round_to, splat
 from effcc.backends.tvm.place import Place, merge_axes
 from effcc.backends.tvm.region import FlatPoint
 from effcc.backends.tvm.templates import contraction
@@ -143,7 +143,7 @@ def lower_matmul(
                     kernel.store(places[v], at, point.value(v), shape.strides[v])
 
             def reader(v: Value, strides: tuple[Dim, ...]) -> Any:
-                return lambda at, lanes: kernel.load(places[v], (*at[:-1], ramp(at[-1], lanes)), strides)
+                return lambda at, lanes: splat(kernel.load(places[v], (*at[:-1], ramp(at[-1], lanes)), strides), lanes)
 
             contraction.emit(
                 chosen,

@@ -209,7 +209,7 @@ class _Launch:
         out: dict[str, Any] = {} if w is None else {"w": kernel.flat(places[w].buffer)}
         if self.in_place:
             return {**out, "x": kernel.flat(places[self.x].buffer)}
-        return {**out, "read_x": lambda at, lanes: kernel.load(places[self.x], self._axes(at, lanes))}
+        return {**out, "read_x": lambda at, lanes: splat(kernel.load(places[self.x], self._axes(at, lanes)), lanes)}
 
     def _axes(self, at: tuple[Tir, ...], lanes: int) -> tuple[Tir, ...]:
         """The template's (image, depth, height, width, channel) as this op's axes, the last one a vector."""

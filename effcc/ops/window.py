@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from effcc.ir import scalar as s
-from effcc.ir.assumptions import may_equal
+from effcc.ir.assumptions import may_equal, may_fit
 from effcc.ir.dims import Dim, ceildiv, dim_max, dim_min, floordiv, product
 from effcc.ir.lazy import F, torch
 from effcc.ir.op import Op, require, tensor
@@ -234,6 +234,7 @@ class ConvTranspose(Window):
             + self.output_pads[i]
             for i in range(n)
         )
+        require(all(may_fit(0, d) for d in spatial), f"pads {self.pads} crop more than there is")
         return Tensor(t.dtype, (t.shape[0], k.shape[1] * self.groups, *spatial))
 
     def reference(self, x: Any, w: Any, bias: Any = None) -> Any:
@@ -275,7 +276,7 @@ class ConvTranspose(Window):
             (s.cast(total, out.dtype),),
             PARALLEL * rank + REDUCTION * (n + 1),
             (s.const(acc, 0),),
-            (State(acc, 0) + s.select(inside, value, 0) * weight,),
+            (State(acc, 0) + s.select(inside, value * weight, 0),),
         )
 
 
