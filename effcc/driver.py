@@ -163,7 +163,7 @@ def compile(
     try:
         unit = make({}, {})
     except NeedsValue as needs:
-        if not hasattr(frontend, "signature"):
+        if not hasattr(frontend, "signature") or budget is not None:  # a search is for one program
             raise
         return Specializing(make, frontend.signature(model), needs.inputs, needs.shapes)
     if unit.inputs is None:

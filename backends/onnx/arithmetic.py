@@ -9,7 +9,7 @@ from effcc.backends.onnx.export import Writer, exports
 from effcc.backends.onnx.scalars import cast
 from effcc.ir.dims import Dim
 from effcc.ir.graph import Value
-from effcc.ir.types import bool_, f32, f64, i8, i32, i64, u8
+from effcc.ir.types import bool_, f16, f32, f64, i8, i32, i64, u8
 
 Operands = tuple[Value, ...]
 
@@ -56,6 +56,14 @@ def casts(w: Writer, op: Any, operands: Operands) -> Any:
     if op.saturate and op.to.name.startswith("f8"):
         return w.scope.cast(x, op.to, saturate=True)
     return cast(w.scope, x, op.to) if not op.saturate else NotImplemented
+
+
+@exports("clip")
+def clip(w: Writer, op: Any, operands: Operands) -> Any:
+    x, low, high = operands
+    if low.shape or high.shape or x.dtype not in (f32, f16, f64, i32, i64, i8, u8):
+        return NotImplemented
+    return w.scope.call("Clip", *(w.ref(v) for v in operands))
 
 
 @exports("prelu")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from effcc.backends.onnx.arithmetic import Operands, may_be_zero
-from effcc.backends.onnx.emit import Ref
+from effcc.backends.onnx.emit import Ref, takes
 from effcc.backends.onnx.export import Writer, exports
+from effcc.ir.dims import Dim, product
 from effcc.ir.graph import Value
 from effcc.ir.types import f32, f64, i8, i32, i64, u8
 
@@ -74,8 +77,6 @@ def plain_pool(op: Any, x: Value) -> bool:
 
 @exports("max_pool", "max_pool_with_indices")
 def max_pool(w: Writer, op: Any, operands: Operands) -> Any:
-    from effcc.backends.onnx.emit import takes
-
     e, rank = w.scope, len(operands[0].shape)
     x = channels_first(w, op, operands[0])
     if not plain_pool(op, x) or not takes("MaxPool", x.dtype) and x.dtype.name != "bf16":
@@ -86,8 +87,6 @@ def max_pool(w: Writer, op: Any, operands: Operands) -> Any:
     if op.name == "max_pool":
         return as_laid_out(w, op, e.cast(e.node("MaxPool", given, [wide], **facts)[0], x.dtype), rank)
     y, place = e.node("MaxPool", given, [wide, i64], **facts)
-    from effcc.ir.dims import product
-
     return [e.cast(y, x.dtype), e.call("Mod", place, e.size(product(x.shape[2:])))]
 
 
@@ -103,16 +102,32 @@ def avg_pool(w: Writer, op: Any, operands: Operands) -> Any:
 
 @exports("resize")
 def resize(w: Writer, op: Any, operands: Operands) -> Any:
-    """Images of two spatial axes; other ranks, and the exact fractions of nearest neighbours, by the loop nest."""
+    """Images of two spatial axes. Nearest neighbours only of whole multiples: elsewhere ONNX computes in floats what
+    effcc computes in fractions, and the loop nest says it."""
     e, (x,) = w.scope, operands
     image = len(x.shape) == 4 and set(op.resized(x.tensor)) <= {2, 3} and not any(map(may_be_zero, x.shape))
-    static = all(isinstance(d, int) for d in (*x.shape[2:], *op.sizes[2:]))
-    if not image or not static or op.mode == "nearest" or op.coordinate == "tf_crop_and_resize" or x.dtype != f32:
+    if not image or x.dtype != f32 or op.coordinate == "tf_crop_and_resize" or op.antialias or op.exclude_outside:
         return NotImplemented
-    if op.scales is not None or op.antialias or op.exclude_outside:
-        return NotImplemented
-    facts = {"mode": op.mode, "coordinate_transformation_mode": op.coordinate, "cubic_coeff_a": op.cubic_a}
-    return e.node("Resize", [w.ref(x), None, None, e.shape(op.sizes)], [x.dtype], **facts)[0]
+    facts: dict[str, Any] = {"mode": op.mode, "coordinate_transformation_mode": op.coordinate}
+    if op.mode == "nearest":
+        factors = [multiple(n, m) for n, m in zip(x.shape, op.sizes, strict=True)]
+        exact = op.coordinate in ("half_pixel", "asymmetric") and op.nearest_mode in ("round_prefer_floor", "floor")
+        if None in factors or not exact:
+            return NotImplemented
+        scales = e.const(np.asarray(factors, np.float32), f32)
+        return e.node("Resize", [w.ref(x), None, scales], [f32], nearest_mode=op.nearest_mode, **facts)[0]
+    if op.mode == "cubic":
+        facts["cubic_coeff_a"] = op.cubic_a
+    if op.scales is not None:
+        given = [None, e.const(np.asarray(op.scales, np.float32), f32)]
+    else:
+        given = [None, None, e.shape(op.sizes)]
+    return e.node("Resize", [w.ref(x), *given], [f32], **facts)[0]
+
+
+def multiple(size: Dim, resized: Dim) -> int | None:
+    """Which multiple of an axis another size is, up to 16; None where it is none."""
+    return next((k for k in range(1, 17) if resized == size * k), None)
 
 
 @exports("grid_sample")

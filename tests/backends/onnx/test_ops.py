@@ -94,6 +94,10 @@ GRAPHS = {
     "grid_sample": [built([T(f32, 1, 2, 4, 5), T(f32, 1, 3, 2, 2)],
                           lambda b, x, g, p=p, m=m: b.grid_sample(x, b.tanh(g), padding=p, mode=m))
                     for p in ("zeros", "border") for m in ("linear", "nearest")],
+    "resize": [built([T(f32, 1, 2, 3, 4)], lambda b, x, m=mode, s=sizes, k=kind: b.resize(
+        x, sizes=(1, 2, *s), mode=m, coordinate=k)) for mode, sizes, kind in (
+            ("nearest", (6, 8), "half_pixel"), ("nearest", (9, 4), "asymmetric"), ("nearest", (5, 7), "half_pixel"),
+            ("linear", (6, 8), "half_pixel"), ("linear", (3, 16), "half_pixel"), ("cubic", (6, 8), "half_pixel"))],
     "roi_align": [built([T(f32, 2, 3, 8, 8)], lambda b, x: b.roi_align(
         x, b.const(np.float32([[0, 0, 4, 4], [1, 2, 5, 6]])), b.const([0, 1]), output_size=(2, 2), sampling_ratio=2))],
     "max_unpool": [built([T(f32, 1, 2, 4, 4)], lambda b, x: b.max_unpool(*b.max_pool_with_indices(
