@@ -149,6 +149,8 @@ class Rebuild:
     merges: list[Merge] = field(default_factory=list)
     weights: Value | None = None
     """f32[batch, tokens]: how much of each token there is now; None: one of each."""
+    fixed: int = 0
+    """How many leading tokens stay where they are and never merge."""
     mask: Value | None = None
     """The mask that the weights began with."""
     bias: Callable[[Rebuild, Node], Value | None] = lambda rebuild, attention: None
@@ -187,7 +189,7 @@ class Rebuild:
         elif len(epochs) == 1 and all(r in places for r in node.results):
             epoch = epochs.pop()
             op, operands = self.resized(node, self.tokens(epoch))
-        elif len(epochs) == 1 and (leading(self.graph, node, self.axis.course) or self.axis.n) <= self.protected(node):
+        elif len(epochs) == 1 and self.reads_fixed(node):
             operands, op, epoch = tuple(map(self.now, node.operands)), node.op, 0
         elif len(epochs) == 1 and self.pools(node):
             mask = self.bias(self, node)
@@ -205,11 +207,12 @@ class Rebuild:
             if epoch:
                 self.epochs[old] = epoch
 
-    def protected(self, node: Node) -> int:
-        """How many leading tokens a reader may find where they were: none where it reads up to the last one."""
+    def reads_fixed(self, node: Node) -> bool:
+        """Whether a reader takes tokens only that stay where they are."""
         place = self.axis.course.places.get(node.operands[0])
         whole = node.op.name == "slice" and place is not None and node.op.stops[place.axis] == self.axis.n  # type: ignore[attr-defined]
-        return 0 if whole else self.axis.special
+        taken = None if whole else leading(self.graph, node, self.axis.course)
+        return taken is not None and taken <= self.fixed
 
     def pools(self, node: Node) -> bool:
         """Whether it is attention of other queries to all tokens, masked as they are: each may stand for several."""

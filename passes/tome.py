@@ -112,7 +112,7 @@ class Tome(Pass):
             while waiting and any(v is waiting[0].value for v in node.results):
                 self.merge(rebuild, waiting.pop(0))
 
-        return Rebuild(axis.stream.graph, axis, bias=self.bias).run(behind)
+        return Rebuild(axis.stream.graph, axis, bias=self.bias, fixed=self.protected(axis)).run(behind)
 
     def merge(self, rebuild: Rebuild, layer: Layer) -> None:
         attention = layer.sublayer.attention

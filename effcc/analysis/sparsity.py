@@ -17,7 +17,7 @@ BLOCK_CYCLES = 4.0
 """What a block costs beside its products: its place is read, and the loop goes on."""
 NARROW = 1.1
 """A kernel for blocks reads A more often than one with wide panels."""
-SAMPLE = 1 << 14
+SAMPLE = 1 << 12
 """Elements that are looked at before a whole weight is."""
 
 

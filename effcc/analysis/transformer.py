@@ -376,15 +376,15 @@ def leading(graph: Graph, node: Node, course: Course) -> int | None:
     place = course.places.get(node.operands[0]) if node.operands else None
     if place is None or place.outer != 1 or place.inner != 1:
         return None
+    most: int = min(MOST_SPECIAL, course.n // 2)  # type: ignore
     if node.op.name == "slice":
         start, stop, step = (x[place.axis] for x in (node.op.starts, node.op.stops, node.op.steps))  # type: ignore[attr-defined]
         told = start if stop == course.n else stop
-        few = step == 1 and isinstance(told, int) and 0 < told <= min(MOST_SPECIAL, course.n // 2)
-        return told if few else None
+        return told if step == 1 and isinstance(told, int) and 0 < told <= most else None
     if node.op.name == "gather" and node.op.axis == place.axis:  # type: ignore[attr-defined]
         index = graph.producer(node.operands[1])
         if index is None or index.op.name != "const":
             return None
         taken = index.op.blob.array  # type: ignore[attr-defined]
-        return int(taken.max()) + 1 if taken.size and 0 <= taken.min() and taken.max() < MOST_SPECIAL else None
+        return int(taken.max()) + 1 if taken.size and 0 <= taken.min() and taken.max() < most else None
     return None

@@ -145,7 +145,7 @@ def _channel_axis(node: Node) -> int:
 def gradients(graph: Graph, wanted: Iterable[Weight], samples: Any) -> Iterator[dict[Value, np.ndarray[Any, Any]]]:
     """For each batch of samples, the gradient of the mean square of the results by each weight.
 
-    No labels are needed: the mean of f(x)² weighs what moves the outputs (LPViT, Xu et al. 2024, section 3.2).
+    No labels are needed: the mean of f(x)² weighs what moves the outputs (LPViT, Xu et al. 2024).
     """
     values = [w.value for w in wanted]
     for inputs in samples.batches():

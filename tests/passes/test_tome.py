@@ -187,6 +187,15 @@ def test_a_symbolic_batch(tome_numpy):
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("protect", [0, 1, 3])
+def test_a_head_reads_its_token_wherever_it_is(tome_numpy, protect):
+    """Result 0 is token 0 of the last result, whether it merged or not."""
+    graph, ctx = applied(f"tome:r=3:protect={protect}", vit(tome_numpy.random_blocks(3, WIDTH, 16), 12))
+    assert len(ctx.log) == 3
+    first, *_, last = run(graph, torch.randn(1, 12, WIDTH))
+    assert torch.equal(first, last[:, :1])
+
+
 def test_fuel_stops_merging(tome_numpy):
     graph = vit(tome_numpy.random_blocks(3, WIDTH, 16), 11)
     ctx = Context(fuel=1)
