@@ -144,8 +144,11 @@ def contraction(graph: Graph, anchor: Node, c: Contraction, places: Mapping[Valu
             k.line(f"tile = {remaining(pid, per)}")
             batch = delinearize(k, Code("batch", k.index_dtype), [nest.extents[a] for a in c.batch], "b")
             pid = "tile"
-        row = k.axis("m", scaled(divided(pid, k.dim(across)), bm), bm, m, "[:, None]")
-        column = k.axis("n", scaled(remaining(pid, k.dim(across)), bn), bn, n, "[None, :]")
+        down_at, across_at = divided(pid, k.dim(across)), remaining(pid, k.dim(across))
+        if down == 1:
+            down_at, across_at = "0", "0" if across == 1 else pid
+        row = k.axis("m", scaled(down_at, bm), bm, m, "[:, None]")
+        column = k.axis("n", scaled(across_at, bn), bn, n, "[None, :]")
         index: dict[int, Code] = dict(zip(c.batch, batch, strict=True))
         index |= dict(zip(c.rows, delinearize(k, row, [nest.extents[a] for a in c.rows], "m"), strict=True))
         index |= dict(zip(c.columns, delinearize(k, column, [nest.extents[a] for a in c.columns], "n"), strict=True))
