@@ -16,7 +16,7 @@ from effcc.backends.tvm.tiles.space import Cut, TileSpace
 from effcc.ir import Builder, Graph, Node, Value
 from effcc.ir.blob import Blob
 from effcc.ir.dims import Dim
-from effcc.ir.types import DType
+from effcc.ir.types import DType, i8, i32
 from effcc.ops.contraction import accumulate_dtype
 from effcc.ops.window import AvgPool, Conv, MaxPool
 
@@ -68,9 +68,9 @@ def lower_window(
     op: Any = anchor.op
     if isinstance(op, Conv):
         o, per_group = anchor.operands[1].shape[:2]
-        kind = (
-            "depthwise" if per_group == 1 and op.groups > 1 and o % op.groups == 0 and _all_floats(anchor) else "conv"
-        )
+        single = per_group == 1 and op.groups > 1 and o % op.groups == 0
+        depthwise_template = _all_floats(anchor) or _bytes_by_known(body, anchor, operands)
+        kind = "depthwise" if single and depthwise_template else "conv"
     else:
         kind = "max" if isinstance(op, MaxPool) else "average"
     launch = _Launch(lowering, node, body, anchor, operands, results, kind)
@@ -79,6 +79,15 @@ def lower_window(
 
 def _all_floats(anchor: Node) -> bool:
     return all(v.dtype.is_float and v.dtype.bits <= 32 for v in anchor.operands)
+
+
+def _bytes_by_known(body: Graph, anchor: Node, operands: tuple[Place, ...]) -> bool:
+    """Whether bytes are multiplied by constant bytes, so few that f32 sums are exact."""
+    x, w = anchor.operands[:2]
+    place = dict(zip(body.inputs, operands, strict=True)).get(w)
+    few = depthwise.exact_in_f32(int(np.prod(w.shape[2:])))
+    known = place is not None and place.buffer.blob is not None
+    return known and few and x.dtype.name in ("u8", "i8") and w.dtype == i8 and anchor.result.dtype == i32
 
 
 class _Launch:
@@ -154,6 +163,7 @@ class _Launch:
         w = self.anchor.operands[1] if self.kind == "depthwise" else None
         multiplier = self.out.shape[-1] // self.x.shape[-1] if self.kind == "depthwise" else 1
         n = self.x.tensor.rank - 2
+        whole = w is not None and not w.dtype.is_float
 
         def spec(size: Size) -> depthwise.WindowFold:
             return depthwise.WindowFold(
@@ -168,7 +178,9 @@ class _Launch:
                 pads_after=(*(0,) * (3 - n), *self.op.pads[n:]),  # type: ignore[arg-type]
                 count_pads=getattr(self.op, "count_include_pad", False),
                 x=element(self.x.dtype),
-                sum=self.sum,
+                sum="float32" if whole else self.sum,
+                result=self.sum,
+                pad_value=self.op.pad_value if whole else 0,
             )
 
         depth, height, _ = spatial(self.out.shape)
@@ -177,9 +189,10 @@ class _Launch:
         weights = None
         if w is not None:
             rank = w.tensor.rank
+            pad_value = self.op.pad_value
             weights = self.weights(
-                depthwise.pack,
-                ("depthwise",),
+                (lambda array: depthwise.pack_integers(array, pad_value)) if whole else depthwise.pack,
+                ("depthwise", pad_value),
                 lambda b, v: b.transpose(b.reshape(v, shape=(v.shape[0], *v.shape[2:])), perm=(*range(1, rank - 1), 0)),
             )
         lines = (Cut((k,)) for k in range(n))  # images, planes and lines; a tile has whole lines

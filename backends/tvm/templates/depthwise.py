@@ -29,6 +29,7 @@ from effcc.backends.tvm.templates.emission import (
     bind,
     cast,
     ceil_divide,
+    constant,
     divide,
     dot,
     for_lanes,
@@ -61,7 +62,9 @@ class WindowFold:
     multiplier      depthwise: output channels for each input channel
     pads_after      average that counts its pads: how far windows may reach beyond the end
     count_pads      average: whether pads are counted
-    x, w, sum       dtypes of the input and the weights as stored, and of the result handed to the epilogue
+    x, w, sum       dtypes of the input and the weights as stored, and of the sums
+    result          dtype of what the epilogue is handed, if not `sum`: float32 sums integers where that is exact
+    pad_value       depthwise: what x is outside of the image; the weights then carry what that adds (see `pack`)
     """
 
     kind: str
@@ -77,6 +80,8 @@ class WindowFold:
     x: str = "float32"
     w: str = "float32"
     sum: str = "float32"
+    result: str = ""
+    pad_value: int = 0
 
     @property
     def lanes(self) -> int:
@@ -111,6 +116,18 @@ def tiles(spec: WindowFold) -> Index:
 def pack(weights: np.ndarray) -> np.ndarray:
     """Depthwise weights [O, 1, kernel...] -> [kernel..., O]."""
     return np.ascontiguousarray(np.moveaxis(weights[:, 0], 0, -1))
+
+
+def pack_integers(weights: np.ndarray, pad_value: int) -> np.ndarray:
+    """Weights of bytes as f32 [taps + 1, O]: behind the taps what sums begin with, so that taps inside the image add
+    (x - pad_value) w and those outside nothing."""
+    taps = pack(weights).reshape(-1, len(weights)).astype(np.float32)
+    return np.concatenate([taps, pad_value * taps.sum(0, keepdims=True)])
+
+
+def exact_in_f32(taps: int) -> bool:
+    """Whether sums of so many products of bytes, their pad value taken off, are whole numbers that f32 holds."""
+    return taps * 255 * 128 <= 2**24
 
 
 def emit(
@@ -181,14 +198,19 @@ class _Tile:
 
         def channels(channel: Expr, lanes: int) -> None:
             sums = Accumulators(1, pixels, spec.sum, lanes)
-            sums.fill(LOWEST[spec.sum] if spec.kind == "max" else 0)
+            if spec.pad_value:
+                initial = bind(load(self.w, spec.window.taps * index(spec.channels) + channel, lanes))
+                for i in range(pixels):
+                    sums[0, i] = initial
+            else:
+                sums.fill(LOWEST[spec.sum] if spec.kind == "max" else 0)
             self.fold(sums, bind(channel), lanes, origin, across)
             for i in range(pixels):
                 position = (self.image, self.plane, self.line, bind(column + i), channel)
                 value = sums[0, i]
                 if spec.kind == "average":
                     value = self.average(value, lanes, position[3], across)
-                self.epilogue(position, bind(value), lanes)
+                self.epilogue(position, bind(cast(value, spec.result or spec.sum, lanes)), lanes)
 
         lanes = 1 if spec.multiplier > 1 and self.read_x is not None else spec.lanes
         for_lanes(self.channel, self.channel_count, lanes, channels)
@@ -226,6 +248,8 @@ class _Tile:
             if not self.spec.sum.startswith("float"):
                 return T.max(total, x)
             return T.Select(T.Or(x > total, vector_math.isnan(bind, x)), x, total)
+        if self.spec.pad_value:
+            x = x - constant(self.spec.pad_value, self.spec.sum, lanes)
         return wrapped("add", total, x if weight is None else wrapped("mul", x, weight))
 
     def read(self, pixel: tuple[Expr, ...], channel: Expr, lanes: int) -> Expr:
@@ -233,7 +257,7 @@ class _Tile:
         spec, multiplier = self.spec, self.spec.multiplier
         if self.read_x is not None:
             source = channel if multiplier == 1 else bind(divide(channel, multiplier))
-            return self.read_x((*map(bind, pixel), source), lanes)
+            return cast(self.read_x((*map(bind, pixel), source), lanes), spec.sum, lanes)
         inputs = divide(spec.channels, multiplier)
         _, height, width = spec.input
         line = product((width, inputs))
