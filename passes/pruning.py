@@ -134,7 +134,7 @@ def _add_behind(edited: Workspace, item: Item, constant: Blob) -> None:
 
 DAMPING = 0.01
 """Of the mean diagonal, added to the diagonal: what the samples do not tell stays near the original (GPTQ, Frantar et
-al. 2023, section 3.3)."""
+al. 2023, section 3)."""
 
 
 def refitted(matrix: Mask, mask: Mask, covariance: Mask) -> Mask:

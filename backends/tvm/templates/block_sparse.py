@@ -8,9 +8,8 @@ B comes in panels of NR columns, of each panel only the kept blocks of `block` r
 
 The micro-kernel is the dense one's (rows x vectors accumulators, FMAs with broadcasts of A) with one more loop around
 it: over a panel's blocks, each of which says where in A's rows it begins. So the work is that of the kept blocks, A is
-read in place or staged as for dense panels, and prologue and epilogue are the same (block-CSR of the transposed matrix;
-Gale et al. 2020, "Sparse GPU Kernels for Deep Learning", section 5, tiles A and C alike). The pattern is data: one
-kernel serves all weights of one shape and blocking.
+read in place or staged as for dense panels, and prologue and epilogue are the same. The pattern is data: one kernel
+serves all weights of one shape and blocking. (The lists are block-CSR of the transposed matrix.)
 """
 
 from __future__ import annotations
@@ -65,12 +64,6 @@ class BlockSparse(Contraction):
     @property
     def by_bytes(self) -> bool:  # type: ignore[override]
         return False
-
-    @property
-    def copies(self) -> int:
-        """Sums of one element that the rows of a block are dealt to, where rows x vectors are too few to keep busy."""
-        sums = self.blocking.rows * self.blocking.vectors
-        return max(c for c in (1, 2, 4) if self.block % c == 0 and (c == 1 or sums * c <= IN_FLIGHT))
 
 
 def kept_blocks(matrix: np.ndarray, block: int, width: int) -> np.ndarray:
@@ -190,6 +183,11 @@ class _SparseTile(contraction.Tile):
         by_row_blocks(self.row_count, spec.blocking.rows, exact, kernel, after)
 
 
+def in_flight(sums: int, block: int) -> int:
+    """Copies of each sum that the rows of a block are dealt to in turn, where few sums would wait for each other."""
+    return max(copies for copies in (1, 2, 4) if block % copies == 0 and (copies == 1 or sums * copies <= IN_FLIGHT))
+
+
 def multiply_blocks(
     sums: SumBlock,
     row: Expr,
@@ -206,7 +204,8 @@ def multiply_blocks(
 
     At most CHAIN products are added in registers before their sum joins those in `sums`.
     """
-    lanes, vectors, dtype, copies = sums.lanes, sums.vectors, sums.dtype, spec.copies
+    lanes, vectors, dtype = sums.lanes, sums.vectors, sums.dtype
+    copies = in_flight(len(offsets) * vectors, spec.block)
     accumulators = Accumulators(len(offsets) * copies, vectors, dtype, lanes)
     place = bind(sums.base + row * sums.width)
     first, last = blocks

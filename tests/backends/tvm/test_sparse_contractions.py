@@ -157,6 +157,22 @@ def test_pruned_convolutions_of_1x1_run_as_sparse_products():
     np.testing.assert_allclose(program(given)[0], wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("layout", ["block_csr", "two_four"])
+def test_tiles_without_barriers_give_the_same_bits(layout):
+    w = [blocky(64, 96, (16, 16), 0.5), blocky(96, 64, (16, 16), 0.5)]
+    for x in w:
+        x[0::4] = x[1::4] = 0
+    b = Builder("two")
+    y = b.input("x", Tensor(f32, (40, 64)))
+    for x in w:
+        y = b.relu(b.matmul(y, b.const(encode(x, block_csr((16, 16)) if layout == "block_csr" else two_four(0)))))
+    graph, given = b.graph(y), normal(40, 64)
+    barriers, tiles = (effcc.compile(graph, schedule=s) for s in ("barriers", "tiles"))
+    assert templates(tiles) == ["block_sparse" if layout == "block_csr" else "two_four"] * 2
+    for threads in (1, 2):
+        assert np.array_equal(tiles(given, threads=threads)[0], barriers(given)[0])
+
+
 def test_the_backend_measures_only_its_own_machine():
     graph = layer(Blob(normal(16, 16)), Tensor(f32, (4, 16)), normal(16))
     here = CpuBackend().measure
