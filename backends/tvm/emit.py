@@ -547,9 +547,10 @@ def _integer_power(name: str, a: Tir, b: Tir, lanes: int) -> Tir:
     zero, one = literal(name, 0, lanes), literal(name, 1, lanes)
     a, b = emission.hold(a), emission.hold(b)
     result, base, exponent = one, a, b
-    for _ in range(min(bits, 32)):
-        result = emission.hold(T.Select(ne(T.bitwise_and(exponent, one), zero), result * base, result))
-        base, exponent = emission.hold(base * base), emission.hold(T.shift_right(exponent, one))
+    for _ in range(bits):
+        more = emission.wrapped("mul", result, base)
+        result = emission.hold(T.Select(ne(T.bitwise_and(exponent, one), zero), more, result))
+        base, exponent = emission.hold(emission.wrapped("mul", base, base)), emission.hold(T.shift_right(exponent, one))
     if name.startswith("u"):
         return result
     alternate = T.Select(ne(T.bitwise_and(b, one), zero), literal(name, -1, lanes), one)
