@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 WORTH_NS = 200_000
 """Programs with less work than this (on one core, roughly) are not measured: barriers cost them little."""
 SECONDS = 0.3
-"""What measuring may take, but for the first run of each schedule and one round."""
+"""What measuring may take, but for the first runs and one round; programs that take longer are not measured."""
 ROUNDS = 9
 MARGIN = 0.97
 """Tiles are chosen where they take less than this part of the barriers' time."""
@@ -114,10 +114,12 @@ def choose(
     under_barriers = load(built.program)
     without = under_barriers.sharing(made.program)
     try:
-        times = measure((without, under_barriers), inputs_for(built.program, samples))
+        times = measure((under_barriers, without), inputs_for(built.program, samples))
     except EffccError as error:
         return barriers(f"it cannot be measured: {error.message}", **known)
-    known["milliseconds"] = times
+    if times is None:
+        return barriers(f"a run takes more than the {SECONDS} s that measuring may", **known)
+    known["milliseconds"] = times = times[::-1]
     if times[0] < MARGIN * times[1]:
         return Chosen(tiles, machine, Schedule(schedule, "tiles", "measured faster", **known), made, without)
     measured = Schedule(schedule, "barriers", "tiles measured no faster", **known)
@@ -136,11 +138,14 @@ def work(plan: p.Plan) -> int:
     return sum(int(work(launch)) for launch in plan.launches())  # type: ignore[call-overload]
 
 
-def measure(engines: Sequence[Executable], inputs: Sequence[Any]) -> tuple[float, ...]:
-    """Median milliseconds of each, taking turns."""
+def measure(engines: Sequence[Executable], inputs: Sequence[Any]) -> tuple[float, ...] | None:
+    """Median milliseconds of each, taking turns; None where the first alone takes too long."""
     times: list[list[float]] = [[] for _ in engines]
     for engine in engines:
+        start = time.perf_counter()
         engine(*inputs)
+        if time.perf_counter() - start > SECONDS:
+            return None
     end = time.perf_counter() + SECONDS
     while len(times[0]) < ROUNDS and (not times[0] or time.perf_counter() < end):
         for engine, taken in zip(engines, times):

@@ -216,6 +216,9 @@ class _Builder:
             for reader, read in self.readers.get(buffers[access.buffer], ()):
                 if meets(read, access):
                     waits.append(self._all(own, reader))
+            if buffers[access.buffer].kind == "input":  # the caller may have given one array for several inputs
+                others = (of for b, of in self.readers.items() if b.kind == "input")
+                waits += [self._all(own, reader) for of in others for reader, _ in of]
         return [w for w in waits if w.meets.any()]
 
     def _all(self, own: Footprint, producer: int) -> _Wait:

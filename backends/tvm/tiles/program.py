@@ -34,7 +34,8 @@ def refusal(plan: p.Plan) -> str | None:
             return f"it has a {'branch' if isinstance(step, p.Branch) else 'loop'}, whose steps depend on data"
         if isinstance(step, (p.Define, p.Check)):
             return "it finds sizes at run time"
-    if any(not _fixed(step) for step in plan.steps):
+    types = (type_ for _, type_, _ in (*plan.inputs, *plan.outputs))
+    if any(not type_.is_static for type_ in types) or not all(map(_fixed, plan.steps)):
         return "its sizes vary"
     return None
 

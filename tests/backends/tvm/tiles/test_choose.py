@@ -62,7 +62,7 @@ def test_what_runs_under_barriers_has_no_trace(tmp_path):
 @pytest.mark.parametrize("times,used", [((1.0, 2.0), "tiles"), ((1.0, 1.01), "barriers"), ((2.0, 1.0), "barriers")])
 def test_auto_keeps_the_faster(monkeypatch, times, used):
     monkeypatch.setattr(choose, "WORTH_NS", 0)
-    monkeypatch.setattr(choose, "measure", lambda engines, inputs: times)
+    monkeypatch.setattr(choose, "measure", lambda engines, inputs: times[::-1])
     program = effcc.compile(mlp(), schedule="auto")
     found = facts(program)["schedule"]
     assert (found["used"], found["milliseconds"]) == (used, {"tiles": times[0], "barriers": times[1]})
@@ -74,6 +74,13 @@ def test_auto_really_measures(monkeypatch):
     monkeypatch.setattr(choose, "WORTH_NS", 0)
     found = facts(effcc.compile(mlp(), schedule="auto"))["schedule"]
     assert all(ms > 0 for ms in found["milliseconds"].values())
+
+
+def test_auto_does_not_measure_what_takes_long(monkeypatch):
+    monkeypatch.setattr(choose, "WORTH_NS", 0)
+    monkeypatch.setattr(choose, "SECONDS", -1)
+    found = facts(effcc.compile(mlp(), schedule="auto"))["schedule"]
+    assert found["used"] == "barriers" and "more than" in found["reason"] and found["milliseconds"] is None
 
 
 def test_auto_does_not_measure_what_it_should_not(monkeypatch):
