@@ -11,9 +11,10 @@ import numpy as np
 from effcc.backends.triton.kernel import KernelSource
 from effcc.backends.triton.plan import Copy, Launch, Plan
 from effcc.backends.tvm import entry, memory
-from effcc.backends.tvm.build import expression
+from effcc.backends.tvm.build import condition, expression
 from effcc.backends.tvm.place import Buffer
 from effcc.ir import type_symbols
+from effcc.ir.assumptions import RELATIONS, Assumption
 
 
 @dataclass(eq=False)
@@ -58,6 +59,7 @@ def build(plan: Plan) -> Built:
             entry.Temporary(names[b], expression(b.nbytes)) for b in plan.buffers if b.kind == "temporary" and b in used
         ),
         steps=tuple(_step(step, names) for step in plan.steps),
+        checks=tuple(_check(held, str(loc)) for held, loc in plan.checks.items()),
     )
     return Built(
         memory.plan(program),
@@ -65,6 +67,11 @@ def build(plan: Plan) -> Built:
         {names[b]: np.ascontiguousarray(b.blob.array) for b in constants if b.blob is not None},
         plan.launches,
     )
+
+
+def _check(held: Assumption, where: str) -> entry.Check:
+    left, right = expression(held.left), expression(held.right)
+    return entry.Check(condition(held.relation, left, right), left, right, RELATIONS[held.relation], where)
 
 
 def _touched(step: Launch | Copy) -> tuple[Buffer, ...]:

@@ -82,7 +82,8 @@ class Executable:
         sizes = bind(program, shapes)
         for check in program.checks:
             if not entry.evaluate(check.condition, sizes):
-                raise InputError(f"sizes do not fit: {check.relation} does not hold", where=check.where or None)
+                left, right = (entry.evaluate(x, sizes) for x in (check.left, check.right))
+                raise InputError(f"sizes {left} and {right} {check.says}", where=check.where or None)
         key = tuple(sizes.values())
         if key not in self.layouts:
             offsets, total = memory.place(program.temporaries, sizes)

@@ -22,6 +22,7 @@ from effcc.backends.tvm.lower import as_region, concat_slices, region_symbols, s
 from effcc.backends.tvm.place import Buffer, Place, plain, row_major, view
 from effcc.errors import UnsupportedError
 from effcc.ir import Builder, Graph, Node, Symbol, Tensor, Value
+from effcc.ir.assumptions import assumed
 from effcc.ir.blob import Blob
 from effcc.ir.dims import Dim, bounds, product
 from effcc.ir.location import UNKNOWN
@@ -146,6 +147,8 @@ class Lowering:
     # -- nodes ---------------------------------------------------------------------------------------------------------
     def node(self, node: Node) -> None:
         op = node.op
+        for assumption in assumed(node):
+            self.plan.checks.setdefault(assumption, node.loc)
         if isinstance(op, Const):
             self.places[node.result] = self.constant(op.blob)
         elif isinstance(op, Identity) and node.result not in self.places:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from effcc.backends.triton.kernel import KernelSource
 from effcc.backends.tvm.place import Buffer, Place
 from effcc.ir import Loc, Symbol, Tensor
+from effcc.ir.assumptions import Assumption
 from effcc.ir.dims import Dim
 
 
@@ -47,6 +48,8 @@ class Plan:
     aliases: tuple[tuple[int, int], ...] = ()
     steps: list[Step] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)
+    checks: dict[Assumption, Loc] = field(default_factory=dict)
+    """What must hold of the inputs' sizes, and who says so."""
 
     @property
     def launches(self) -> list[Launch]:

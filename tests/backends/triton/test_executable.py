@@ -51,6 +51,15 @@ def test_what_does_not_fit_is_refused(program, inputs, said):
     assert "\n" not in str(error.value)
 
 
+def test_sizes_that_do_not_fit_together_are_refused():
+    b = Builder("g")
+    x, y = b.input("x", Tensor(f32, (Symbol("N"),))), b.input("y", Tensor(f32, (Symbol("M"),)))
+    program = effcc.compile(b.graph(b.add(x, y)), target=INTERPRETED)
+    assert torch.equal(program(torch.ones(3), torch.ones(3))[0], torch.full((3,), 2.0))
+    with pytest.raises(InputError, match="sizes 3 and 4 must be equal"):
+        program(torch.ones(3), torch.ones(4))
+
+
 def test_temporaries_share_an_arena(program, monkeypatch):
     made = []
     monkeypatch.setattr(torch, "empty", lambda *a, _empty=torch.empty, **k: made.append(a) or _empty(*a, **k))
