@@ -94,8 +94,8 @@ class Pruning(Pass):
         return reason is None
 
     def _refitted(self, w: Weight, mask: Mask, zeroed: Mask, known: Moments, ctx: Context) -> Mask:
-        if known.products is None or w.array.ndim != 2:
-            ctx.refused(f"{self.name} refit", w.loc, "only the weight matrices of matmuls are refitted")
+        if known.products is None or not w.is_matrix:
+            ctx.refused(f"{self.name} refit", w.loc, "only matrices are refitted: of matmuls, convolutions of 1x1")
             return zeroed
         covariance = known.products - np.outer(known.mean, known.mean)
         if not np.isfinite(covariance).all() or not np.isfinite(w.array.astype(np.float64)).all():

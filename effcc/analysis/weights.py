@@ -108,7 +108,7 @@ class Moments:
 def moments(graph: Graph, wanted: Iterable[Weight], samples: Any, products: bool = False) -> dict[Value, Moments]:
     """Moments of the activations that meet each weight, over all samples, by the weight's value.
 
-    products: those of pairs too, of weights that matmuls read (K² numbers each).
+    products: those of pairs too, of weights that are matrices (K² numbers each).
     """
     found: dict[Value, list[Any]] = {}
     users = {id(user): w for w in wanted for user in w.users}
@@ -119,7 +119,7 @@ def moments(graph: Graph, wanted: Iterable[Weight], samples: Any, products: bool
             return
         x = operands[0].double()
         x = x.movedim(_channel_axis(node), -1).reshape(-1, weight.blob.type.shape[weight.contracted])
-        pairs = products and node.op.name == "matmul"
+        pairs = products and weight.is_matrix and getattr(node.op, "groups", 1) == 1
         now = [len(x), x.sum(0), x.square().sum(0), x.T @ x if pairs else None]
         held = found.get(weight.value)
         if held is not None:

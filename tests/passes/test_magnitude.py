@@ -88,14 +88,20 @@ def test_the_mean_of_the_outputs_is_kept():
     assert np.abs(mean(uncorrected) - mean(before)).max() > 1
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_refitted_weights_lose_less(turned):
+@pytest.mark.parametrize("form", ["KN", "NK", "conv"])
+def test_refitted_weights_lose_less(form):
     """Inputs that lie in a space of few dimensions: what the pruned weights did, those that stay can do."""
     w = normal(64, 48)
     b = Builder("refit")
     x = b.input("x", Tensor(f32, (100, 64)))
-    stored = np.ascontiguousarray(w.T) if turned else w
-    graph = b.graph(b.matmul(x, b.const(Blob(stored)), transpose_b=turned))
+    stored = b.const(Blob(w if form == "KN" else np.ascontiguousarray(w.T)))
+    if form == "conv":
+        point = {"strides": (1, 1), "pads": (0,) * 4, "dilations": (1, 1)}
+        kernel = b.const(Blob(np.ascontiguousarray(w.T).reshape(48, 64, 1, 1)))
+        y = b.reshape(b.conv(b.reshape(x, shape=(100, 64, 1, 1)), kernel, **point), shape=(100, 48))
+    else:
+        y = b.matmul(x, stored, transpose_b=form == "NK")
+    graph = b.graph(y)
     samples = normal(400, 8, seed=1) @ normal(8, 64, seed=2) + 1
     ctx = Context(calibration=Samples.load({"x": samples}, graph))
     wanted = samples[:100] @ w
