@@ -13,7 +13,7 @@ def console() -> Any:
     """Stdout for people. Without a terminal lines are as long as they want to be."""
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    return Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 160)
 
 
 def print_json(value: Any) -> None:
