@@ -39,10 +39,11 @@ TAKES: dict[str, frozenset[str]] = {
     op: frozenset(dtypes.split())
     for ops, dtypes in (
         ("Exp Log Sqrt Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh Tanh Erf Floor Ceil Round", _FLOATS),
-        ("Reciprocal Sigmoid Gelu Softplus HardSigmoid HardSwish LeakyRelu Elu Selu Celu ThresholdedRelu", _FLOATS),
+        ("Reciprocal Sigmoid Gelu Softplus HardSigmoid HardSwish LeakyRelu Elu Selu ThresholdedRelu", _FLOATS),
         ("Softsign Mish PRelu Softmax LogSoftmax RMSNormalization GroupNormalization BatchNormalization", _FLOATS),
         ("Conv ConvTranspose AveragePool GridSample RoiAlign Attention LayerNormalization IsInf", _FLOATS),
         ("Add Sub Mul Div Mod Less LessOrEqual Greater GreaterOrEqual Abs Sign", _NUMBERS),
+        ("Celu", "f32"),
         ("Neg", f"{_FLOATS} i8 i16 i32 i64"),
         ("Equal", f"{_NUMBERS} bool"),
         ("Pow CumSum", _WIDE),
@@ -132,6 +133,8 @@ class Model:
     initializers: list[onnx.TensorProto] = field(default_factory=list)
     constants: dict[Any, Ref] = field(default_factory=dict)
     names: dict[str, int] = field(default_factory=dict)
+    numbers: dict[str, Any] = field(default_factory=dict)
+    """The values of constants of rank 0, by name."""
 
     def name(self, wanted: str) -> str:
         """`wanted`, with a number where it is taken."""
@@ -153,6 +156,8 @@ class Model:
             name = self.name(wanted)
             self.initializers.append(tensor_proto(name, blob))
             self.constants[key] = Ref(name, blob.type.dtype)
+            if not blob.type.shape:
+                self.numbers[name] = blob.array.item()
         return self.constants[key]
 
 

@@ -122,6 +122,8 @@ def _atan2(e: Scope, y: Ref, x: Ref) -> Ref:
 
 def _safe(e: Scope, b: Ref) -> Ref:
     """A divisor that does not trap."""
+    if e.model.numbers.get(b.name):
+        return b
     return e.call("Where", e.call("Equal", b, fill(e, b, 0), out=bool_), fill(e, b, 1), b)
 
 

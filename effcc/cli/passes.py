@@ -54,6 +54,10 @@ def describe(cls: type) -> dict[str, object]:
         "contract": cls.contract,
         "source": cls.source,
         "options": options,
+        "searchable": {
+            name.replace("_", "-"): {"gentlest": r.gentlest, "strongest": r.strongest, "step": r.step}
+            for name, r in cls.searchable.items()
+        },
         "summary": doc.split("\n\n")[0].replace("\n", " "),
         "doc": doc,
         "rules": rules,
@@ -76,6 +80,9 @@ def text(p: dict) -> str:
     lines += ["", *(f"  {line.strip()}" for line in p["doc"].splitlines())]
     if p["options"]:
         lines += ["", "options:", *(f"  {name}={o['default']}  ({o['type']})" for name, o in p["options"].items())]
+    for name, r in p["searchable"].items():
+        end = "" if r["strongest"] is None else f" to {r['strongest']:g}"
+        lines += ["", f"searchable within a budget: {name}=?, from {r['gentlest']:g}{end}"]
     if p["rules"]:
         lines += ["", "rules:", *(f"  {r['name']}: {r['doc']}" for r in p["rules"])]
     return "\n".join(lines)

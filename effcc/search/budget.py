@@ -28,6 +28,7 @@ EVALUATIONS = 24
 """The most values that are tried."""
 ROUNDS = 15
 """Timed runs of each program in the last measurement."""
+MEASURING = 20.0
 
 Compiled = Callable[[Any, Mapping[str, Any], Samples | None], "Program"]
 
@@ -120,11 +121,8 @@ class Search:
 
     # -- the search ------------------------------------------------------------------------------
     def bisect(self) -> None:
-        good, bad = 0, self.hole.range.last
-        if bad is None:
-            good, bad = self.gallop()
-        elif self.keeps(bad):
-            return
+        last = self.hole.range.last
+        good, bad = self.gallop() if last is None else (0, last + 1)
         while bad - good > 1:
             middle = (good + bad) // 2
             good, bad = (middle, bad) if self.keeps(middle) else (good, middle)
@@ -246,16 +244,16 @@ def outputs_of(program: Program, samples: Samples) -> list[np.ndarray]:
 
 def timed(programs: Sequence[Program], samples: Samples, rounds: int) -> list[float]:
     """Median seconds of a run of each program on the first batch; they take turns, so that all meet the machine in the
-    same state."""
-    inputs = next(samples.batches())
+    same state. Fewer rounds where they would take longer than MEASURING seconds."""
+    inputs, begin = next(samples.batches()), time.perf_counter()
     taken: list[list[float]] = [[] for _ in programs]
-    for k in range(rounds + 1):
+    for program in programs:  # code and data wake up
+        program(*inputs)
+    while len(taken[0]) < rounds and (not taken[0] or time.perf_counter() - begin < MEASURING):
         for program, times in zip(programs, taken, strict=True):
-            program(*inputs)
             start = time.perf_counter()
             program(*inputs)
-            if k:  # the first turn wakes code and data
-                times.append(time.perf_counter() - start)
+            times.append(time.perf_counter() - start)
     return [statistics.median(times) for times in taken]
 
 

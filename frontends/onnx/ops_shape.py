@@ -165,6 +165,8 @@ def slice_(
 
 def slice_bounds(n: OnnxNode, start: Dim, end: Dim, step: int, size: Dim) -> tuple[Dim, Dim]:
     """Python's slice(start, end, step).indices(size), on dimensions; the end is -1 for "through index 0"."""
+    if size == 0:
+        return 0, 0
     if all(isinstance(d, int) for d in (start, end, size)):
         a, z, _ = slice(start, end, step).indices(size)  # type: ignore[arg-type]
         if end < 0 and step < 0 and end + size < 0:  # type: ignore[operator]

@@ -25,6 +25,12 @@ def test_a_search_is_reported(effcc, digits, calibration, tmp_path):
     assert "0 minutes were over" in told.out and "chosen: the unmodified model" in told.out
 
 
+def test_passes_say_what_can_be_searched(effcc):
+    assert "searchable within a budget: r=?, from 0" in effcc("passes", "tome").out
+    found = effcc("passes", "block-sparse", "--json").json
+    assert found[0]["searchable"]["density"] == {"gentlest": 1.0, "strongest": 0.0, "step": 0.05}
+
+
 def test_what_is_lacking(effcc, digits, calibration):
     words = ["compile", digits, "--target", "onnx"]
     assert "within a budget, and there is none" in effcc(*words, "--reduce-tokens", "tome:r=?").refused()

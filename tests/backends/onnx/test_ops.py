@@ -11,7 +11,7 @@ from effcc.ir import Builder, Symbol, Tensor, bool_, f32, i64
 from effcc.ir.encodings import two_four
 from effcc.ir.op import load_ops
 from effcc.ir.types import DTYPES, DType, f64, i8, i32, u8
-from effcc.testing.draw import Drawer, NothingDrawn
+from effcc.testing.draw import Drawer, NothingDrawn, drawable_ops
 from effcc.testing.search import Choices
 
 EXAMPLES = 3
@@ -190,6 +190,30 @@ def test_drawn_ops(name, held, drawn):
             held(graph, inputs, runs=not (wide and name in WITHOUT_F64))
         except EffccError as error:
             assert "its meaning fails" in str(error)  # the op itself has none for these inputs
+
+
+def test_scans_from_the_end(held, drawn):
+    for shape in ((0,), (4, 3, 0, 2), (2, 5)):
+        for dtype in (f32, u8, DTYPES["bf16"]):
+            axis = min(2, len(shape) - 1)
+            graph = built([T(dtype, *shape)], lambda b, x, a=axis: b.cumprod(x, axis=a, reverse=True, exclusive=True))
+            held(graph, drawn(graph))
+
+
+def test_random_graphs(held, drawn):
+    """Ops that read each other's results; negative exponents and indices beyond the end have no meaning."""
+    classes = [c for c in drawable_ops() if c.name not in NO_SPECIALS | WITHOUT_F64]
+    tried = 0
+    for k in range(20):
+        try:
+            graph = Drawer(Choices(rest=random.Random(f"graphs {k}"))).random_graph(classes, 6)
+            held(graph, drawn(graph, k))
+            tried += 1
+        except NothingDrawn:
+            continue
+        except EffccError as error:
+            assert "its meaning fails" in str(error)
+    assert tried > 10
 
 
 def test_what_onnx_runtime_lacks_in_f64_is_still_lacking(held, drawn):
