@@ -119,3 +119,25 @@ def test_a_lesser_cpu_is_named(effcc, artifact, monkeypatch):
 def test_the_artifact_can_be_moved(effcc, artifact, tmp_path):
     shutil.copy(artifact, tmp_path / "elsewhere.effcc")
     assert effcc("run", tmp_path / "elsewhere.effcc", "--random").status == 0
+
+
+def test_a_trace_is_a_timeline_of_the_runs_tiles(effcc, tmp_path):
+    import json
+
+    model = tmp_path / "fixed.effir"
+    model.write_text("graph @g(%x: f32[64,64]) -> f32[64,64] {\n  %0: f32[64,64] = matmul(%x, %x)\n"
+                     "  %y: f32[64,64] = tanh(%0)\n  return %y\n}\n")  # fmt: skip
+    done = effcc("run", model, "--random", "--trace", tmp_path / "t.json")
+    assert done.status == 0, done.err
+    events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    assert {e["name"] for e in events if e["ph"] == "X"} == {"matmul+tanh"}
+    assert effcc("run", model, "--random", "--schedule", "tiles").status == 0
+    done = effcc("run", model, "--random", "--schedule", "barriers", "--trace", tmp_path / "u.json")
+    assert done.status == 2 and "runs under barriers" in done.err and not (tmp_path / "u.json").exists()
+    done = effcc("run", model, "--random", "--schedule", "fences")
+    assert done.status == 2 and "one of 'auto', 'barriers', 'tiles'" in done.err
+
+
+def test_a_schedule_without_barriers_needs_fixed_sizes(effcc, net, tmp_path):
+    done = effcc("run", net, "--random", "--trace", tmp_path / "t.json")
+    assert done.status == 2 and "its sizes vary" in done.err and "auto" in done.err
