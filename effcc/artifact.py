@@ -227,7 +227,9 @@ def parse_saved(text: str, where: str) -> Graph:
 
     blobs = {}
     for type_, digest in re.findall(r': (\w+\[[\d,]*\](?:@[^%{}"]*?)?) = const blob\("sha256:(\w+)"\)', text):
-        blobs[digest] = AbsentBlob(parse_type(type_), digest, where)
+        parsed = parse_type(type_)
+        assert isinstance(parsed, Tensor)
+        blobs[digest] = AbsentBlob(parsed, digest, where)
     return parse(text, blobs)
 
 
