@@ -255,3 +255,8 @@ def test_wrong_contents(effcc, reshaper, net):
     assert "'nope'" in effcc("compile", reshaper, "--value", "nope=4,4").refused()
     assert "NAME=16000" in effcc("compile", reshaper, "--value", "sizes=two").refused()
     effcc("compile", net, "--value", "x=1").refused()
+
+
+def test_an_asked_pass_that_changed_nothing_is_told(effcc, net, tmp_path):
+    out = effcc("compile", net, "--reduce-tokens", "tome:r=2", "-o", tmp_path / "net.effcc").out
+    assert "tome changed nothing: no attention sublayer found" in out

@@ -34,3 +34,9 @@ def test_near_misses(effcc, net, planted):
     assert miss["reason"] == "operand 0 of tanh comes from neg, the pattern has exp"
     assert "the pattern has exp" in effcc("explain", net, "--passes", "greedy", "--at", "Tanh").out
     assert "missed" not in effcc("explain", net, "--passes", "greedy").out
+
+
+def test_a_pass_of_a_category_and_why_it_did_nothing(effcc, net):
+    found = effcc("explain", net, "--reduce-tokens", "tome:r=2", "--json").json
+    (refused,) = [r for r in found["refused"] if r["pass"] == "tome"]
+    assert "no attention sublayer" in refused["reason"]

@@ -9,7 +9,7 @@ import torch
 
 from effcc.errors import EffccError, VerifyError
 from effcc.interp import run
-from effcc.ir import Builder, Graph, Symbol, Tensor, f32, verify
+from effcc.ir import Builder, Graph, Symbol, Tensor, f32, op_class, verify
 from effcc.ir.blob import Blob
 from effcc.pipeline import Context, Pass, PassManager
 from effcc.rewrite import BOUNDED, Rule, Workspace
@@ -254,3 +254,31 @@ def test_refining_lets_nan_become_anything():
     compare(before, after, inputs, "refines")
     with pytest.raises(Mismatch):
         compare(before, after, inputs, "bounded")
+
+
+class DropsDuplicates(Pass):
+    """add(x, y) --> x + x: right where y is x."""
+
+    name = "drops-duplicates"
+    contract = "approximate; bounded on duplicates when scale=1.0"
+    scale: float = 2.0
+
+    def run(self, graph, ctx):
+        w = Workspace(graph)
+        for item in w.items():
+            if item.op.name == "add" and graph.name == "example" and item.operands[0] is not item.operands[1]:
+                factor = w.insert(op_class("const")(Blob(np.float32(self.scale))), (), before=item).result
+                scaled = w.insert(op_class("mul")(), (item.operands[0], factor), before=item).result
+                w.set_operands(item, (scaled, item.operands[0]))
+        return w.freeze()
+
+    def duplicates(self, d, b):
+        x = b.input("x", Tensor(f32, (d.integer(1, 4),)))
+        return b.add(x, b.add(x, b.const(np.float32(0))))
+
+
+def test_a_contract_may_name_the_graphs_on_which_a_pass_is_exact():
+    assert check(DropsDuplicates(), examples=20).fired
+    always = type("Always", (DropsDuplicates,), {"contract": "approximate; bounded on duplicates"})
+    with pytest.raises(Mismatch):
+        check(always(), examples=20)
