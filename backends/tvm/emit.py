@@ -546,11 +546,15 @@ def _integer_power(name: str, a: Tir, b: Tir, lanes: int) -> Tir:
     bits = int(name.removeprefix("u").removeprefix("int"))
     zero, one = literal(name, 0, lanes), literal(name, 1, lanes)
     a, b = emission.hold(a), emission.hold(b)
-    result, base, exponent = one, a, b
-    for _ in range(bits):
-        more = emission.wrapped("mul", result, base)
-        result = emission.hold(T.Select(ne(T.bitwise_and(exponent, one), zero), more, result))
-        base, exponent = emission.hold(emission.wrapped("mul", base, base)), emission.hold(T.shift_right(exponent, one))
+    states = emission.Accumulators(3, 1, name, lanes)  # result, base, exponent
+    states[0, 0], states[1, 0], states[2, 0] = one, a, b
+    with T.serial(T.int64(0), T.int64(bits)):
+        result, base, exponent = (bind(states[k, 0]) for k in range(3))
+        states[0, 0] = T.Select(
+            ne(T.bitwise_and(exponent, one), zero), emission.wrapped("mul", result, base), result)
+        states[1, 0] = emission.wrapped("mul", base, base)
+        states[2, 0] = T.shift_right(exponent, one)
+    result = bind(states[0, 0])
     if name.startswith("u"):
         return result
     alternate = T.Select(ne(T.bitwise_and(b, one), zero), literal(name, -1, lanes), one)

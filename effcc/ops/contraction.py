@@ -22,6 +22,12 @@ def accumulate_dtype(dtype: DType, asked: DType | None) -> DType:
     return asked or dtype
 
 
+def exact_carrier(a: Any, b: Any) -> Any:
+    """The torch dtype in which sums of products are exact: f64, which is fast, for up to 16 bits; else i64, wrapping."""
+    small = all(x.is_floating_point() or x.element_size() <= 2 for x in (a, b))
+    return torch.float64 if small else torch.int64
+
+
 class Matmul(Op):
     """result[..., m, n] = Σ_k a[..., m, k] · b[..., k, n]; leading axes broadcast. `transpose_a`/`transpose_b` swap
     an operand's
@@ -60,11 +66,10 @@ class Matmul(Op):
         b = b.mT if self.transpose_b else b
         if self.accumulate is not None:
             out = self.accumulate.torch
-            return (
-                torch.matmul(a.to(torch.float64), b.to(torch.float64)).round().to(torch.int64).to(out)
-                if a.dtype != torch.int64 and self.accumulate.is_integer
-                else torch.matmul(a.to(out), b.to(out))
-            )
+            if not self.accumulate.is_integer:
+                return torch.matmul(a.to(out), b.to(out))
+            wide = exact_carrier(a, b)
+            return torch.matmul(a.to(wide), b.to(wide)).to(torch.int64).to(out)
         if not a.is_floating_point() and a.dtype != torch.int64:
             return torch.matmul(a.to(torch.int64), b.to(torch.int64)).to(a.dtype)
         return torch.matmul(a, b)

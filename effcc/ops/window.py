@@ -15,7 +15,7 @@ from effcc.ir.lazy import F, torch
 from effcc.ir.op import Op, require, tensor
 from effcc.ir.scalar import PARALLEL, REDUCTION, Compute, Read, Scalar, State
 from effcc.ir.types import DType, Tensor, Type, i64
-from effcc.ops.contraction import accumulate_dtype
+from effcc.ops.contraction import accumulate_dtype, exact_carrier
 
 
 class Window(Op):
@@ -143,8 +143,8 @@ class Conv(Window):
         if self.layout == "nhwc":
             x = x.movedim(-1, 1)
         if self.accumulate is not None:
-            x, w = x.to(torch.float64), w.to(torch.float64)
-            bias = None if bias is None else bias.to(torch.float64)
+            wide = exact_carrier(x, w)
+            x, w, bias = x.to(wide), w.to(wide), None if bias is None else bias.to(wide)
         dtype = x.dtype
         if not x.is_floating_point():  # torch convolves no narrower integers
             x, w, bias = x.long(), w.long(), None if bias is None else bias.long()
