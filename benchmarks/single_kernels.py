@@ -1,6 +1,6 @@
 """Kernel templates by themselves beside torch on as many threads: GFLOP/s, best of some runs, one line a shape.
 
-usage: python benchmarks/single_kernels.py [contraction] [conv] [depthwise] [attention]      (1 thread; THREADS=2 for two)
+usage: python benchmarks/single_kernels.py [contraction] [conv] [depthwise] [attention]   (THREADS=2 for two threads)
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def accumulate_dtype(dtype: DType, asked: DType | None) -> DType:
 
 
 def exact_carrier(a: Any, b: Any) -> Any:
-    """The torch dtype in which sums of products are exact: f64, which is fast, for up to 16 bits; else i64, wrapping."""
+    """The torch dtype in which sums of products are exact: f64, which is quick, for up to 16 bits; else i64 (wraps)."""
     small = all(x.is_floating_point() or x.element_size() <= 2 for x in (a, b))
     return torch.float64 if small else torch.int64
 

@@ -299,7 +299,7 @@ class Executable:
                 section.trace(False)
 
     def poison(self) -> None:
-        """Fills temporaries and scratch of calls that are over with NaN: a kernel that reads what no kernel wrote shows."""
+        """Fills temporaries and scratch of past calls with NaN: a kernel that reads what no kernel wrote shows."""
         for context in self._contexts:
             context.poison()
 

@@ -29,16 +29,15 @@ from effcc.backends.tvm.templates.emission import (
 )
 from effcc.ir.lazy import T
 
-
 CHAIN = 256
-"""Products added one after the other before their sum is added to the rest: the error of a long sum in one register grows
-with its length (Higham, Accuracy and Stability of Numerical Algorithms, 4.2)."""
+"""Products added one after the other before their sum is added to the rest: the error of a long sum in one register
+grows with its length (Higham, Accuracy and Stability of Numerical Algorithms, 4.2)."""
 
 
 @dataclass(frozen=True)
 class Steps:
-    """One loop of the sum: its extent, how far an iteration moves in A and in the panel of B (elements), and the bound of
-    an extent that is known at run time only."""
+    """One loop of the sum: its extent, how far an iteration moves in A and in the panel of B (elements), and the bound
+    of an extent that is known at run time only."""
 
     extent: Index
     a: Index

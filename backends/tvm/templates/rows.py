@@ -1,7 +1,8 @@
 """Rows: elementwise ops and reductions over the same trailing axes, a row at a time, in one kernel.
 
 A row is read once for each reduction (from L1 after the first) and once for the results. Values that are costly and
-needed by more than one of these loops wait in scratch. Softmax, layer norm, RMS norm and their soups all take this form.
+needed by more than one of these loops wait in scratch. Softmax, layer norm, RMS norm and their soups all take this
+form.
 """
 
 from __future__ import annotations

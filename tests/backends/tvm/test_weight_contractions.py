@@ -1,4 +1,4 @@
-"""Products and look-ups of constants of few bits: their kernels, their bytes, and their values beside the interpreter."""
+"""Products and look-ups of constants of few bits: kernels, bytes, and values beside the interpreter's."""
 
 from __future__ import annotations
 
