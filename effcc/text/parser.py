@@ -255,7 +255,9 @@ class _Build(Transformer):
 
     def _laid_out(self, array: Any, type_: Tensor) -> Blob:
         """Elements as a constant of a type, in its layout."""
-        return encode(array, type_.encoding, type_.dtype) if is_compressed(type_) else Blob(array, type_.dtype)
+        if is_compressed(type_) and type_.encoding is not None:
+            return encode(array, type_.encoding, type_.dtype)
+        return Blob(array, type_.dtype)
 
     def _elements(self, texts: list[str], shape: tuple[int, ...], dtype: DType, token: Token) -> Any:
         try:

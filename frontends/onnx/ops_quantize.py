@@ -210,7 +210,7 @@ def qlinear_unary(n: OnnxNode, x: Value, scale: Value, zero: Value, y_scale: Val
 
 @onnx_op("QLinearConcat", domain="com.microsoft")
 def qlinear_concat(n: OnnxNode, y_scale: Value, y_zero: Value, *parts: Value) -> Value:
-    real = [dequantized(n, *parts[k : k + 3]) for k in range(0, len(parts), 3)]
+    real = [dequantized(n, parts[k], parts[k + 1], parts[k + 2]) for k in range(0, len(parts), 3)]
     y = n.b.concat(*real, axis=n.axis(n.attr("axis", 1), len(real[0].shape)))
     return quantized(n, y, y_scale, y_zero)
 
