@@ -19,7 +19,7 @@ import numpy as np
 
 from effcc.backends.tvm.place import Buffer, Place
 from effcc.backends.tvm.plan import Copy, KernelPlan, Launch
-from effcc.backends.tvm.tiles.overlap import project
+from effcc.backends.tvm.tiles.overlap import addresses, project
 from effcc.backends.tvm.tiles.pieces import Grid, grid_of, one_piece
 from effcc.backends.tvm.tiles.regions import Box, needed
 
@@ -39,6 +39,7 @@ class TileGraph:
 
     launch       which of `steps`, -1 for a join     begin, end   its tiles
     starts       [tasks + 1]: the tasks that wait for task i are children[starts[i]:starts[i + 1]]
+    footprints   what the tasks of each of `steps` touch
     """
 
     steps: tuple[Launch | Copy, ...]
@@ -47,6 +48,7 @@ class TileGraph:
     end: Array
     starts: Array
     children: Array
+    footprints: tuple[Footprint, ...] = ()
 
     @property
     def tasks(self) -> int:
@@ -85,6 +87,12 @@ class Access:
     buffer: int
     place: Place | None
     box: Box | None
+
+    def spans(self, tasks: int, size: int) -> tuple[Array, Array]:
+        """The least and the greatest element (of `size`) that each task touches."""
+        if self.box is None or self.place is None:
+            return np.zeros(tasks, np.int64), np.full(tasks, size - 1)
+        return addresses(self.box, self.place)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +190,8 @@ class _Builder:
         sources, targets = packed // max(n, 1), packed % max(n, 1)
         starts = np.concatenate(([0], np.cumsum(np.bincount(sources, minlength=n))))
         launch, begin, end = (np.concatenate(x) if x else none[0] for x in (self.launch, self.begin, self.end))
-        return TileGraph(self.steps, *(x.astype(np.int32) for x in (launch, begin, end, starts, targets)))
+        arrays = (x.astype(np.int32) for x in (launch, begin, end, starts, targets))
+        return TileGraph(self.steps, *arrays, tuple(self.footprints))
 
     def _footprint(self, step: Launch | Copy) -> Footprint:
         if isinstance(step, Copy):

@@ -46,7 +46,7 @@ def project(box: Box, reader: Place, writer: Place) -> tuple[Box, Array]:
         return everywhere, np.ones(box.tiles, bool)
     units = sorted({a.stride for a in (*axes, *(theirs or ()))}, reverse=True)
     if theirs is None or any(high % low for high, low in pairwise(units)):
-        digits, below = _split(*_addresses(box, reader), [a.stride for a in axes])
+        digits, below = _split(*addresses(box, reader), [a.stride for a in axes])
     else:
         digits, below = _digits(box, reader, theirs, units)
     meets = _indices(digits, below, writer, axes, everywhere)
@@ -80,7 +80,7 @@ def _along(box: Box, a: _Axis) -> tuple[Array, Array]:
     return (a.extent - 1 - high, a.extent - 1 - low) if a.flipped else (low, high)
 
 
-def _addresses(box: Box, place: Place) -> tuple[Array, Array]:
+def addresses(box: Box, place: Place) -> tuple[Array, Array]:
     """The least and the greatest address of each tile's box."""
     low = high = np.full(box.tiles, place.offset, np.int64)
     for axis, stride in enumerate(place.strides):

@@ -57,10 +57,10 @@ def tiled(
     steps: Any = tuple(plan.steps)
     graph = build(steps, threads, flops_per_ns=machine.vector_bits / 8)
     temporaries = list(dict.fromkeys(b for s in steps for b in _buffers(s) if b.kind == "temporary"))
-    sizes: Any = [b.nbytes for b in temporaries]
-    offsets, arena = order.pack(sizes, order.conflicts(graph, temporaries))
+    offsets, arena = order.Arena(graph, temporaries).place()
     placed = tuple(
-        entry.Temporary(name(b), size, offset=offset) for b, size, offset in zip(temporaries, sizes, offsets)
+        entry.Temporary(name(b), int(b.nbytes), offset=offset)  # type: ignore[call-overload]
+        for b, offset in zip(temporaries, offsets)
     )
     tasks = [x.astype("<i4") for x in (graph.launch, graph.begin, graph.end, graph.starts, graph.children)]
     section = entry.Tiles(

@@ -56,6 +56,13 @@ def residual_convs(b: Builder) -> Any:
     return b.add(b.relu(conv(b, u, 32)), u)
 
 
+def conv_chain(b: Builder) -> Any:
+    y = x(b, 1, 16, 64, 28)
+    for _ in range(7):
+        y = b.relu(conv(b, y, 16))
+    return y
+
+
 def groups(b: Builder) -> Any:
     a = x(b, 2, 32, 17, 19)
     return conv(b, b.relu(conv(b, a, 64, groups=4)), 32, groups=2, stride=2)
@@ -145,8 +152,8 @@ def branches(b: Builder) -> Any:
 FAMILIES: dict[str, Callable[[Builder], Any]] = {
     f.__name__: f
     for f in (
-        maps, residual_convs, groups, depthwise, pools, products, batched_products, norms, transformer, dense_net,
-        views, indices, folds, branches,
+        maps, residual_convs, conv_chain, groups, depthwise, pools, products, batched_products, norms, transformer,
+        dense_net, views, indices, folds, branches,
     )
 }  # fmt: skip
 

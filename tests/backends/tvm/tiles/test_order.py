@@ -1,9 +1,10 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from effcc.backends.tvm.tiles.graph import TileGraph
-from effcc.backends.tvm.tiles.order import ancestors, launches_before, pack
+from effcc.backends.tvm.tiles.order import Arena, ancestors, launches_before, pack
 
 
 def graph(launches, edges):
@@ -42,3 +43,18 @@ def test_buffers_that_meet_do_not_overlap(data):
             if meets[i, j]:
                 low, high = max(offsets[i], offsets[j]), min(offsets[i] + sizes[i], offsets[j] + sizes[j])
                 assert high <= low
+
+
+def test_where_both_begin_together_buffers_in_step_share_bytes():
+    meets = ~np.eye(3, dtype=bool)
+    assert pack([640, 640, 320], meets)[1] == 1600
+    offsets, arena = pack([640, 640, 320], meets, lambda i, j: {i, j} == {0, 2})
+    assert (offsets, arena) == ([0, 640, 0], 1280)
+
+
+@pytest.mark.parametrize("family", ["conv_chain"], indirect=True)
+def test_lines_follow_lines(family):
+    """A chain of convolutions reuses memory line by line, which whole buffers' order would not allow."""
+    graph = family.tiled.graph
+    arena = Arena(graph, list(family.tiled.offsets))
+    assert family.tiled.arena < pack(arena.sizes, arena.meets())[1]
