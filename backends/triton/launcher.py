@@ -76,6 +76,10 @@ class Device:
     def launch(self, kernel: str, programs: int, tensors: Sequence[Any], sizes: Sequence[int]) -> None:
         import torch
 
+        with torch.cuda.device(self.device):  # its context must be the current one
+            self._launch(kernel, programs, tensors, sizes, torch.cuda.current_stream(self.device).cuda_stream)
+
+    def _launch(self, kernel: str, programs: int, tensors: Sequence[Any], sizes: Sequence[int], stream: int) -> None:
         facts = self.kernels[kernel]
         function = self._function(kernel, facts)
         words: list[Any] = [ctypes.c_void_p(t.data_ptr()) for t in tensors]
@@ -84,12 +88,10 @@ class Device:
         words += [ctypes.c_void_p(None)] * (facts["on"][str(self.architecture)]["parameters"] - len(words))
         pointers = (ctypes.c_void_p * len(words))(*(ctypes.addressof(w) for w in words))
         shared = facts["on"][str(self.architecture)]["shared"]
-        stream = ctypes.c_void_p(torch.cuda.current_stream(self.device).cuda_stream)
-        threads = 32 * facts["warps"]
-        self._check(
-            self.cuda.cuLaunchKernel(function, programs, 1, 1, threads, 1, 1, shared, stream, pointers, None),
-            f"launching {kernel}",
-        )
+        grid, block = (programs, 1, 1), (32 * facts["warps"], 1, 1)
+        status = self.cuda.cuLaunchKernel(
+            function, *grid, *block, shared, ctypes.c_void_p(stream), pointers, None)
+        self._check(status, f"launching {kernel}")
 
     def _function(self, kernel: str, facts: Mapping[str, Any]) -> ctypes.c_void_p:
         """The loaded kernel, allowed the shared memory that it needs."""

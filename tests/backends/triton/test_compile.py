@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
 
+import effcc
 from effcc.backends.triton import compile as compiler
 from effcc.backends.triton.build import build
 from effcc.backends.triton.launcher import HIDDEN
 from effcc.backends.triton.lower import lower
 from effcc.backends.triton.target import ARCHITECTURES
 from effcc.errors import EffccError, UnsupportedError
-from effcc.ir.types import f32
+from effcc.ir import Builder, Tensor
+from effcc.ir.types import DType, f32
 from effcc.passes.decompose import Decompose
 from effcc.passes.fuse import Fuse
 from effcc.pipeline import Context
@@ -53,6 +58,26 @@ def test_short_products_use_tensor_cores(make, architecture, dtype):
 def test_each_template_compiles(make, kernel, shapes):
     made = compiler.compile_kernels(sources(make, kernel, *(torch.zeros(s) for s in shapes)), [80])
     assert made and all(m.cubin and m.tensor_core is None for m in made.values())  # f32 is multiplied as f32
+
+
+@pytest.mark.slow
+def test_every_kind_of_kernel_compiles():
+    """What the interpreter does not ask for: types of loop variables, shapes of blocks, functions of libdevice."""
+    path = Path(__file__).with_name("test_lower.py")
+    spec = importlib.util.spec_from_file_location("kinds", path)
+    assert spec is not None and spec.loader is not None
+    kinds = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(kinds)
+    wanted = {}
+    for _, kernel, shapes, dtypes in kinds.KINDS:
+        for dtype in {torch.float32, torch.int64, torch.bool} & set(dtypes):
+            b = Builder("g")
+            made = kernel(b, *(b.input(f"x{k}", Tensor(DType.of(dtype), s)) for k, s in enumerate(shapes)))
+            graph = b.graph(*(made if isinstance(made, tuple) else (made,)))
+            wanted |= effcc.compile(graph, target="cuda{run=interpreter}").code.built.sources
+    made = compiler.compile_kernels(list(wanted.values()), [90])
+    assert len(made) == len(wanted) > 40
+    assert all(m.parameters == len(wanted[name].signature) + HIDDEN for (name, _), m in made.items())
 
 
 def test_tf32_is_asked_for(make):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -36,6 +37,7 @@ class Driver:
 @pytest.fixture
 def stream(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=77))
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
 
 
 def device(driver: Driver, capability: tuple[int, int] = (9, 0), kernels=KERNELS) -> Device:
