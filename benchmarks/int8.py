@@ -22,8 +22,6 @@ import numpy as np
 from quantized_models import TASKS, Task, with_onnxruntime
 from turns import Contestant, take_turns
 
-QUANTIZE = "static-int8"
-
 
 # -- accuracy ----------------------------------------------------------------------------------------------------------
 def accuracy(task: Task) -> bool:
@@ -31,13 +29,18 @@ def accuracy(task: Task) -> bool:
 
     exact = effcc.compile(task.path, shapes=task.shapes)
     quantized = effcc.compile(
-        task.path, shapes=task.shapes, quantize=f"{QUANTIZE}:report=0", calibration=task.calibration
+        task.path, shapes=task.shapes, quantize=task.quantize, calibration=task.calibration
     )
     samples = task.samples(task.test)
     found, good = task.judge(*([p(sample)[0].copy() for sample in samples] for p in (exact, quantized)))
-    layers = sum(r.pass_name == QUANTIZE for r in quantized.context.log)
-    print(f"{task.name:10} {layers} layers quantized; {found}: {'ok' if good else 'MISSED'}", flush=True)
+    print(f"{task.name:10} {task.quantize}, {integer_kernels(quantized)} integer kernels; {found}: {'ok' if good else 'MISSED'}", flush=True)
     return good
+
+
+def integer_kernels(program: Any) -> int:
+    """Matmuls and convolutions that sum integers."""
+    products = (n for n in program.graph.walk() if n.op.name in ("matmul", "conv"))
+    return sum(n.op.accumulate is not None for n in products)
 
 
 # -- latency -----------------------------------------------------------------------------------------------------------
@@ -66,7 +69,7 @@ def start(kind: str, name: str, folder: str, threads: int) -> Callable[[], Any]:
     os.environ["OMP_NUM_THREADS"] = str(threads)
     task = TASKS[name](Path(folder), 1)
     if kind.startswith("effcc"):
-        return effcc_call(task, threads, f"{QUANTIZE}:report=0" if kind == "effcc int8" else None)
+        return effcc_call(task, threads, task.quantize if kind == "effcc int8" else None)
     path = task.path if kind == "onnxruntime" else with_onnxruntime(task, Path(folder))
     return onnxruntime_call(path, task.samples(task.test)[0], threads)
 

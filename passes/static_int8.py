@@ -29,6 +29,8 @@ from effcc.pipeline import Context, Pass
 from effcc.rewrite import Item, Workspace
 
 WEIGHT_MAX = 127
+FLOOR_SAMPLES = 4
+"""Samples that errors are measured on where no report, but a floor is asked for."""
 ROUNDS = 2
 """How often fp32 and int8 are measured in turns; the least time of each counts."""
 QUANTIZE_COST, EPILOGUE_COST = 8, 4
@@ -58,8 +60,9 @@ class StaticInt8(Pass):
     (`ctx.measure`). method: "min-max", "percentile" (leaving out 100 - `percent`), or "mse". activations: "u8" (with a
     zero point) or "s8". skip: layers with one of these in their location stay. first, last: whether the layers nearest
     to the inputs and to the results are quantized. always: quantize even what is no faster. correct: shift each channel
-    by what quantization shifts it on average (Nagel et al. 2019, section 4.2). report: how many samples each layer's
-    error is measured on (0: none).
+    by what quantization shifts it on average (Nagel et al. 2019, section 4.2). floor: layers stay that alone bring the
+    results' signal-to-noise ratio below so many dB. report: how many samples each layer's error is measured on (0:
+    none).
     """
 
     name = "static-int8"
@@ -76,6 +79,7 @@ class StaticInt8(Pass):
     last: bool = True
     always: bool = False
     correct: bool = True
+    floor: float = 0.0
     report: int = 4
 
     def __post_init__(self) -> None:
@@ -115,12 +119,18 @@ class StaticInt8(Pass):
             ctx.progress("correcting biases")
             shifts = mean_errors(graph, {n: rounded(*plan) for n, plan in plans.items()}, ctx.calibration.batches())
         quantized = insert(graph, plans, shifts)
-        if self.report:
-            ctx.progress("measuring the layers' errors")
-            samples = ctx.calibration[: self.report]
-            for loc, figures in output_errors(graph, quantized, plans, samples.batches()):
-                ctx.note(loc, **figures)
-        return quantized
+        if not self.report and not self.floor:
+            return quantized
+        ctx.progress("measuring the layers' errors")
+        samples = ctx.calibration[: self.report or FLOOR_SAMPLES]
+        errors = dict(zip(plans, output_errors(graph, quantized, plans, samples.batches()), strict=True))
+        for loc, figures in errors.values():
+            ctx.note(loc, **figures)
+            if figures["results dB"] < self.floor:
+                reason = f"alone it brings the results to {figures['results dB']:.1f} dB, below {self.floor:g}"
+                ctx.refused(self.name, loc, reason)
+        kept = {n: p for n, p in plans.items() if errors[n][1]["results dB"] >= self.floor}
+        return quantized if len(kept) == len(plans) else insert(graph, kept, shifts) if kept else graph
 
     # -- which layers --------------------------------------------------------------------------------------------------
     def layers(self, graph: Graph, ctx: Context) -> list[Layer]:

@@ -199,6 +199,22 @@ def test_notes_tell_each_layers_error():
     assert ctx.notes[1].figures["sqnr dB"] == pytest.approx(ctx.notes[1].figures["results dB"])
 
 
+def test_a_floor_keeps_the_worst_layers():
+    """The second layer's inputs span six orders of magnitude: bytes hold the largest only."""
+    b = Builder("two")
+    x = b.input("x", Tensor(f32, (4, 24)))
+    scales = (10.0 ** np.linspace(-3, 3, 32)).astype("f4")
+    y = b.matmul(x, b.const(normal(24, 32) * scales))
+    graph = b.graph(b.matmul(y, b.const(normal(32, 20, seed=5) / scales[:, None])))
+    everything, ctx = quantize(graph, normal(4, 24), report=1)
+    first, second = (n.figures["results dB"] for n in ctx.notes)
+    assert second < first
+    quantized, told = quantize(graph, normal(4, 24), floor=(first + second) / 2, report=0)
+    assert (len(ops(everything, "quantize_linear")), len(ops(quantized, "quantize_linear"))) == (2, 1)
+    assert any("alone it brings the results" in r.reason for r in told.refusals)
+    assert quantize(graph, normal(4, 24), floor=200.0)[0] is graph
+
+
 def test_bias_correction_takes_the_mean_error_away():
     graph, x = layer(), normal(64, 24)
     b = Builder("bare")
