@@ -62,6 +62,13 @@ def test_a_measurement_decides():
     assert "dense is faster: 10 us, 20 us as block_csr" in next(iter(ctx.refusals)).reason
 
 
+def test_one_lucky_time_does_not_decide():
+    times = iter([2e-5, 1e-6, 2e-5, 3e-5, 2e-5, 3e-5])
+    graph, ctx = layer(blocky()), Context(measure=lambda g: next(times))
+    assert CompressWeights().run(graph, ctx) is graph
+    assert "dense is faster: 20 us, 30 us" in next(iter(ctx.refusals)).reason
+
+
 def test_zeros_without_a_pattern_are_told_of():
     scattered = np.where(np.random.default_rng(0).random((256, 128)) < 0.3, 1, 0).astype(np.float32)
     graph, ctx = layer(scattered), Context()

@@ -110,8 +110,14 @@ def row_blocks_cost(m: Index, rows: int, vectors: int, height: int) -> float:
     """Modelled cycles of one kept block, for all rows of A."""
     typical = m if isinstance(m, int) else 128
     whole, rest = divmod(typical, rows)
-    one = height * micro_kernel_cost(rows, vectors) + BLOCK_COST
-    return whole * one + ((height * micro_kernel_cost(rest, vectors) + BLOCK_COST) if rest else 0.0)
+    return whole * block_cost(rows, vectors, height) + (block_cost(rest, vectors, height) if rest else 0.0)
+
+
+def block_cost(rows: int, vectors: int, height: int) -> float:
+    """The same for one block of rows: blocking.micro_kernel_cost, but that copies of few sums do not wait."""
+    copies = in_flight(rows * vectors, height)
+    waiting = max(rows * vectors, 4) - max(rows * vectors * copies, 4) / copies
+    return height * (micro_kernel_cost(rows, vectors) - waiting) + BLOCK_COST
 
 
 def tiled(

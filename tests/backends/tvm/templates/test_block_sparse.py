@@ -115,3 +115,11 @@ def test_the_work_is_that_of_the_kept_blocks():
     spec = BlockSparse(128, 768, 768, CPU, a_strides=(768, 1), blocking=blocking, block=height)
     values, starts, depths = block_sparse.pack(spec, sparse)
     assert len(values) == len(depths) == starts[-1] == kept.sum()
+
+
+def test_one_row_reads_little_more_than_the_kept_blocks():
+    """Many columns in flight would need wide panels, in which nearly every block is kept; copies of sums do not."""
+    sparse = blocky(768, 768, (16, 16), 0.3)
+    blocking, height, _ = block_sparse.choose(1, sparse, (16, 16), (), CPU, "float32")
+    kept = block_sparse.kept_blocks(sparse, height, CPU.lanes("float32") * blocking.vectors)
+    assert kept.mean() < 0.35 and block_sparse.in_flight(blocking.vectors, height) * blocking.vectors >= 4
