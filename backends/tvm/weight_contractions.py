@@ -39,13 +39,15 @@ def lower(
     stored = {v for v in (weights.q, weights.scale, weights.zero) if v is not None}
     whole = Place(bound[weights.q].buffer, b.shape, row_major(b.shape))
     shape = Product(anchor, body, {b: whole, **{v: p for v, p in bound.items() if v not in stored}})
+    k, n = weights.shape
     given = None if weights.zero is None else blob_of(bound[weights.zero]).array
     zeros = weights.zeros(given)
 
     def spec(size: Callable[[Dim], Any]) -> weight_only.WeightOnly:
         return weight_only.product(
             size(shape.m),
-            *reversed(weights.shape),
+            n,
+            k,
             weights.bits,
             weights.group,
             zeros=zeros is not None,
