@@ -55,6 +55,15 @@ def inspect(
     ]
     numbers = ("tiles", "work", "data")
     print_table("launches", ("ops", "template", *numbers, "from"), rows, right=numbers)
+    compiled = {k["symbol"]: k["on"] for k in found["kernels"] if k.get("on")}
+    for architecture in dict.fromkeys(name for on in compiled.values() for name in on):
+        columns = ("registers", "stack", "spills", "shared")
+        rows = [
+            (kernel, *(on[architecture][c] for c in columns),
+             " ".join(f"{n} {i}" for i, n in (on[architecture]["tensor_core"] or {}).items()))
+            for kernel, on in compiled.items()
+        ]
+        print_table(f"kernels on {architecture}", ("kernel", *columns, "tensor cores"), rows, right=columns)
     if log:
         rows = [(r["number"], r["pass"], r["rule"], r["at"]) for r in found["log"]]
         print_table("rewrites", ("number", "pass", "rule", "at"), rows, right=("number",))
