@@ -118,7 +118,10 @@ def resize(w: Writer, op: Any, operands: Operands) -> Any:
         return e.node("Resize", [w.ref(x), None, scales], [f32], nearest_mode=op.nearest_mode, **facts)[0]
     if op.mode == "cubic":
         facts["cubic_coeff_a"] = op.cubic_a
-    if op.scales is not None:
+    if op.scales is not None and op.coordinate != "align_corners":  # which goes by the sizes alone
+        whole = [isinstance(n, int) and int(n * np.float32(f)) for n, f in zip(x.shape, op.scales, strict=True)]
+        if whole != list(op.sizes):  # ONNX takes sizes or scales, never both
+            return NotImplemented
         given = [None, e.const(np.asarray(op.scales, np.float32), f32)]
     else:
         given = [None, None, e.shape(op.sizes)]
