@@ -17,6 +17,7 @@ from effcc.backends.triton.launcher import Interpreted
 from effcc.backends.triton.saved import load
 from effcc.errors import EffccError, ParseError
 from effcc.ir import Blob, Builder, Symbol, Tensor, f32
+from effcc.machine import Machine
 
 pytest.importorskip("triton")
 
@@ -85,3 +86,7 @@ def test_equal_compiles_give_equal_files(path, graph, tmp_path):
     with zipfile.ZipFile(path) as a, zipfile.ZipFile(again) as b:
         assert a.namelist() == b.namelist()
         assert json.loads(a.read("manifest.json"))["program"] == json.loads(b.read("manifest.json"))["program"]
+
+
+def test_it_loads_beside_any_cpu(path):
+    assert read(path, Machine(architecture="riscv64")).backend == "cuda"
