@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
 
 from effcc.errors import TypeRuleError, UnsupportedError
@@ -77,28 +78,29 @@ class Op:
             REGISTRY[cls.name] = cls
 
     # -- what an op says about itself ----------------------------------------------------------------------------------
-    def infer(self, *types: Any) -> tuple[Type, ...] | Type:
+    # Overrides name their operands: `**_` tells type checkers that these signatures stand for any. Nothing is passed so.
+    def infer(self, *types: Any, **_: Any) -> tuple[Type, ...] | Type:
         """The type rule: result types for operand types; raises TypeRuleError. Shapes are outermost first."""
         raise NotImplementedError(f"{type(self).__name__}.infer")
 
-    def reference(self, *tensors: Any) -> Any:
+    def reference(self, *tensors: Any, **_: Any) -> Any:
         """The meaning, on torch tensors: interpreter, oracle, and by autograd the gradient."""
         raise NotImplementedError(f"{type(self).__name__}.reference")
 
-    def compute(self, *types: Any) -> Compute | None:
+    def compute(self, *types: Any, **_: Any) -> Compute | None:
         """The loop nest, or None for composites (see `decompose`) and algorithms (sorting, control)."""
         return None
 
-    def decompose(self, b: Builder, *values: Any) -> Any:
+    def decompose(self, b: Builder, *values: Any, **_: Any) -> Any:
         """The same in smaller ops (NotImplemented where it is one of the small ones)."""
         return NotImplemented
 
-    def defines(self, *types: Any) -> dict[Symbol, Dim | None]:
+    def defines(self, *types: Any, **_: Any) -> Mapping[Symbol, Dim | None]:
         """The size symbols whose values the op tells at run time (nonzero, unique), each with an upper bound (None:
         unknown)."""
         return {}
 
-    def flops(self, *types: Type) -> Dim:
+    def flops(self, *types: Any, **_: Any) -> Dim:
         """Floating-point (or integer) operations for operands of these types."""
         nest = self.compute(*types)
         return 0 if nest is None else nest.flops

@@ -80,8 +80,8 @@ class Random(Op):
         for t, what in ((seed, "seed"), (offset, "offset")):
             require(t == Tensor(i64, ()), f"the {what} is {t}, not i64[]")
 
-    def infer(self, seed: Type, offset: Type) -> Tensor:
-        self.check_state(seed, offset)
+    def infer(self, *state: Any, **_: Any) -> Tensor:
+        self.check_state(*state)
         return Tensor(self.dtype, self.shape)  # type: ignore[attr-defined]
 
     def draw(self, words: tuple[Scalar, ...]) -> Scalar:
@@ -90,12 +90,12 @@ class Random(Op):
     def draw_torch(self, words: tuple[Any, ...]) -> Any:
         raise NotImplementedError(f"{type(self).__name__}.draw_torch")
 
-    def compute(self, seed: Tensor, offset: Tensor) -> Compute:
+    def compute(self, *state: Any, **_: Any) -> Compute:
         shape: tuple[Dim, ...] = self.shape  # type: ignore[attr-defined]
         return Compute(shape, (self.draw(words_at(shape, 0)),))
 
-    def reference(self, seed: Any, offset: Any) -> Any:
-        return self.draw_torch(words_of(self.shape, seed, offset))  # type: ignore[attr-defined]
+    def reference(self, *state: Any, **_: Any) -> Any:
+        return self.draw_torch(words_of(self.shape, *state))  # type: ignore[attr-defined]
 
 
 def words_at(shape: tuple[Dim, ...], first: int) -> tuple[Scalar, ...]:

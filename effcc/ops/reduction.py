@@ -73,7 +73,7 @@ class Reduction(Op):
     def finish(self, state: Scalar, count: Dim) -> Scalar:
         return state
 
-    def compute(self, x: Tensor) -> Compute:
+    def compute(self, x: Tensor) -> Compute | None:
         axes: tuple[int, ...] = self.axes  # type: ignore[attr-defined]
         extents, kinds, at = reduction_space(x.shape, axes, self.keepdims)  # type: ignore[attr-defined]
         acc = accumulate_dtype(x.dtype, None)

@@ -25,7 +25,10 @@ class Scan(Op):
     family = "scan"
     kinds: ClassVar[str] = "fiu"
 
-    def infer(self, x: Type) -> Tensor:
+    def infer(self, x: Type) -> Tensor | tuple[Tensor, Tensor]:
+        return self.checked(x)
+
+    def checked(self, x: Type) -> Tensor:
         t, axis = tensor(x), self.axis  # type: ignore[attr-defined]
         require(0 <= axis < t.rank, f"axis {axis} is not an axis of a rank-{t.rank} tensor")
         require(t.dtype.kind in self.kinds, f"{self.name} does not take {t.dtype}", "insert a cast")
@@ -87,7 +90,7 @@ class RunningExtremum(Scan):
     num_results = 2
 
     def infer(self, x: Type) -> tuple[Tensor, Tensor]:
-        t = super().infer(x)
+        t = self.checked(x)
         return t, Tensor(i64, t.shape)
 
     def better(self, x: Scalar, best: Scalar) -> Scalar:

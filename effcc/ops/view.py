@@ -162,7 +162,7 @@ class Slice(View):
     def reference(self, x: Any) -> Any:
         for axis, (a, z, st) in enumerate(zip(self.starts, self.stops, self.steps, strict=True)):
             if st > 0:
-                x = x[(slice(None),) * axis + (slice(a, max(a, z), st),)]
+                x = x[(slice(None),) * axis + (slice(a, max(a, z), st),)]  # type: ignore[type-var]
             else:
                 x = x.index_select(axis, torch.arange(a, min(a, z), st))  # type: ignore[arg-type]
         return x.clone()

@@ -6,11 +6,12 @@ Output size (Dumoulin & Visin 2016): ⌊(n + p₀ + p₁ - d(k-1) - 1) / s⌋ + 
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, cast
 
 from effcc.ir import scalar as s
 from effcc.ir.assumptions import may_equal, may_fit
-from effcc.ir.dims import Dim, ceildiv, dim_max, dim_min, floordiv, product
+from effcc.ir.dims import Dim, ceildiv, dim_max, dim_min, floordiv
 from effcc.ir.lazy import F, torch
 from effcc.ir.op import Op, require, tensor
 from effcc.ir.scalar import PARALLEL, REDUCTION, Compute, Read, Scalar, State
@@ -104,7 +105,7 @@ class Conv(Window):
             self.pad_value == 0 or (t.dtype.is_integer and t.dtype.min <= self.pad_value <= t.dtype.max),
             f"pad value {self.pad_value} is no integer of the operand's dtype {t.dtype}",
         )
-        kernel = k.shape[2:]
+        kernel: Any = k.shape[2:]
         require(n <= 3, f"conv takes at most 3 spatial axes, not {n}")
         require(not t.dtype.is_bool and not k.dtype.is_bool, "conv does not take bool", "insert a cast")
         require(all(isinstance(d, int) for d in kernel), "kernel sizes must be static")
@@ -213,7 +214,8 @@ class ConvTranspose(Window):
         t, k = tensor(x), tensor(w)
         n = t.rank - 2
         require(k.rank == t.rank, f"the weights' rank {k.rank} is not the input's {t.rank}")
-        self.check_geometry(n, k.shape[2:])
+        kernel: Any = k.shape[2:]
+        self.check_geometry(n, kernel)
         require(t.dtype == k.dtype and t.dtype.is_float, "operands must be of one float dtype", "insert a cast")
         require(
             may_equal(t.shape[1], k.shape[0]),
@@ -293,19 +295,19 @@ class Pool(Window):
         return t.with_shape(self.with_layout(t.shape[0], t.shape[self.channel_axis(t)], self.windows(t)))
 
     def windows(self, t: Tensor) -> tuple[Dim, ...]:
-        n = t.rank - 2
+        n, op = t.rank - 2, cast(Any, self)  # subclasses have the attributes
         return tuple(
             window_size(
                 t.shape[a],
-                self.kernel[i],
-                self.strides[i],
-                self.dilations[i],
-                self.pads[i],
-                self.pads[n + i],  # type: ignore[attr-defined]
-                self.ceil_mode,
+                op.kernel[i],
+                op.strides[i],
+                op.dilations[i],
+                op.pads[i],
+                op.pads[n + i],
+                op.ceil_mode,
             )
             for i, a in enumerate(self.spatial(t))
-        )  # type: ignore[attr-defined]
+        )
 
     def taps(self, x: Tensor) -> tuple[tuple[Scalar, ...], Scalar | None, list[Scalar]]:
         """(where x is read, whether that is inside, the positions before clamping)"""
@@ -401,7 +403,7 @@ class MaxPoolWithIndices(Pool):
         if (nothing := self.degenerate(x)) is not None:
             return nothing
         windows, inside = self.unfold(x, DType.of(x.dtype).min)
-        plane = torch.arange(int(product(x.shape[2:]))).reshape(1, 1, *x.shape[2:])
+        plane = torch.arange(math.prod(x.shape[2:])).reshape(1, 1, *x.shape[2:])
         where, _ = self.unfold(plane, -1)
         greatest = (windows == windows.amax(-1, keepdim=True)) | (windows != windows)  # or NaN
         best = (greatest & inside).to(torch.uint8).argmax(-1, keepdim=True)

@@ -82,7 +82,7 @@ class Rule:
     special_inputs: ClassVar[bool] = True
     """Whether the contract covers inputs with NaN and infinities."""
 
-    def pattern(self, p: Any, *holes: Any) -> Pattern:
+    def pattern(self, p: Any, *holes: Any, **_: Any) -> Pattern:
         raise NotImplementedError(f"{type(self).__name__}.pattern")
 
     def check(self, m: Match, ctx: Any) -> str | None:

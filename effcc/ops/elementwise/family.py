@@ -14,7 +14,7 @@ from effcc.ir.dims import Dim, dim_max
 from effcc.ir.lazy import torch
 from effcc.ir.op import Op, require, tensor
 from effcc.ir.scalar import Compute, Read, Scalar
-from effcc.ir.types import DType, Tensor, Type
+from effcc.ir.types import DType, Tensor
 
 FLOAT, INTEGER, BOOL = "f", "iu", "b"
 NARROW_FLOATS = {"f8e4m3": 448.0, "f8e5m2": 57344.0, "f8e4m3fnuz": 240.0, "f8e5m2fnuz": 57344.0, "f4": 6.0}
@@ -85,7 +85,7 @@ class Elementwise(Op):
     def result_dtype(self, dtype: DType) -> DType:
         return dtype
 
-    def infer(self, *types: Type) -> Tensor:
+    def infer(self, *types: Any, **_: Any) -> Tensor:
         first = tensor(types[0])
         for t in types:
             require(
@@ -96,14 +96,14 @@ class Elementwise(Op):
         require(first.dtype.kind in self.kinds, f"{self.name} does not take {first.dtype}", "insert a cast")
         return Tensor(self.result_dtype(first.dtype), broadcast_shapes(*(tensor(t).shape for t in types)))
 
-    def scalar(self, *args: Scalar) -> Scalar:
+    def scalar(self, *args: Any, **_: Any) -> Scalar:
         """The formula on scalars."""
         raise NotImplementedError(f"{type(self).__name__}.scalar")
 
-    def reference(self, *tensors: Any) -> Any:
+    def reference(self, *tensors: Any, **_: Any) -> Any:
         return getattr(torch, self.torch_name or self.name)(*tensors)
 
-    def compute(self, *types: Tensor) -> Compute:
+    def compute(self, *types: Any, **_: Any) -> Compute:
         out = self.infer(*types)
         reads = tuple(Read(t.dtype, k, broadcast_index(t.shape, out.shape)) for k, t in enumerate(types))
         return Compute(out.shape, (self.scalar(*reads),))
@@ -125,5 +125,5 @@ class UnaryFunction(Unary):
 class Binary(Elementwise):
     operands = ("a", "b")
 
-    def scalar(self, a: Scalar, b: Scalar) -> Scalar:
-        return s.apply(self.name, a, b)
+    def scalar(self, *args: Any, **_: Any) -> Scalar:
+        return s.apply(self.name, *args)
