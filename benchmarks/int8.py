@@ -33,7 +33,8 @@ def accuracy(task: Task) -> bool:
     )
     samples = task.samples(task.test)
     found, good = task.judge(*([p(sample)[0].copy() for sample in samples] for p in (exact, quantized)))
-    print(f"{task.name:10} {task.quantize}, {integer_kernels(quantized)} integer kernels; {found}: {'ok' if good else 'MISSED'}", flush=True)
+    made = f"{task.quantize}, {integer_kernels(quantized)} integer kernels"
+    print(f"{task.name:10} {made}; {found}: {'ok' if good else 'MISSED'}", flush=True)
     return good
 
 

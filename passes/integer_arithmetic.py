@@ -231,6 +231,27 @@ class ViewOfDequantize(Rule):
         return f"{self.op.replace('_', '-')}-of-dequantize"
 
 
+class GatherOfDequantize(Rule):
+    """gather(dequantize(q), i) --> dequantize(gather(q, i))     of tables too: only what is looked up is dequantized"""
+
+    shares = True
+
+    def pattern(self, p: Any, x: Any, i: Any) -> Any:
+        return p.gather(dequantize(p, x, "x"), i, **p.any_attributes("gather"))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        return by_tensor(m, "x") if m.x.dtype.name in ("u8", "i8") else f"it is {m.x.dtype}"
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        real = m.workspace.producer(m.root.operands[0]).op
+        return b.add(real, b.add(m.root.op, m.x, m.i), *m.x_parameters)
+
+    def example(self, d: Any, b: Any) -> Any:
+        x = b.input("x", Tensor(d.choose((u8, i8)), (d.integer(2, 5), 3)))
+        scale, zero = b.const(np.float32(0.5)), b.const(np.asarray(d.integer(0, 3), x.dtype.numpy))
+        return b.gather(b.dequantize_linear(x, scale, zero, axis=0), b.const(np.array([1, 0, 1])), axis=d.integer(0, 1))
+
+
 class ConcatOfDequantize(Rule):
     """concat(dequantize(p), dequantize(q), ...) --> dequantize(concat(p, q, ...))     with one scale and zero point"""
 
@@ -592,7 +613,7 @@ class ExpandDequantize(Rule):
 MOVES = (
     *map(QuantizeOfView, ("reshape", "transpose", "slice", "broadcast_to", "max_pool")),
     QuantizeOfConcat(), QuantizeOfRelu(), QuantizeOfDequantize(),
-    *map(ViewOfDequantize, DEQUANTIZED), ConcatOfDequantize(),
+    *map(ViewOfDequantize, DEQUANTIZED), GatherOfDequantize(), ConcatOfDequantize(),
 )  # fmt: skip
 PRODUCTS = (MatmulOfDequantized(), ConvOfDequantized(), MatmulOfWidened(), ConvOfWidened())
 EXPANSIONS = (ExpandQuantize(), ExpandDequantize())
