@@ -61,8 +61,11 @@ def copy_rows(b: Builder, x: Value, merge: Merge) -> Value:
     return b.reshape(picked, shape=(batch, merge.n, size))
 
 
-def mean_rows(b: Builder, x: Value, merge: Merge, weights: Value | None) -> tuple[Value, Value]:
-    """([batch, kept, c] means of x weighted by f32[batch, n], f32[batch, kept] sums of the weights); None: ones."""
+def mean_rows(b: Builder, x: Value, merge: Merge, weights: Value | None, padded: bool) -> tuple[Value, Value]:
+    """([batch, kept, c] means of x weighted by f32[batch, n], f32[batch, kept] sums of the weights); None: ones.
+
+    padded: weights may be zero; rows of tokens that all weigh nothing become zero.
+    """
     batch, n, _ = x.shape
     wide = x if x.dtype == f32 else b.cast(x, to=f32)
     if weights is None:
@@ -71,7 +74,7 @@ def mean_rows(b: Builder, x: Value, merge: Merge, weights: Value | None) -> tupl
         column = b.reshape(weights, shape=(batch, n, 1))
         wide = b.mul(wide, column)
     total = sum_rows(b, column, merge)
-    mean = b.div(sum_rows(b, wide, merge), total if weights is None else b.max(total, b.full_like(total, TINY)))
+    mean = b.div(sum_rows(b, wide, merge), b.max(total, b.full_like(total, TINY)) if padded else total)
     return mean if x.dtype == f32 else b.cast(mean, to=x.dtype), b.reshape(total, shape=(batch, merge.kept))
 
 
@@ -101,12 +104,12 @@ def match(b: Builder, metric: Value, sources: np.ndarray, targets: np.ndarray, r
     kept_at = b.add(b.cumsum(stays, axis=1), first)
     merged_at = b.add(best, b.const(np.asarray(len(others) + len(sources) - r, "i8")))
     moved = b.where(b.ne(stays, b.const(np.zeros((), "i8"))), kept_at, merged_at)
-    behind = len(others) + len(sources) - r + np.arange(len(targets))
-    fixed = [b.broadcast_to(b.const(a.reshape(1, -1).astype("i8")), shape=(batch, len(a)))
-             for a in (np.arange(len(others)), behind)]
-    placed = b.concat(*([fixed[0]] if len(others) else []), moved, fixed[1], axis=1)
-    order = np.argsort(np.concatenate([others, sources, targets]))
-    return Merge(b.gather(placed, b.const(order.astype("i8")), axis=1), n, n - r)  # type: ignore[arg-type]
+    fixed, number, moves = (np.zeros(n, d) for d in ("i8", "i8", bool))  # type: ignore[call-overload]
+    fixed[others] = np.arange(len(others))
+    fixed[targets] = len(others) + len(sources) - r + np.arange(len(targets))
+    number[sources], moves[sources] = np.arange(len(sources)), True
+    each = b.gather(moved, b.const(number), axis=1)
+    return Merge(b.where(b.const(moves[None]), each, b.const(fixed[None])), n, n - r)  # type: ignore[arg-type]
 
 
 def normalized(b: Builder, x: Value) -> Value:
@@ -273,7 +276,8 @@ class Rebuild:
         """All further readers of a value of the stream read its tokens merged, as means weighted by what there is."""
         if self.epoch(value) != len(self.merges):
             raise Refused("the stream goes around a merge here: a long skip connection")
-        mean, self.weights = mean_rows(self.b, self.rows(value, merge.n), merge, self.weights)
+        rows = self.rows(value, merge.n)
+        mean, self.weights = mean_rows(self.b, rows, merge, self.weights, padded=self.mask is not None)
         self.merges.append(merge)
         self.values[value] = self.laid_out(mean, value, merge.kept)
         self.epochs[value] = len(self.merges)

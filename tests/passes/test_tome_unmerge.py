@@ -93,7 +93,7 @@ def test_the_block_s_input_is_the_metric_and_means_include_the_destination():
     x = b.input("x", Tensor(f32, (1, 6, WIDTH)))
     sources, targets = np.array([1, 3, 5]), np.array([0, 2, 4])
     merge = match(b, x, sources, targets, 2, None)
-    mean, size = mean_rows(b, x, merge, None)
+    mean, size = mean_rows(b, x, merge, None, padded=False)
     graph = b.graph(merge.target, mean, size, copy_rows(b, mean, Merge(merge.target, 6, 4)))
     rows = random(1, 6, WIDTH, seed=3)
     target, mean, size, back = (t[0].numpy() for t in run(widen(graph), rows))
