@@ -197,7 +197,13 @@ def _extremum(e: Scope, op: str, a: Ref, b: Ref) -> Ref:
     return e.call(op, a, b)
 
 
+def _erfc(e: Scope, x: Ref) -> Ref:
+    """1 - erf x: ONNX has no function that is exact in the tail."""
+    return e.call("Sub", fill(e, x, 1), e.call("Erf", x))
+
+
 OTHERS: dict[str, Function] = {
+    "erfc": _erfc,
     "neg": _neg, "ne": _ne, "isnan": isnan, "trunc": _trunc, "expm1": _expm1, "log1p": _log1p, "rsqrt": _rsqrt,
     "atan2": _atan2, "div": _div, "floordiv": _floordiv, "mod": _mod, "fmod": _fmod, "pow": _pow, "shl": _shl,
     "shr": _shr, "max": lambda e, a, b: _extremum(e, "Max", a, b), "min": lambda e, a, b: _extremum(e, "Min", a, b),

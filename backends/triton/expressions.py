@@ -22,7 +22,7 @@ OPERATORS = {
     "and": "&", "or": "|", "xor": "^", "shl": "<<", "shr": ">>",
 }  # fmt: skip
 LIBRARY = frozenset(
-    "pow exp expm1 log log1p sin cos tan asin acos atan sinh cosh asinh acosh atanh tanh erf atan2 fmod trunc "
+    "pow exp expm1 log log1p sin cos tan asin acos atan sinh cosh asinh acosh atanh tanh erf erfc atan2 fmod trunc "
     "rsqrt".split()
 )
 """Functions of libdevice by the IR's own names: within an ulp or two, unlike the hardware's approximations."""

@@ -26,7 +26,7 @@ from effcc.ops.reduction import Reduction
 
 Tir = Any
 COSTLY = frozenset(
-    "exp expm1 log log1p sin cos tan tanh erf pow div sqrt rsqrt "
+    "exp expm1 log log1p sin cos tan tanh erf erfc pow div sqrt rsqrt "
     "asin acos atan sinh cosh asinh acosh atanh atan2".split()
 )
 

@@ -179,7 +179,7 @@ class Erfc(Unary):
     kinds = FLOAT
 
     def scalar(self, x: Scalar) -> Scalar:
-        return 1.0 - s.erf(x)
+        return s.apply("erfc", x)
 
 
 class Rounding(Unary):
