@@ -96,6 +96,8 @@ class CudaCode:
         """What effcc.artifact.write takes."""
         from effcc.backends.triton.saved import parts
 
+        if not self.machine.architectures:
+            raise EffccError(f"{self.machine} has no code to save", hint="name architectures: cuda{arch=sm_90}")
         return {"backend": "cuda", "machine": self.machine, "versions": _versions(), **parts(self)}
 
     def kernels(self, sizes: Mapping[str, int]) -> list[dict[str, Any]]:

@@ -36,9 +36,9 @@ TENSOR_CORE = re.compile(r"\b((?:UTC|H|I|B|D|Q|O)?[A-Z]*(?:HMMA|IMMA|DMMA|QMMA|O
 @dataclass(frozen=True)
 class Compiled:
     """A kernel for one architecture. registers: of each thread. stack: bytes of local memory of each thread (spilled
-    registers and the slow paths of library functions). spills: instructions that store registers to it, None where not
-    looked for. shared: bytes of shared memory of each program. scratch: bytes of global memory that each program needs
-    (none, so far). tensor_core: matrix instructions by name, None where the kernel has no product."""
+    registers and the slow paths of library functions). spills: instructions that store to it. shared: bytes of shared
+    memory of each program. scratch: bytes of global memory that each program needs (none, so far). tensor_core: matrix
+    instructions by name, None where the kernel multiplies nothing that tensor cores do."""
 
     architecture: int
     registers: int

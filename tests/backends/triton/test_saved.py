@@ -88,5 +88,12 @@ def test_equal_compiles_give_equal_files(path, graph, tmp_path):
         assert json.loads(a.read("manifest.json"))["program"] == json.loads(b.read("manifest.json"))["program"]
 
 
+def test_interpreted_programs_have_nothing_to_save(graph, tmp_path):
+    program = effcc.compile(graph, target="cuda{run=interpreter}")
+    with pytest.raises(EffccError, match="has no code to save"):
+        program.save(tmp_path / "g.effcc")
+    assert not list(tmp_path.iterdir())
+
+
 def test_it_loads_beside_any_cpu(path):
     assert read(path, Machine(architecture="riscv64")).backend == "cuda"
