@@ -176,7 +176,7 @@ def test_what_a_search_lacks_is_told_in_one_line(budget, samples, extra, words):
         search(compiler(), budget, samples, None, extra, print)
 
 
-def test_through_the_compiler():
+def test_through_the_compiler(tmp_path):
     data = {"x": X}
     program = effcc.compile(graph(), prune="shrink:r=?", budget="cosine>=0.9999", calibration=data, target="onnx")
     assert program.search.chosen == 50, "a factor turns no vector"
@@ -188,5 +188,7 @@ def test_through_the_compiler():
     assert any(message.startswith("budget: trying shrink:r=25") for message in told)
     report, facts = program.report(), json.loads(json.dumps(effcc.report.facts(program)["search"]))
     assert "budget max_error<=0.205, shrink:r searched on 5 samples" in report and facts["chosen"] == 20
+    program.save(tmp_path / "found.effcc")
+    assert "chosen: shrink:r=20" in effcc.load(tmp_path / "found.effcc").report()
     with pytest.raises(InputError, match="is to be searched within a budget"):
         effcc.compile(graph(), prune="shrink:r=?")
