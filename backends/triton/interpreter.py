@@ -51,12 +51,12 @@ class Library:
         from triton.runtime.interpreter import TensorHandle
 
         def function(*args: Any) -> Any:
-            first = next(a for a in args if isinstance(a, tl.tensor))
+            first: Any = next(a for a in args if isinstance(a, tl.tensor))
             data = [a.handle.data if isinstance(a, tl.tensor) else np.asarray(a, first.handle.data.dtype) for a in args]
             tensors = [torch.from_numpy(np.ascontiguousarray(x)) for x in np.broadcast_arrays(*data)]
             out = getattr(torch, NAMES.get(name, name))(*tensors).numpy()
-            type_ = tl.block_type(first.dtype, list(out.shape)) if out.ndim and any(
-                isinstance(a, tl.tensor) and a.type.is_block() for a in args) else first.type
+            blocks: list[Any] = [a for a in args if isinstance(a, tl.tensor) and a.shape]
+            type_: Any = tl.block_type(first.dtype, list(out.shape)) if blocks else first.type
             return tl.tensor(TensorHandle(out, first.dtype.scalar), type_)
 
         return function

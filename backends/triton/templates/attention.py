@@ -28,7 +28,7 @@ def has_template(node: Node) -> bool:
     return (
         q.dtype in (f32, f16, bf16)
         and all(isinstance(d, int) for d in sizes)
-        and all(0 < d <= LARGEST_HEAD for d in sizes[:2])
+        and all(isinstance(d, int) and 0 < d <= LARGEST_HEAD for d in sizes[:2])
         and 0 not in sizes
     )
 

@@ -82,7 +82,8 @@ def contraction_of(anchor: Node) -> Contraction | None:
     rows, columns = (of_x & parallel) - both, (of_y & parallel) - both
     spare = parallel - of_x - of_y  # of size 1, or repeated: as good as rows
     rows |= spare
-    made = Contraction(nest, x, y, *(tuple(sorted(s)) for s in (both, rows, columns)), nest.axes(REDUCTION), dtype)
+    batch, m, n = (tuple(sorted(axes)) for axes in (both, rows, columns))
+    made = Contraction(nest, x, y, batch, m, n, nest.axes(REDUCTION), dtype)
     narrow = bounds(made.size(made.columns))[1]
     if narrow is not None and narrow < 2 or any(nest.extents[a] == 0 for a in made.inner):
         return None
