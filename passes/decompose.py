@@ -67,7 +67,7 @@ class _Rebuild(OpBuilder):
         return op.replace(**changes) if changes else op
 
     def _expand(self, op: Op, operands: tuple[Value, ...]) -> tuple[Value, ...] | None:
-        types = tuple(v.type for v in operands)
+        types: tuple[Any, ...] = tuple(v.type for v in operands)
         if isinstance(op, Reduction) and not op.keepdims and op.compute(*types) is not None:  # type: ignore[attr-defined]
             if not self.ctx.allow("keep-axes", self.loc):
                 return None

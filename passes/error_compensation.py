@@ -49,6 +49,7 @@ def round_compensated(w: np.ndarray, grid: Grid, moments: np.ndarray) -> Rounded
     left = w.astype(np.float64)
     q = np.empty(w.shape, np.uint8 if grid.asymmetric else np.int8)
     scales, zeros = [], []
+    scale = zero = np.zeros((1, columns), np.float32)
     for start in range(0, depth, BLOCK):
         stop = min(start + BLOCK, depth)
         errors = np.empty((stop - start, columns))

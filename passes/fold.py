@@ -7,9 +7,10 @@ from typing import Any
 from effcc.errors import EffccError
 from effcc.interp import evaluate_node
 from effcc.ir.blob import Blob
+from effcc.ir.dims import evaluate
 from effcc.ir.graph import Graph
-from effcc.ir.op import op_class
 from effcc.ir.types import Tensor
+from effcc.ops.constant import Const
 from effcc.pipeline import Context, Pass
 from effcc.rewrite import Item, Workspace, map_nested
 
@@ -39,12 +40,13 @@ class Fold(Pass):
     def _fold(self, item: Item, w: Workspace, ctx: Context) -> None:
         if not item.op.pure or item.op.family in KEPT_FAMILIES:
             return
-        operands = [w.constant(v) for v in item.operands]
-        if any(blob is None for blob in operands):
+        operands = [blob for v in item.operands if (blob := w.constant(v)) is not None]
+        if len(operands) < len(item.operands):
             return
-        if not all(isinstance(r.type, Tensor) and r.type.is_static for r in item.results):
+        types = [r.type for r in item.results if isinstance(r.type, Tensor) and r.type.is_static]
+        if len(types) < len(item.results):
             return
-        grown = sum(r.type.nbytes for r in item.results) - sum(b.array.nbytes for b in operands)
+        grown = sum(evaluate(t.nbytes, {}) for t in types) - sum(b.array.nbytes for b in operands)
         if grown > self.max_growth:
             ctx.refused("fold", item.loc, f"the result would be {grown} bytes larger than its operands")
             return
@@ -55,8 +57,7 @@ class Fold(Pass):
             return
         if not ctx.allow("fold", item.loc):
             return
-        constant = op_class("const")
-        made = [w.insert(constant(to_blob(t, r.type)), (), item, item.loc) for t, r in zip(results, item.results)]
+        made = [w.insert(Const(to_blob(x, t)), (), item, item.loc) for x, t in zip(results, types)]
         w.replace(item, tuple(i.result for i in made), made)
 
 

@@ -7,8 +7,9 @@ from typing import Any
 from effcc.ir.blob import Blob
 from effcc.ir.graph import Graph, Value
 from effcc.ir.location import merge
-from effcc.ir.op import op_class
 from effcc.ir.types import Tensor, f32
+from effcc.ops.constant import Const
+from effcc.ops.view import Slice
 from effcc.pipeline import Context, Pass
 from effcc.rewrite import Item, Workspace, map_nested
 
@@ -59,15 +60,15 @@ class Horizontal(Pass):
 
         op = group[0].op
         axis = 0 if op.transpose_b else 1  # type: ignore[attr-defined]
-        blobs = [w.constant(i.operands[1]) for i in group]
+        blobs = [blob for i in group if (blob := w.constant(i.operands[1])) is not None]
         weights = Blob(np.concatenate([b.array for b in blobs], axis), blobs[0].type.dtype)
-        constant = w.insert(op_class("const")(weights), (), group[0], loc)
+        constant = w.insert(Const(weights), (), group[0], loc)
         wide = w.insert(op, (x, constant.result), group[0], loc).result
-        start, cut = 0, op_class("slice")
+        start = 0
         for item, blob in zip(group, blobs):
             stop = start + blob.array.shape[axis]
             rank = len(wide.shape)
-            op = cut((*(0,) * (rank - 1), start), (*wide.shape[:-1], stop), (1,) * rank)
+            op = Slice((*(0,) * (rank - 1), start), (*wide.shape[:-1], stop), (1,) * rank)
             part = w.insert(op, (wide,), item, item.loc)
             w.replace(item, (part.result,), [part])
             start = stop

@@ -404,9 +404,10 @@ def halves_are_equal(v: Value, w: Workspace) -> bool:
             return len(operands) == 2 and operands[0] is operands[1] and item.op.axis == last  # type: ignore[attr-defined]
         keeps_last = bool(operands and operands[0].shape[-1:] == v.shape[-1:])
         if name in ("mul", "add", "div") and len(operands) == 2:
-            v = operands[1] if _is_number(operands[0], w) else operands[0] if _is_number(operands[1], w) else None
-            if v is None:
+            numbers = [_is_number(x, w) for x in operands]
+            if not any(numbers):
                 return False
+            v = operands[1] if numbers[0] else operands[0]
         elif _moves_rows(item, last, keeps_last) or (item.op.family == "elementwise" and len(operands) == 1):
             v = operands[0]
         else:

@@ -223,7 +223,7 @@ class Rebuild:
             return False
         places, at = self.axis.course.places, Place(len(node.operands[0].shape) - 2)
         mask = node.operands[3] if len(node.operands) > 3 else None
-        return (node.operands[0] not in places and mask is self.mask and mask not in places
+        return (node.operands[0] not in places and mask is self.mask and mask not in places  # type: ignore[misc]
                 and all(places.get(v) == at for v in node.operands[1:3]))
 
     def resized(self, node: Node, count: int) -> tuple[Op, tuple[Value, ...]]:

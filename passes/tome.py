@@ -89,8 +89,9 @@ class Tome(Pass):
         if len(self.r) > 1:
             r = [*self.r[:depth], *[0] * (depth - len(self.r))]
         else:
-            low = int(self.r[0] * (1 - self.inflect))
-            step = 2 * (self.r[0] - low) / max(depth - 1, 1)
+            mean = self.r[0]  # type: ignore[misc]
+            low = int(mean * (1 - self.inflect))
+            step = 2 * (mean - low) / max(depth - 1, 1)
             r = [int(low + step * k) for k in range(depth)]
         return [n if (not self.layers or k in self.layers) and k not in self.skip else 0 for k, n in enumerate(r)]
 

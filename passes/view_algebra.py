@@ -193,8 +193,10 @@ class ConcatOfConcat(Rule):
         flat: list[Any] = []
         for v in m.parts:
             inner = m.workspace.producer(v)
-            same = inner is not None and inner.op == m.root.op and len(m.users(v)) == 1
-            flat += inner.operands if same else (v,)
+            if inner is not None and inner.op == m.root.op and len(m.users(v)) == 1:
+                flat += inner.operands
+            else:
+                flat.append(v)
         if len(flat) == len(m.parts):
             return "no operand is a concat along this axis that nothing else reads"
         return b.concat(*flat, axis=m.axis)

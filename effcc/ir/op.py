@@ -24,7 +24,6 @@ from effcc.ir.scalar import Compute
 from effcc.ir.types import Tensor, Type
 
 if TYPE_CHECKING:
-    from effcc.ir.builder import Builder
     from effcc.ir.graph import Graph
 
 REGISTRY: dict[str, type[Op]] = {}
@@ -78,7 +77,7 @@ class Op:
             REGISTRY[cls.name] = cls
 
     # -- what an op says about itself ----------------------------------------------------------------------------------
-    # Overrides name their operands: `**_` tells type checkers that these signatures stand for any. Nothing is passed so.
+    # Overrides name their operands: `**_` tells type checkers that these signatures stand for any.
     def infer(self, *types: Any, **_: Any) -> tuple[Type, ...] | Type:
         """The type rule: result types for operand types; raises TypeRuleError. Shapes are outermost first."""
         raise NotImplementedError(f"{type(self).__name__}.infer")
@@ -91,7 +90,7 @@ class Op:
         """The loop nest, or None for composites (see `decompose`) and algorithms (sorting, control)."""
         return None
 
-    def decompose(self, b: Builder, *values: Any, **_: Any) -> Any:
+    def decompose(self, b: Any, *values: Any, **_: Any) -> Any:
         """The same in smaller ops (NotImplemented where it is one of the small ones)."""
         return NotImplemented
 
