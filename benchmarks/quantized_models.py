@@ -84,7 +84,7 @@ def ocr(folder: Path, count: int) -> Task:
         same = sum(a == b for a, b in read) / len(read)
         return f"{same:.1%} of {len(read)} lines read the same (asked: 95%)", same >= 0.95
 
-    return Task("ocr", path, {"x": text_lines(32, 1)}, {"x": text_lines(count, 2)}, judge, "static-int8:floor=42")
+    return Task("ocr", path, {"x": text_lines(32, 1)}, {"x": text_lines(count, 2)}, judge)
 
 
 def text_lines(count: int, seed: int) -> np.ndarray:

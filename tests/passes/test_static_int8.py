@@ -244,5 +244,8 @@ def test_the_digits_vit_in_int8():
     assert len(products) == 16
     right = [(p(images)[0].argmax(1) == labels).mean() for p in (exact, program)]
     assert right[1] >= right[0] - 0.01
+    launches = [(launch.kernel.template, set(launch.label.split("+"))) for launch in program.launches]
+    alone = [k for k, (_, ops) in enumerate(launches) if ops <= {"div", "mul", "round", "add", "max", "min", "cast"}]
+    assert [launches[k - 1][0] for k in alone] == ["attention"] * 4, "quantized alone only where integers begin again"
     text = program.report()
     assert "notes of static-int8" in text and "sqnr dB" in text
