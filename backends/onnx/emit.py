@@ -17,7 +17,7 @@ from effcc.errors import UnsupportedError
 from effcc.ir.blob import Blob
 from effcc.ir.dims import Dim, Extremum, FloorDiv, Mod, Symbol, bounds, symbols
 from effcc.ir.graph import Value
-from effcc.ir.types import DTYPES, DType, Optional, Sequence, Tensor, Type, bf16, bool_, f16, f32, i8, i32, i64, u8
+from effcc.ir.types import DTYPES, DType, Optional, Sequence, Tensor, Type, bf16, f32, i8, i32, i64, u8
 
 OPSET, IR_VERSION = 23, 11
 """The oldest operator set that has what most graphs need (attention, RMS normalization, 4-bit numbers)."""
@@ -337,16 +337,4 @@ def type_proto(type_: Type) -> onnx.TypeProto:
     raise UnsupportedError(f"ONNX has no values of type {type_}", hint="keep them inside of the graph")
 
 
-__all__ = [
-    "IR_VERSION",
-    "ONNX_DTYPES",
-    "OPSET",
-    "Model",
-    "Ref",
-    "Scope",
-    "bf16",
-    "bool_",
-    "f16",
-    "onnx_dtype",
-    "value_info",
-]
+__all__ = ["Model", "Ref", "Scope", "carrier", "onnx_dtype", "takes", "type_proto", "value_info"]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from effcc.backends.onnx.emit import Ref, Scope, onnx_dtype
-from effcc.ir.types import DTYPES, DType, bool_, u8
+from effcc.ir.types import DTYPES, DType, bool_, i64, u8
 
 NODES = {
     "add": "Add", "sub": "Sub", "mul": "Mul", "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "sin": "Sin", "cos": "Cos",
@@ -120,28 +120,49 @@ def _atan2(e: Scope, y: Ref, x: Ref) -> Ref:
     return e.call("Where", undefined, fill(e, x, math.nan), angle)
 
 
+def _minus_one(e: Scope, b: Ref) -> Ref:
+    return e.call("Equal", b, fill(e, b, -1), out=bool_)
+
+
 def _safe(e: Scope, b: Ref) -> Ref:
-    """A divisor that does not trap."""
-    if e.model.numbers.get(b.name):
+    """A divisor that does not trap: not 0, nor, where nothing wider is left, -1 (whose remainders are those of 1)."""
+    if (e.model.numbers.get(b.name) or 0) > 0:
         return b
-    return e.call("Where", e.call("Equal", b, fill(e, b, 0), out=bool_), fill(e, b, 1), b)
+    bad = e.call("Equal", b, fill(e, b, 0), out=bool_)
+    if b.dtype == i64:
+        bad = e.call("Or", bad, _minus_one(e, b))
+    return e.call("Where", bad, fill(e, b, 1), b)
 
 
 def _wide(e: Scope, a: Ref) -> Ref:
-    """The least integer divided by -1 wraps: computed one size wider (i64 has none, and is left to the runtime)."""
-    return e.cast(a, DTYPES["i64"]) if a.dtype.kind == "i" and a.dtype.bits <= 32 else a
+    """The least integer divided by -1 wraps: computed in i64."""
+    return e.cast(a, i64) if a.dtype.kind == "i" else a
+
+
+def _quotient(e: Scope, a: Ref, b: Ref) -> Ref:
+    """Of integers, toward zero; `b` as it came, before it was made safe."""
+    safe = _safe(e, b)
+    out = e.call("Div", a, safe)
+    return out if safe is b or b.dtype.kind == "u" else e.call("Where", _minus_one(e, b), e.call("Neg", a), out)
 
 
 def _div(e: Scope, a: Ref, b: Ref) -> Ref:
     if a.dtype.is_float:
         return e.call("Div", a, b)
-    return e.cast(e.call("Div", _wide(e, a), _safe(e, _wide(e, b))), a.dtype)
+    return e.cast(_quotient(e, _wide(e, a), _wide(e, b)), a.dtype)
 
 
 def _floordiv(e: Scope, a: Ref, b: Ref) -> Ref:
-    wide, divisor = _wide(e, a), _safe(e, _wide(e, b))
-    whole = e.call("Sub", wide, e.call("Mod", wide, divisor))
-    return e.cast(e.call("Div", whole, divisor), a.dtype)
+    """The quotient toward zero, less one where it was rounded up."""
+    wide, divisor = _wide(e, a), _wide(e, b)
+    quotient = _quotient(e, wide, divisor)
+    if a.dtype.kind == "u":
+        return quotient
+    zero = fill(e, wide, 0)
+    rest = e.call("Mod", wide, _safe(e, divisor), fmod=1)
+    below = (e.call("Less", x, zero, out=bool_) for x in (rest, divisor))
+    up = e.call("And", _ne(e, rest, zero), e.call("Xor", *below))
+    return e.cast(e.call("Sub", quotient, e.cast(up, wide.dtype)), a.dtype)
 
 
 def _mod(e: Scope, a: Ref, b: Ref) -> Ref:

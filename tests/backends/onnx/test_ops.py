@@ -192,6 +192,15 @@ def test_drawn_ops(name, held, drawn):
             assert "its meaning fails" in str(error)  # the op itself has none for these inputs
 
 
+@pytest.mark.parametrize("dtype", [i8, i32, i64])
+def test_the_least_integer_divided_by_minus_one_wraps(dtype, held):
+    a = torch.tensor([dtype.min, dtype.min, 7, -7, -7, 7], dtype=dtype.torch)
+    b = torch.tensor([-1, 3, -1, -1, 2, -2], dtype=dtype.torch)
+    for name in ("div", "floordiv", "mod", "fmod"):
+        graph = built([T(dtype, 6)] * 2, lambda b, x, y, name=name: getattr(b, name)(x, y))
+        held(graph, [a, b], again=dtype != i64 or name == "div")
+
+
 def test_scans_from_the_end(held, drawn):
     for shape in ((0,), (4, 3, 0, 2), (2, 5)):
         for dtype in (f32, u8, DTYPES["bf16"]):
