@@ -16,7 +16,7 @@ from effcc.machine import parse as machine
 from effcc.passes.static_int8 import StaticInt8, quantized_weights
 from effcc.pipeline import Context, parse_pass
 from effcc.search.data import Samples
-from effcc.testing import check
+from effcc.testing import Mismatch, check
 
 DIGITS = Path(__file__).parent.parent.parent / "examples" / "digits"
 
@@ -49,6 +49,16 @@ def ops(graph, name):
 def test_the_contract(options):
     """Results stay within half a quantum of each quantized element (min-max: the drawn inputs are the calibration)."""
     assert check(StaticInt8(**options), examples=20, must_fire=True).fired
+
+
+def test_the_contract_catches_wrong_scales(monkeypatch):
+    def wrong(array, axis):
+        q, scale = quantized_weights(array, axis)
+        return q, scale * np.float32(1.5)
+
+    monkeypatch.setattr("effcc.passes.static_int8.quantized_weights", wrong)
+    with pytest.raises(Mismatch):
+        check(StaticInt8(correct=False, report=0), examples=10)
 
 
 def test_errors_stay_within_the_derived_bound():
