@@ -47,7 +47,7 @@ def onnxruntime(source: Path, names: Sequence[str], arrays: Path, threads: int) 
 
 def openvino(source: Path, names: Sequence[str], arrays: Path, threads: int) -> Call:
     """OpenVINO's CPU device, tuned for latency, for these shapes."""
-    import openvino
+    import openvino  # type: ignore[import-not-found]
 
     inputs = dict(zip(names, read(arrays, names)))
     core = openvino.Core()
