@@ -2,7 +2,7 @@
 # make test         lint, types, tests and doctests (what CI runs)
 # make lint         ruff and pyright alone
 # make conformance  the outside suites: ONNX backend tests, transformers table, the inspect page in a browser
-# make bench        latency beside other engines, compile and import times
+# make bench        latency beside other engines, compile and import times, what each pass, schedule and target gives
 #
 # Each makes its own .venv with Python >= 3.11 and installs what it needs, pinned by constraints.txt.
 
@@ -45,6 +45,14 @@ bench: $(VENV)/installed-bench
 	$(BIN)/python benchmarks/pipeline_scaling.py
 	$(BIN)/python benchmarks/compile_time.py
 	$(BIN)/python benchmarks/latency.py
+	$(BIN)/python benchmarks/tiles.py
+	$(BIN)/python benchmarks/int8.py
+	$(BIN)/python benchmarks/weight_only.py
+	$(BIN)/python benchmarks/sparsity.py
+	$(BIN)/python benchmarks/tokens.py
+	$(BIN)/python benchmarks/budget.py
+	$(BIN)/python benchmarks/onnx_export.py
+	$(BIN)/python benchmarks/cuda.py
 
 train: $(VENV)/installed-dev
 	$(BIN)/python examples/digits/train.py
