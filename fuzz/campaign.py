@@ -26,10 +26,11 @@ from typing import Any
 from effcc.errors import EffccError
 from effcc.fuzz.case import Case, Finding
 from effcc.fuzz.generate import GraphDrawer, pairs
-from effcc.fuzz.laws import LAWS
-from effcc.fuzz.reduce import reduce_graph
+from effcc.fuzz.laws import LAWS, run_passes
+from effcc.fuzz.reduce import reduce_graph, reduce_list
 from effcc.ir import Graph, Tensor
 from effcc.ir.lazy import torch
+from effcc.pipeline import parse_pipeline
 from effcc.testing.search import Choices
 
 SHRINK_SECONDS = 20.0
@@ -142,7 +143,7 @@ class Job:
             return False
 
         reduce_graph(finding.graph, fails, SHRINK_SECONDS)
-        save(smallest[0], self.folder, key)
+        save(with_fewer_passes(smallest[0], key), self.folder, key)
         self.tally.findings += 1
 
     def save(self) -> None:
@@ -151,6 +152,24 @@ class Job:
         temporary = self.state.with_suffix(".part")
         temporary.write_text(json.dumps({"tally": tally, "pairs": known}))
         temporary.replace(self.state)
+
+
+def with_fewer_passes(finding: Finding, key: str) -> Finding:
+    """The finding with no more passes than it takes, where passes on the graph itself are what fails."""
+    smallest = [finding]
+
+    def fails(passes: Sequence[str]) -> bool:
+        try:
+            run_passes(Case.of(finding.graph, key), finding.law, parse_pipeline(",".join(passes)))
+        except Finding as again:
+            if kind(again) == kind(finding):
+                smallest[0] = again
+                return True
+        return False
+
+    if finding.law in ("each-pass", "pass-orders") and fails(finding.passes):
+        reduce_list(finding.passes, fails)
+    return smallest[0]
 
 
 def run(

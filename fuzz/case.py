@@ -51,7 +51,7 @@ class Case:
 
     graph: Graph
     inputs: dict[Profile, list[Any]] = field(default_factory=dict)
-    random: random.Random = field(default_factory=random.Random)
+    seed: int | str = 0
     runs: dict[tuple[int, Profile], Run] = field(default_factory=dict)
     kept: list[Graph] = field(default_factory=list)
     """Graphs of `runs`, which knows them by identity."""
@@ -62,7 +62,7 @@ class Case:
         chance = random.Random(f"case {seed}")
         sizes = {s: draw_size(s, chance) for s in graph.symbols}
         types = [bind_type(v.type, sizes) for v in graph.inputs]
-        case = Case(graph, {}, chance)
+        case = Case(graph, {}, seed)
         if any(node.op.name == "bitcast" for node in graph.walk()):  # it would tell one NaN from another
             profiles = [p for p in profiles if not p.special]
         generator = torch.Generator().manual_seed(chance.getrandbits(32))
@@ -80,6 +80,10 @@ class Case:
             except EffccError:  # sizes that do not fit together, values on which an op has no meaning
                 del case.inputs[profile]
         return case
+
+    def chance(self, law: str) -> random.Random:
+        """A law's own random draws: the same whichever laws went before it."""
+        return random.Random(f"{law} {self.seed}")
 
     def run(self, graph: Graph, profile: Profile) -> Run:
         """What a graph (this one, or what passes made of it) computes on the inputs of a profile."""

@@ -12,7 +12,7 @@ from typing import Any
 from effcc.analysis.precision import bounded_run, unit_roundoff
 from effcc.driver import backend_of, compile_graph
 from effcc.errors import EffccError, UnsupportedError, VerifyError
-from effcc.fuzz.case import PROFILES, STRICT, Case, Finding, Profile
+from effcc.fuzz.case import Case, Finding, Profile
 from effcc.fuzz.transform import embellish
 from effcc.ir import Graph, verify
 from effcc.ir.lazy import torch
@@ -48,14 +48,14 @@ def each_pass(case: Case) -> None:
 
 def pass_orders(case: Case) -> None:
     """So do passes in orders that no pipeline has, some of them several times."""
-    chance, pool = case.random, promising()
+    chance, pool = case.chance("pass-orders"), promising()
     run_passes(case, "pass-orders", [chance.choice(pool) for _ in range(chance.randint(1, 6))])
 
 
 def embellished(case: Case) -> None:
     """A graph to which ops were added that do nothing (split and concatenated, transposed there and back, ...) means
     the same, before and after the passes."""
-    changed = embellish(case.graph, case.random)
+    changed = embellish(case.graph, case.chance("embellished"))
     case.equal("embellished", case.graph, changed)
     run_passes(case, "embellished", default_pipeline("cpu"), changed)
 
@@ -181,6 +181,5 @@ LAWS: dict[str, Law] = {
     "pass-orders": pass_orders,
     "embellished": embellished,
     "compiled": compiled,
+    "schedules": schedules,
 }
-
-__all__ = ["LAWS", "PROFILES", "STRICT", "Law"]

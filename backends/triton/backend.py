@@ -122,26 +122,7 @@ class CudaCode:
 
     def memory(self, sizes: Mapping[str, int]) -> dict[str, Any]:
         """Bytes of temporaries at the peak, the least there could be, and where each lies; bytes of constants."""
-        program = self.built.program
-        used, ranges = memory.usage(program, sizes), memory.live_ranges(program)
-        offsets, _ = memory.place(program.temporaries, sizes)
-        buffers = [
-            {
-                "name": t.name,
-                "offset": offset,
-                "bytes": memory.rounded(entry.evaluate(t.size, sizes)),
-                "first": ranges[t.name][0],
-                "last": ranges[t.name][1],
-            }
-            for t, offset in zip(program.temporaries, offsets, strict=True)
-        ]
-        return {
-            "peak": used.peak,
-            "lower_bound": used.lower_bound,
-            "unshared": used.unshared,
-            "buffers": buffers,
-            "constants": sum(array.nbytes for array in self.built.constants.values()),
-        }
+        return memory.described(self.built.program, self.built.constants, sizes)
 
 
 def on_device(program: entry.Program, constants: Any, manifest: Mapping[str, Any], image: Any) -> Executable:

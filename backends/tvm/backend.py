@@ -173,27 +173,7 @@ class CpuCode:
 
     def memory(self, sizes: Mapping[str, int]) -> dict[str, Any]:
         """Bytes of temporaries at the peak, the least there could be, and where each lies; bytes of constants."""
-        program = self.built.program
-        used = memory.usage(program, sizes)
-        ranges = memory.live_ranges(program)
-        offsets, _ = memory.place(program.temporaries, sizes)
-        buffers = [
-            {
-                "name": t.name,
-                "offset": offset,
-                "bytes": memory.rounded(entry.evaluate(t.size, sizes)),
-                "first": ranges[t.name][0],
-                "last": ranges[t.name][1],
-            }
-            for t, offset in zip(program.temporaries, offsets, strict=True)
-        ]
-        return {
-            "peak": used.peak,
-            "lower_bound": used.lower_bound,
-            "unshared": used.unshared,
-            "buffers": buffers,
-            "constants": sum(array.nbytes for array in self.built.constants.values()),
-        }
+        return memory.described(self.built.program, self.built.constants, sizes)
 
 
 def executable(built: Built, threads: int | None = None) -> Executable:

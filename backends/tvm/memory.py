@@ -14,6 +14,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
+from typing import Any
 
 import numpy as np
 
@@ -81,6 +82,30 @@ def usage(program: Program, sizes: Mapping[str, int]) -> Usage:
         live += changes[step]
         bound = max(bound, live)
     return Usage(place(program.temporaries, sizes)[1], bound, sum(lengths.values()))
+
+
+def described(program: Program, constants: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> dict[str, Any]:
+    """What a report says: bytes of temporaries at the peak, the least there could be, and where each lies; bytes of
+    constants."""
+    used, ranges = usage(program, sizes), live_ranges(program)
+    offsets, _ = place(program.temporaries, sizes)
+    buffers = [
+        {
+            "name": t.name,
+            "offset": offset,
+            "bytes": rounded(evaluate(t.size, sizes)),
+            "first": ranges[t.name][0],
+            "last": ranges[t.name][1],
+        }
+        for t, offset in zip(program.temporaries, offsets, strict=True)
+    ]
+    return {
+        "peak": used.peak,
+        "lower_bound": used.lower_bound,
+        "unshared": used.unshared,
+        "buffers": buffers,
+        "constants": sum(array.nbytes for array in constants.values()),
+    }
 
 
 def rounded(size: int) -> int:

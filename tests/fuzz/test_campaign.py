@@ -58,7 +58,7 @@ def test_a_planted_bug_is_found_reduced_and_replayed(tmp_path, monkeypatch):
             break
     (found,) = tmp_path.glob("*.effir")
     text = found.read_text()
-    assert "simplify" in text and text.count(" = ") <= 3
+    assert "# passes: simplify\n" in text and text.count(" = ") <= 3
     with pytest.raises(Finding):
         replay(found)
     monkeypatch.undo()
