@@ -18,8 +18,9 @@ from effcc.backends.triton.templates.pointwise import pointwise
 from effcc.backends.triton.templates.reduce import folded, reduction
 from effcc.backends.triton.templates.shape import Shape
 from effcc.backends.triton.templates.sort import sort
-from effcc.backends.tvm.lower import as_region, concat_slices, region_symbols, same_place, unviewed
+from effcc.backends.tvm.lower import as_region, region_symbols
 from effcc.backends.tvm.place import Buffer, Place, plain, row_major, view
+from effcc.backends.tvm.placing import Placing, concat_slices, same_place
 from effcc.errors import UnsupportedError
 from effcc.ir import Builder, Graph, Node, Symbol, Tensor, Value
 from effcc.ir.assumptions import assumed
@@ -31,13 +32,13 @@ from effcc.ops.constant import Const
 from effcc.ops.elementwise import Identity
 from effcc.ops.fused import Fused
 from effcc.ops.sort import Sort, TopK
-from effcc.ops.view import Concat, Reshape, Transpose, View
+from effcc.ops.view import Concat, Reshape, View
 
 FEW_ROUNDS = 64
 """Up to so many elements a fold is a loop of each lane; beyond, a reduction across lanes."""
 
 
-class Lowering:
+class Lowering(Placing):
     """Lowers one graph; a child lowers what an op is decomposed into, in the same plan."""
 
     def __init__(self, tf32: bool = False, parent: Lowering | None = None):
@@ -111,38 +112,9 @@ class Lowering:
         )
 
     def run(self, graph: Graph) -> None:
-        self._choose_places(graph)
+        self.choose_places(graph)
         for node in graph.nodes:
             self.node(node)
-
-    def _choose_places(self, graph: Graph) -> None:
-        """Let producers write where their only reader wants it: a slice of a concatenation, or the order that makes the
-        transposes and reshapes behind them views."""
-        for node in reversed(graph.nodes):
-            op = node.op
-            if isinstance(op, Concat):
-                for v, part in zip(node.operands, concat_slices(node, self.result(node.result)), strict=True):
-                    if node.operands.count(v) == 1 and self._is_free(graph, v):
-                        self.places[v] = part
-            elif isinstance(op, (Transpose, Reshape)) and self._is_free(graph, node.operands[0]):
-                source = node.operands[0]
-                if node.result not in self.places and isinstance(op, Transpose) and op.perm[-1] == len(op.perm) - 1:
-                    self.result(node.result)
-                if node.result in self.places:
-                    before = unviewed(op, self.places[node.result], source.tensor)
-                    if before is not None:
-                        self.places[source] = before
-
-    def _is_free(self, graph: Graph, v: Value) -> bool:
-        """Whether a value may be placed for the sake of its one reader."""
-        producer = graph.producer(v)
-        return (
-            producer is not None
-            and v not in self.places
-            and v not in graph.results
-            and len(graph.users(v)) == 1
-            and (isinstance(producer.op, Concat) or not isinstance(producer.op, (View, Const, Identity)))
-        )
 
     # -- nodes ---------------------------------------------------------------------------------------------------------
     def node(self, node: Node) -> None:

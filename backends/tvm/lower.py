@@ -13,14 +13,15 @@ from typing import Any
 from effcc.backends.tvm import contractions, windows
 from effcc.backends.tvm.emit import KernelBuilder
 from effcc.backends.tvm.kernels import Request, canonical
-from effcc.backends.tvm.place import Buffer, Place, plain, reshaped_strides, row_major, view
+from effcc.backends.tvm.place import Buffer, Place, plain, row_major, view
+from effcc.backends.tvm.placing import Placing, concat_slices, same_place
 from effcc.backends.tvm.plan import Check, Copy, KernelPlan, Launch, Plan, Step, Touched
 from effcc.backends.tvm.region import is_immediate
 from effcc.backends.tvm.templates import loops
 from effcc.backends.tvm.templates.rows import rows
 from effcc.backends.tvm.tiles.space import TileSpace
 from effcc.errors import UnsupportedError
-from effcc.ir import Builder, Graph, Node, Symbol, Tensor, Value, type_symbols
+from effcc.ir import Builder, Graph, Node, Op, Symbol, Tensor, Value, type_symbols
 from effcc.ir.assumptions import assumed
 from effcc.ir.blob import Blob
 from effcc.ir.dims import Dim, Expr, as_symbol, substitute, symbols
@@ -33,7 +34,7 @@ from effcc.ops.contraction import Matmul
 from effcc.ops.elementwise import Identity
 from effcc.ops.fused import Fused
 from effcc.ops.reduction import Reduction
-from effcc.ops.view import Concat, Reshape, Transpose, View
+from effcc.ops.view import Concat, Reshape, View
 from effcc.ops.window import AvgPool, Conv, MaxPool
 
 Body = Callable[[KernelBuilder], None]
@@ -51,7 +52,7 @@ def lowers(*classes: type) -> Callable[[Lowerer], Lowerer]:
     return register
 
 
-class Lowering:
+class Lowering(Placing):
     """Lowers one graph; nested graphs (branches, loop bodies) are lowered by children that share kernels and
     buffers."""
 
@@ -229,41 +230,20 @@ class Lowering:
     # -- nodes ---------------------------------------------------------------------------------------------------------
     def run(self, graph: Graph) -> None:
         """Lower every node; the places of inputs (and of results that are wanted somewhere) are set before."""
-        self._choose_places(graph)
+        self.choose_places(graph)
         for node in graph.nodes:
             self.node(node)
 
-    def _choose_places(self, graph: Graph) -> None:
-        """Let producers write where their only reader wants it: a slice of a concatenation, or the order that makes the
-        transposes and reshapes behind them views. Constants in nibbles that not only maps read are spread to bytes."""
-        for node in reversed(graph.nodes):
+    def choose_places(self, graph: Graph) -> None:
+        """Constants in nibbles that not only maps read are spread to bytes; the rest as ever."""
+        for node in graph.nodes:
             op = node.op
             if isinstance(op, Const) and op.blob.type.encoding == NIBBLES and not _read_by_maps(graph, node.result):
                 self.places[node.result] = self.constant(Blob(op.blob.array, op.blob.type.dtype))
-            elif isinstance(op, Concat):
-                for v, part in zip(node.operands, concat_slices(node, self.result(node.result)), strict=True):
-                    if node.operands.count(v) == 1 and self._is_free(graph, v):
-                        self.places[v] = part
-            elif isinstance(op, (Transpose, Reshape)) and self._is_free(graph, node.operands[0]):
-                source = node.operands[0]
-                if node.result not in self.places and isinstance(op, Transpose) and op.perm[-1] == len(op.perm) - 1:
-                    self.places[node.result] = self.temporary(node.result.tensor)
-                if node.result in self.places:
-                    before = unviewed(op, self.places[node.result], source.tensor)
-                    if before is not None:
-                        self.places[source] = before
+        super().choose_places(graph)
 
-    def _is_free(self, graph: Graph, v: Value) -> bool:
-        """Whether a value may be placed for the sake of its one reader."""
-        producer = graph.producer(v)
-        return (
-            producer is not None
-            and v not in self.places
-            and v not in graph.results
-            and len(graph.users(v)) == 1
-            and not isinstance(producer.op, (View, Const, Identity) if not isinstance(producer.op, Concat) else ())
-            and type(producer.op) not in SPECIAL
-        )
+    def places_itself(self, op: Op) -> bool:
+        return type(op) in SPECIAL
 
     def check(self, node: Node) -> None:
         """Have what the node's type rule assumes about sizes checked: in the graph itself with the inputs' sizes, where
@@ -384,40 +364,6 @@ class Lowering:
 
 ANCHORS: dict[type, Callable[..., None]] = {}
 """Templates of further anchor ops (attention, ...), by class."""
-
-
-def concat_slices(node: Node, whole: Place) -> list[Place]:
-    """Where each operand of a concatenation lies in its result."""
-    axis: int = node.op.axis  # type: ignore[attr-defined]
-    out = []
-    start: Dim = 0
-    for v in node.operands:
-        out.append(Place(whole.buffer, v.shape, whole.strides, whole.offset + whole.strides[axis] * start))
-        start = start + v.shape[axis]
-    return out
-
-
-def same_place(a: Place, b: Place) -> bool:
-    """Whether two places of one shape hold each element at the same address (strides of axes of size 1 do not
-    matter)."""
-    return (
-        a.buffer is b.buffer
-        and a.offset == b.offset
-        and all(d == 1 or x == y for d, x, y in zip(a.shape, a.strides, b.strides, strict=True))
-    )
-
-
-def unviewed(op: Transpose | Reshape, place: Place, operand: Tensor) -> Place | None:
-    """Where the operand of a view must lie for the result to lie at `place`; None where no strides say so."""
-    if isinstance(op, Transpose):
-        return Place(
-            place.buffer,
-            operand.shape,
-            tuple(place.strides[op.perm.index(k)] for k in range(operand.rank)),
-            place.offset,
-        )
-    strides = reshaped_strides(place, operand.shape)
-    return None if strides is None else Place(place.buffer, operand.shape, strides, place.offset)
 
 
 def as_region(node: Node) -> Graph:
