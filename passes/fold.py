@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from effcc.errors import EffccError
 from effcc.interp import evaluate_node
 from effcc.ir.blob import Blob
 from effcc.ir.dims import evaluate
 from effcc.ir.evaluator import NestError, carrier, evaluate_nest
 from effcc.ir.graph import Graph, Node
-from effcc.ir.scalar import PARALLEL, Apply, walk
+from effcc.ir.scalar import PARALLEL, Apply, Compute, Index, Read, walk
 from effcc.ir.types import Tensor
 from effcc.ops.constant import Const
 from effcc.pipeline import Context, Pass
@@ -24,6 +26,8 @@ operands are the point."""
 EXACT_DTYPES = frozenset("bool i8 i16 i32 i64 u8 f32 f64".split())
 EXACT_FUNCTIONS = frozenset("add sub min max eq ne lt le gt ge and or xor not select".split())
 """What NumPy computes to the bit as the interpreter does."""
+MOST_POINTS = 1 << 17
+"""Larger results are torch's: a loop nest is evaluated over grids of indices, which is slow."""
 
 
 class Fold(Pass):
@@ -78,6 +82,10 @@ def by_loop_nest(node: Node, operands: list[Blob], types: list[Tensor]) -> tuple
     nest = node.op.compute(*node.types)
     if nest is None or set(nest.kinds) - {PARALLEL} or nest.write is not None:
         return None
+    if (axes := permuted(nest)) is not None:
+        return (Blob(np.ascontiguousarray(operands[0].array.transpose(axes)), types[0].dtype),)
+    if sum(evaluate(t.size, {}) for t in types) > MOST_POINTS:
+        return None
     if any(isinstance(x, Apply) and x.fn not in EXACT_FUNCTIONS for x in walk(*nest.scalars)):
         return None
     try:
@@ -86,6 +94,16 @@ def by_loop_nest(node: Node, operands: list[Blob], types: list[Tensor]) -> tuple
     except NestError:  # an index out of range, say: the interpreter tells what
         return None
     return tuple(Blob(x.astype(t.dtype.numpy), t.dtype) for x, t in zip(results, types, strict=True))
+
+
+def permuted(nest: Compute) -> tuple[int, ...] | None:
+    """The operand's axis that each axis of the result walks, where a nest does nothing but permute; else None."""
+    match nest.results:
+        case (Read(operand=0, index=at),) if all(isinstance(i, Index) for i in at):
+            loops = [i.axis for i in at if isinstance(i, Index)]
+            every = sorted(loops) == list(range(len(nest.extents)))
+            return tuple(loops.index(k) for k in range(len(loops))) if every else None
+    return None
 
 
 def to_blob(t: Any, type_: Tensor) -> Blob:

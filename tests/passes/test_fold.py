@@ -1,3 +1,10 @@
+import numpy as np
+
+from effcc.interp import evaluate_node
+from effcc.ir import Builder, i64
+from effcc.passes.fold import by_loop_nest
+
+
 def test_constants_fold_through(rewrites):
     ctx = rewrites("""graph @f(%x: f32[2]) -> f32[2] {
       %a: f32[2] = const [1.0, 2.0]
@@ -51,3 +58,20 @@ def test_symbolic_results_random_draws_and_quantization_stay(keeps):
       %d: f32[2] = dequantize_linear(%q, %s)
       return %b, %r, %d
     }""", "fold")
+
+
+def test_loop_nests_give_what_the_interpreter_gives_and_large_constants_are_not_theirs():
+    b = Builder()
+    table, rows = b.const(np.arange(40, dtype="f4").reshape(10, 4)), b.const(np.array([3, -1, 7]), i64)
+    looked_up = b.gather(table, rows, axis=0)
+    wide = b.const(np.arange(512 * 300, dtype="f4").reshape(512, 3, 100))
+    turned = b.transpose(wide, perm=(2, 0, 1))
+    for value, handled in ((looked_up, True), (turned, True), (b.add(wide, wide), False)):
+        graph = b.graph(value)
+        node = graph.producer(value)
+        operands = [graph.producer(v).op.blob for v in node.operands]
+        found = by_loop_nest(node, operands, [value.tensor])
+        assert (found is not None) == handled
+        if found is not None:
+            (expected,) = evaluate_node(node, tuple(o.torch() for o in operands), {})
+            np.testing.assert_array_equal(found[0].array, expected.numpy())
