@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import gcd
+from math import gcd, prod
 from typing import Any
 
 import numpy as np
 
+from effcc.backends.tvm.runtime.arrays import aligned_memory
 from effcc.backends.tvm.templates import byte_dots
 from effcc.backends.tvm.templates.blocking import Blocking, choose_blocking
 from effcc.backends.tvm.templates.byte_dots import ByteDots
@@ -197,14 +198,20 @@ def packed_shape(spec: Contraction) -> tuple[int, ...]:
 
 
 def pack(spec: Contraction, matrix: np.ndarray) -> np.ndarray:
-    """[..., K, N] -> [..., *packed_shape], the ragged last panel filled with zeros."""
+    """[..., K, N] -> [..., *packed_shape], the ragged last panel filled with zeros; aligned as a program wants it."""
     if spec.by_bytes:
         return byte_dots.pack(matrix, spec.width, spec.a == "int8")
     panels, depth, width = packed_shape(spec)
     *batch, _, columns = matrix.shape
-    padded = np.zeros((*batch, depth, panels * width), matrix.dtype)
-    padded[..., :columns] = matrix
-    return np.ascontiguousarray(np.moveaxis(padded.reshape(*batch, depth, panels, width), -2, -3))
+    shape = (*batch, panels, depth, width)
+    packed = aligned_memory(prod(shape) * matrix.dtype.itemsize).view(matrix.dtype).reshape(shape)
+    whole, ragged = divmod(columns, width)
+    panelled = matrix[..., : whole * width].reshape(*batch, depth, whole, width)
+    packed[..., :whole, :, :] = np.moveaxis(panelled, -2, -3)
+    if ragged:
+        packed[..., whole, :, :ragged] = matrix[..., whole * width :]
+        packed[..., whole, :, ragged:] = 0
+    return packed
 
 
 def emit(
