@@ -83,7 +83,8 @@ def by_loop_nest(node: Node, operands: list[Blob], types: list[Tensor]) -> tuple
     if nest is None or set(nest.kinds) - {PARALLEL} or nest.write is not None:
         return None
     if (axes := permuted(nest)) is not None:
-        return (Blob(np.ascontiguousarray(operands[0].array.transpose(axes)), types[0].dtype),)
+        turned = operands[0].array.transpose(axes)
+        return (Blob(np.ascontiguousarray(turned).reshape(turned.shape), types[0].dtype),)  # (it makes rank 0 rank 1)
     if sum(evaluate(t.size, {}) for t in types) > MOST_POINTS:
         return None
     if any(isinstance(x, Apply) and x.fn not in EXACT_FUNCTIONS for x in walk(*nest.scalars)):

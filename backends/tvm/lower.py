@@ -27,6 +27,7 @@ from effcc.ir.blob import Blob
 from effcc.ir.dims import Dim, Expr, as_symbol, substitute, symbols
 from effcc.ir.dims import Symbol as SymbolAtom
 from effcc.ir.encodings import NIBBLES
+from effcc.ir.location import UNKNOWN
 from effcc.ir.types import Type
 from effcc.machine import Machine
 from effcc.ops.constant import Const
@@ -162,7 +163,7 @@ class Lowering(Placing):
                 scratch,
                 tuple(dict.fromkeys(p.buffer for p in results)),
                 label,
-                node.loc if node is not None else _UNKNOWN,
+                node.loc if node is not None else UNKNOWN,
                 flops,
                 nbytes,
             )
@@ -205,7 +206,7 @@ class Lowering(Placing):
                 scratch,
                 tuple(dict.fromkeys(p.buffer for p in results)),
                 label,
-                node.loc if node is not None else _UNKNOWN,
+                node.loc if node is not None else UNKNOWN,
             )
         )
 
@@ -441,9 +442,6 @@ def _attribute_symbols(value: object) -> set[Symbol]:
     if isinstance(value, tuple):
         return set().union(*(_attribute_symbols(x) for x in value)) if value else set()
     return type_symbols(value) if isinstance(value, Type) else set()
-
-
-from effcc.ir.location import UNKNOWN as _UNKNOWN  # noqa: E402
 
 
 def check_types(graph: Graph) -> None:

@@ -65,8 +65,8 @@ def test_loop_nests_give_what_the_interpreter_gives_and_large_constants_are_not_
     table, rows = b.const(np.arange(40, dtype="f4").reshape(10, 4)), b.const(np.array([3, -1, 7]), i64)
     looked_up = b.gather(table, rows, axis=0)
     wide = b.const(np.arange(512 * 300, dtype="f4").reshape(512, 3, 100))
-    turned = b.transpose(wide, perm=(2, 0, 1))
-    for value, handled in ((looked_up, True), (turned, True), (b.add(wide, wide), False)):
+    turned, number = b.transpose(wide, perm=(2, 0, 1)), b.abs(b.const(np.uint8(7)))
+    for value, handled in ((looked_up, True), (turned, True), (number, True), (b.add(wide, wide), False)):
         graph = b.graph(value)
         node = graph.producer(value)
         operands = [graph.producer(v).op.blob for v in node.operands]
@@ -74,4 +74,5 @@ def test_loop_nests_give_what_the_interpreter_gives_and_large_constants_are_not_
         assert (found is not None) == handled
         if found is not None:
             (expected,) = evaluate_node(node, tuple(o.torch() for o in operands), {})
+            assert found[0].type == value.type
             np.testing.assert_array_equal(found[0].array, expected.numpy())
