@@ -83,7 +83,7 @@ def by_loop_nest(node: Node, operands: list[Blob], types: list[Tensor]) -> tuple
     if nest is None or set(nest.kinds) - {PARALLEL} or nest.write is not None:
         return None
     if (axes := permuted(nest)) is not None:
-        turned = operands[0].array.transpose(axes)
+        turned = operands[0].array.transpose(axes)[tuple(slice(evaluate(n, {})) for n in types[0].shape)]
         return (Blob(np.ascontiguousarray(turned).reshape(turned.shape), types[0].dtype),)  # (it makes rank 0 rank 1)
     if sum(evaluate(t.size, {}) for t in types) > MOST_POINTS:
         return None
@@ -98,7 +98,10 @@ def by_loop_nest(node: Node, operands: list[Blob], types: list[Tensor]) -> tuple
 
 
 def permuted(nest: Compute) -> tuple[int, ...] | None:
-    """The operand's axis that each axis of the result walks, where a nest does nothing but permute; else None."""
+    """The operand's axis that each axis of the result walks, where a nest does nothing but permute; else None.
+
+    An axis may stop before the operand's does, as a slice from the start makes it.
+    """
     match nest.results:
         case (Read(operand=0, index=at),) if all(isinstance(i, Index) for i in at):
             loops = [i.axis for i in at if isinstance(i, Index)]

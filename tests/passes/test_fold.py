@@ -66,7 +66,10 @@ def test_loop_nests_give_what_the_interpreter_gives_and_large_constants_are_not_
     looked_up = b.gather(table, rows, axis=0)
     wide = b.const(np.arange(512 * 300, dtype="f4").reshape(512, 3, 100))
     turned, number = b.transpose(wide, perm=(2, 0, 1)), b.abs(b.const(np.uint8(7)))
-    for value, handled in ((looked_up, True), (turned, True), (number, True), (b.add(wide, wide), False)):
+    start = b.slice(wide, starts=(0, 0, 0), stops=(5, 3, 7), steps=(1, 1, 1))
+    for value, handled in (
+        (looked_up, True), (turned, True), (number, True), (start, True), (b.add(wide, wide), False),
+    ):
         graph = b.graph(value)
         node = graph.producer(value)
         operands = [graph.producer(v).op.blob for v in node.operands]
