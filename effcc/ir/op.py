@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
 
 from effcc.errors import TypeRuleError, UnsupportedError
@@ -107,7 +108,7 @@ class Op:
     # -- what follows from it ------------------------------------------------------------------------------------------
     @classmethod
     def attributes(cls) -> tuple[dataclasses.Field[Any], ...]:
-        return dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()  # type: ignore[arg-type]
+        return attributes_of(cls)
 
     @property
     def attrs(self) -> dict[str, Any]:
@@ -115,9 +116,7 @@ class Op:
 
     def graphs(self) -> dict[str, Graph]:
         """Nested graphs by attribute name."""
-        from effcc.ir.graph import Graph
-
-        return {k: v for k, v in self.attrs.items() if isinstance(v, Graph)}
+        return {k: getattr(self, k) for k in graph_attributes(type(self))}
 
     def replace(self, **changes: Any) -> Op:
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
@@ -145,6 +144,17 @@ class Op:
         """Evaluate `reference` and normalise to a tuple."""
         out = self.reference(*tensors)
         return tuple(out) if isinstance(out, (tuple, list)) and self.num_results != 1 else (out,)
+
+
+@cache
+def attributes_of(cls: type[Op]) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+
+
+@cache
+def graph_attributes(cls: type[Op]) -> tuple[str, ...]:
+    """The attributes that are declared to hold a graph."""
+    return tuple(f.name for f in attributes_of(cls) if "Graph" in str(f.type))
 
 
 def require(condition: bool, message: str, hint: str | None = None) -> None:

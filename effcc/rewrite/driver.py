@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from effcc.errors import EffccError, TypeRuleError
@@ -34,15 +35,22 @@ def map_nested(op: Op, change: Any) -> Op:
     return op.replace(**nested) if nested else op
 
 
+@cache
+def _by_root(rules: tuple[Rule, ...]) -> dict[str, list[Rule]]:
+    """The rules whose pattern ends at an op, by its name."""
+    found: dict[str, list[Rule]] = {}
+    for rule in rules:
+        for op in rule.roots:
+            found.setdefault(op, []).append(rule)
+    return found
+
+
 class _Greedy:
     def __init__(self, graph: Graph, rules: Sequence[Rule], ctx: Any):
         self.rules, self.ctx = rules, ctx
         self.workspace = Workspace(graph)
         self.workspace.lost_use = self._woken_by_lost_use
-        self.by_root: dict[str, list[Rule]] = {}
-        for rule in rules:
-            for op in rule.roots:
-                self.by_root.setdefault(op, []).append(rule)
+        self.by_root = _by_root(tuple(rules))
         self.reach = max((r.depth for r in rules), default=0)
         self.queue: deque[Item] = deque()
         self.queued: set[int] = set()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from effcc.analysis.precision import SUMS, bounded_run, unit_roundoff, widen, widen_tensor
@@ -60,11 +62,12 @@ def compare(before: Graph, after: Graph, inputs: list[Any], contract: str = "exa
     if contract == "approximate":
         run(after, *inputs)
         return
-    fair = Fairness()
-    expected = run(before, *inputs, observe=fair.see)
-    actual = run(after, *inputs, observe=fair.see)
-    pairs = list(zip(expected, actual))
-    wrong = next((k for k, (e, a) in enumerate(pairs) if not same_bits(e, a, fair.signed_zeros)), None)
+    expected, actual = run(before, *inputs), run(after, *inputs)
+    differing = [k for k, (e, a) in enumerate(zip(expected, actual, strict=True)) if not same_bits(e, a)]
+    if not differing:
+        return
+    fair = Fairness.of(before, inputs) & Fairness.of(after, inputs)
+    wrong = next((k for k in differing if not same_bits(expected[k], actual[k], fair.signed_zeros)), None)
     if wrong is None:
         return
     if contract == "exact" and fair.bitwise:
@@ -111,22 +114,33 @@ def same_bits(a: Any, b: Any, signed_zeros: bool = True) -> bool:
     return bool((equal | (a.isnan() & b.isnan())).all())
 
 
+@dataclass(frozen=True)
 class Fairness:
-    """Watches runs: may equal bits be asked, and equal signs of zeros (which max and min leave open)?"""
+    """What may be asked of two runs of a graph: equal bits, and equal signs of zeros (which max and min leave open)."""
 
-    def __init__(self) -> None:
-        self.bitwise = self.signed_zeros = True
+    bitwise: bool = True
+    signed_zeros: bool = True
 
-    def see(self, node: Node, operands: tuple[Any, ...], results: tuple[Any, ...]) -> None:
-        nest = node.op.compute(*node.types) if not node.op.graphs() and node.op.family != "constant" else None
-        functions = {s.fn for s in walk(*nest.scalars) if isinstance(s, Apply)} if nest else set()
-        composite = nest is None and node.op.family not in ("constant", "control", "sort", "view", "index")
-        if composite or functions & INEXACT:
-            self.bitwise = False
-        if functions & {"max", "min"}:
-            self.signed_zeros = False
-        if node.op.family in SUMS and not all(map(_is_whole, operands)):
-            self.bitwise = False
+    @staticmethod
+    def of(graph: Graph, inputs: Sequence[Any]) -> Fairness:
+        """Watches a run on these inputs. Asked only where results differ: most do not."""
+        bitwise = signed_zeros = True
+
+        def see(node: Node, operands: tuple[Any, ...], results: tuple[Any, ...]) -> None:
+            nonlocal bitwise, signed_zeros
+            nest = node.op.compute(*node.types) if not node.op.graphs() and node.op.family != "constant" else None
+            functions = {s.fn for s in walk(*nest.scalars) if isinstance(s, Apply)} if nest else set()
+            composite = nest is None and node.op.family not in ("constant", "control", "sort", "view", "index")
+            if composite or functions & INEXACT or node.op.family in SUMS and not all(map(_is_whole, operands)):
+                bitwise = False
+            if functions & {"max", "min"}:
+                signed_zeros = False
+
+        run(graph, *inputs, observe=see)
+        return Fairness(bitwise, signed_zeros)
+
+    def __and__(self, other: Fairness) -> Fairness:
+        return Fairness(self.bitwise and other.bitwise, self.signed_zeros and other.signed_zeros)
 
 
 def _is_whole(x: Any) -> bool:
