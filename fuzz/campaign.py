@@ -24,8 +24,8 @@ from queue import Empty
 from typing import Any
 
 from effcc.errors import EffccError
-from effcc.fuzz.case import Case, Finding
-from effcc.fuzz.generate import GraphDrawer, pairs
+from effcc.fuzz.case import NUMERIC, PROFILES, SPECIAL, STRICT, Case, Finding, Profile
+from effcc.fuzz.generate import GraphDrawer
 from effcc.fuzz.laws import LAWS, run_passes
 from effcc.fuzz.reduce import reduce_graph, reduce_list
 from effcc.ir import Graph, Tensor
@@ -34,8 +34,13 @@ from effcc.pipeline import parse_pipeline
 from effcc.testing.search import Choices
 
 SHRINK_SECONDS = 20.0
-LAW_EVERY = {"compiled": 12, "schedules": 24}
-"""Laws that compile are held against one graph in so many."""
+LAW_EVERY = {"text": 4, "embellished": 4, "compiled": 12, "schedules": 24}
+"""Dear laws are held against one graph in so many."""
+PROFILES_DRAWN = (STRICT, SPECIAL, STRICT, SPECIAL, SPECIAL, NUMERIC)
+"""Which inputs a test has, as often as they stand here: one kind a test, for more graphs in the same time."""
+
+
+SHARES = ("empty", "special", "symbolic", "rejected")
 
 
 @dataclass
@@ -48,14 +53,15 @@ class Tally:
     empty: int = 0
     """Tests with a zero-size dimension."""
     special: int = 0
+    rejected: int = 0
+    """Graphs without inputs on which they have a value."""
     symbolic: int = 0
     findings: int = 0
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(self.tests + other.tests, max(self.seconds, other.seconds), self.laws + other.laws,
-                     self.empty + other.empty, self.special + other.special, self.symbolic + other.symbolic,
-                     self.findings + other.findings)
-
+                     self.empty + other.empty, self.special + other.special, self.rejected + other.rejected,
+                     self.symbolic + other.symbolic, self.findings + other.findings)
 
     @property
     def rate(self) -> float:
@@ -66,11 +72,12 @@ class Tally:
         return {**vars(self), "laws": dict(self.laws), "rate": self.rate}
 
     def __str__(self) -> str:
-        share = {name: f"{getattr(self, name) / max(self.tests, 1):.0%}" for name in ("empty", "special", "symbolic")}
+        share = {name: f"{getattr(self, name) / max(self.tests, 1):.1%}" for name in SHARES}
         held = ", ".join(f"{law} {count}" for law, count in self.laws.items())
         return (
             f"{self.tests} tests, {self.rate:.0f} a second; {share['empty']} with empty tensors, {share['special']} "
-            f"with special values, {share['symbolic']} with symbolic sizes; {held}; {self.findings} findings"
+            f"with special values, {share['symbolic']} with symbolic sizes, {share['rejected']} without a value; "
+            f"{held}; {self.findings} findings"
         )
 
 
@@ -80,11 +87,11 @@ class Job:
     def __init__(self, folder: Path, seed: int, number: int, laws: Sequence[str], size: tuple[int, int] = (4, 12)):
         self.folder, self.seed, self.number, self.laws, self.size = folder, seed, number, tuple(laws), size
         self.state = folder / f"job-{seed}-{number}.json"
-        self.tally, self.seen = Tally(), Counter()
+        self.tally, self.tried = Tally(), Counter()
         if self.state.exists():
             kept = json.loads(self.state.read_text())
             self.tally = Tally(**{**kept["tally"], "laws": Counter(kept["tally"]["laws"])})
-            self.seen = Counter({tuple(k.split(" ")): n for k, n in kept["pairs"].items()})
+            self.tried = Counter({tuple(k.split(" ")): n for k, n in kept["pairs"].items()})
 
     def run(self, seconds: float, progress: Callable[[Tally], None] = lambda tally: None) -> Tally:
         """Test until the time is over, then note how far it got."""
@@ -100,17 +107,17 @@ class Job:
 
     def test(self, key: str) -> None:
         """One graph against the laws."""
-        graph = GraphDrawer(Choices(rest=random.Random(key)), self.seen).graph(*self.size)
-        self.seen.update(pairs(graph))
+        graph = GraphDrawer(Choices(rest=random.Random(key)), self.tried).graph(*self.size)
         number = self.tally.tests
         self.tally.tests += 1
         self.tally.empty += any(0 in v.shape for v in graph.values if isinstance(v.type, Tensor))
         self.tally.symbolic += bool(graph.symbols)
         try:
-            case = Case.of(graph, key)
+            case = Case.of(graph, key, self.profiles(key), most=1)
         except Finding as finding:
             self.report(finding, key, None)
             return
+        self.tally.rejected += not case.inputs
         self.tally.special += any(profile.special for profile in case.inputs)
         for law in self.laws:
             if number % LAW_EVERY.get(law, 1):
@@ -121,6 +128,12 @@ class Job:
             except Finding as finding:
                 self.report(finding, key, law)
                 return
+
+    @staticmethod
+    def profiles(key: str) -> tuple[Profile, ...]:
+        """Kinds of inputs in the order in which a test tries them."""
+        first = random.Random(f"profile {key}").choice(PROFILES_DRAWN)
+        return (first, *(p for p in PROFILES if p is not first))
 
     def report(self, finding: Finding, key: str, law: str | None) -> None:
         """Reduce a finding and save it, unless one like it is known."""
@@ -148,7 +161,7 @@ class Job:
 
     def save(self) -> None:
         tally = {**vars(self.tally), "laws": dict(self.tally.laws)}
-        known = {" ".join(pair): n for pair, n in self.seen.items()}
+        known = {" ".join(pair): n for pair, n in self.tried.items()}
         temporary = self.state.with_suffix(".part")
         temporary.write_text(json.dumps({"tally": tally, "pairs": known}))
         temporary.replace(self.state)

@@ -13,7 +13,11 @@ from effcc.errors import EffccError, VerifyError
 from effcc.interp import bind_type, run
 from effcc.ir import Graph, Symbol, Tensor
 from effcc.ir.lazy import torch
+from effcc.ir.types import Type
 from effcc.testing.compare import Fairness, Mismatch, compare_bounded, random_inputs, same_bits
+
+SIZES = (2, 3, 1, 5, 4, 0, 7, 16, 17, 33)
+"""What symbols are bound to where sizes drawn for them do not fit together."""
 
 
 class Finding(AssertionError):
@@ -51,29 +55,37 @@ class Case:
     """Graphs of `runs`, which knows them by identity."""
 
     @staticmethod
-    def of(graph: Graph, seed: int | str, profiles: Sequence[Profile] = PROFILES) -> Case:
-        """Inputs drawn for each profile; Finding where the interpreter breaks the graph's own types."""
+    def of(graph: Graph, seed: int | str, profiles: Sequence[Profile] = PROFILES, most: int = len(PROFILES)) -> Case:
+        """Inputs drawn for the first profiles, `most` of them, on which the graph has a value; Finding where the
+        interpreter breaks the graph's own types."""
         chance = random.Random(f"case {seed}")
-        sizes = {s: draw_size(s, chance) for s in graph.symbols}
-        types = [bind_type(v.type, sizes) for v in graph.inputs]
         case = Case(graph, {}, seed)
-        if any(node.op.name == "bitcast" for node in graph.walk()):  # it would tell one NaN from another
-            profiles = [p for p in profiles if not p.special]
-        generator = torch.Generator().manual_seed(chance.getrandbits(32))
-        for profile in profiles:
-            inputs = random_inputs(types, generator, profile.special, profile.whole)
-            if any(g for g in graph.inputs if not isinstance(g.type, Tensor)):
-                continue
-            case.inputs[profile] = inputs
-            try:
-                case.run(graph, profile)
-            except VerifyError as error:
-                if not graph.symbols and not _undefined(error):  # (type rules cannot refuse what sizes decide)
-                    raise Finding("meaning", error.message, graph, inputs=inputs) from error
-                del case.inputs[profile]
-            except EffccError:  # sizes that do not fit together, values on which an op has no meaning
-                del case.inputs[profile]
+        if any(node.op.name == "bitcast" or "NaN" in node.op.undefined for node in graph.walk()):
+            profiles = [p for p in profiles if not p.special]  # bitcast tells one NaN from another
+        for size in (None, None, None, None, *SIZES) if graph.symbols else (None,):
+            sizes = {s: draw_size(s, chance) if size is None else size for s in graph.symbols}
+            case.draw([bind_type(v.type, sizes) for v in graph.inputs], profiles, most, chance.getrandbits(32))
+            if case.inputs:
+                break
         return case
+
+    def draw(self, types: list[Type], profiles: Sequence[Profile], most: int, seed: int) -> None:
+        """Inputs of these types for each profile on which the graph has a value."""
+        if not all(isinstance(t, Tensor) for t in types):
+            return
+        for profile in profiles:
+            if len(self.inputs) == most:
+                return
+            generator = torch.Generator().manual_seed(seed + PROFILES.index(profile))
+            self.inputs[profile] = random_inputs(types, generator, profile.special, profile.whole)
+            try:
+                self.run(self.graph, profile)
+            except VerifyError as error:
+                inputs = self.inputs.pop(profile)
+                if not self.graph.symbols and not _undefined(error):  # (type rules cannot refuse what sizes decide)
+                    raise Finding("meaning", error.message, self.graph, inputs=inputs) from error
+            except EffccError:  # sizes that do not fit together, values on which an op has no meaning
+                del self.inputs[profile]
 
     def chance(self, law: str) -> random.Random:
         """A law's own random draws: the same whichever laws went before it."""
@@ -118,7 +130,8 @@ class Case:
 def draw_size(symbol: Symbol, chance: random.Random) -> int:
     """A size in the symbol's range: often its least."""
     top = min(symbol.lo + 9, symbol.lo + 9 if symbol.hi is None else symbol.hi)
-    return chance.choice((symbol.lo, chance.randint(symbol.lo, top), chance.randint(symbol.lo, top)))
+    fitting = [n for n in (1, 16, 17, 33) if n >= symbol.lo and (symbol.hi is None or n <= symbol.hi)]
+    return chance.choice((symbol.lo, chance.randint(symbol.lo, top), chance.randint(symbol.lo, top), *fitting))
 
 
 def _undefined(error: VerifyError) -> bool:

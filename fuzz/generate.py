@@ -8,17 +8,31 @@ values that are computed twice or for nothing.
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from effcc.errors import EffccError
-from effcc.ir import Builder, Graph, Node, Op, Symbol, Tensor, Value, load_ops, verify
-from effcc.ir.builder import inline
-from effcc.ir.types import bool_, i64
-from effcc.testing.draw import Drawer, NothingDrawn, drawable_ops
+import numpy as np
 
-ATTEMPTS = 6
-"""How often attributes and other operands are drawn for an op before another op is."""
+from effcc.errors import EffccError
+from effcc.fuzz.vocabulary import Vocabulary, Word, own_vocabulary
+from effcc.ir import Builder, Graph, Node, Op, Symbol, Tensor, Value, verify
+from effcc.ir.assumptions import assumed
+from effcc.ir.builder import inline
+from effcc.ir.location import UNKNOWN
+from effcc.ir.op import op_class
+from effcc.ir.types import Type, bool_, i64
+from effcc.testing.draw import Drawer, NothingDrawn
+
+ATTEMPTS = 4
+"""How often attributes and types of new operands are drawn for an op at one place before another place is tried."""
+
+DRAWN = 3
+"""How many failures weigh as much as a pair that was drawn."""
+
+COMPARED = 16
+"""Of how many pairs the one that was tried the least often is drawn."""
 
 Pair = tuple[str, str]
 """An op and one that reads its result."""
@@ -39,21 +53,22 @@ def nested(graph: Graph) -> list[Graph]:
     return [graph, *(g for node in graph.walk() for g in node.op.graphs().values())]
 
 
-def readers() -> list[type[Op]]:
-    """The ops that random graphs are made of: the registry's, but for those that need operands of a special making."""
-    return drawable_ops()
-
-
 class GraphDrawer(Drawer):
-    """Draws graphs; `seen` counts the pairs of ops drawn so far, and is only read."""
+    """Draws graphs from a vocabulary; `tried` counts the pairs that were drawn, or could not be, and those that were
+    tried seldom go first (None: any pair is as good as another)."""
 
-    def __init__(self, choose: Callable[[Sequence[Any]], Any], seen: Mapping[Pair, int] | None = None):
+    def __init__(
+        self, choose: Callable[[Any], Any], tried: Counter[Pair] | None = None, vocabulary: Vocabulary | None = None
+    ):
         super().__init__(choose)
-        self.seen = seen or {}
+        self.tried = tried
+        self.vocabulary = vocabulary or own_vocabulary()
+        self.drawn: list[Pair] = []
+        """The pairs of the graph's words."""
 
     def graph(self, low: int = 1, high: int = 10) -> Graph:
         """A verified graph of `low` to `high` ops, constants apart."""
-        graph = self.chain(readers(), self.integer(low, high))
+        graph = self.chain(self.integer(low, high))
         if self.chance(12):
             graph = self.or_same(symbolic, graph)
         if self.chance(8):
@@ -74,56 +89,193 @@ class GraphDrawer(Drawer):
         except (EffccError, NothingDrawn):
             return graph
 
-    def chain(self, classes: Sequence[type[Op]], size: int) -> Graph:
+    def chain(self, size: int) -> Graph:
         """Ops on earlier values, new inputs and constants; some results dead, some read several times."""
         b = Builder("fuzzed")
         pool: list[Value] = [b.input("x0", Tensor(self.base_dtype, self.base_shape))]
         makers: dict[Value, str] = {}
-        count = attempts = 0
-        while count < size and attempts < 6 * size:
-            attempts += 1
+        if self.tried is not None and size > 1 and self.chance(60):
+            self.pair(b, pool, makers)
+        for _ in range(6 * size):
+            count = sum(n.op.name != "const" for n in b.nodes)
+            if count >= size:
+                break
             if count and self.chance(6):  # once more the same
                 again = self.choose([n for n in b.nodes if n.op.name != "const"])
-                pool.extend(b.emit(again.op, again.operands))
-                count += 1
+                results = b.emit(again.op, again.operands)
+                makers.update(zip(results, (makers.get(r, "") for r in again.results), strict=True))
+                pool.extend(results)
                 continue
-            read = self.choose(pool[-5:]) if self.chance(85) else self.choose(pool)
-            cls = self.rare(classes, read, makers.get(read))
-            try:
-                node = self.apply(b, cls, pool, read)
-            except NothingDrawn:
-                continue
-            count += 1
-            makers.update(dict.fromkeys(node.results, cls.name))
-            pool.extend(node.results)
+            made = [v for v in pool if v in makers] or pool
+            reads = [self.choose(made[-6:]), self.choose(made if self.chance(85) else pool)]
+            read, name = self.rare(reads, makers)
+            self.word(b, name, pool, read, makers)
         used = {v for n in b.nodes for v in n.operands}
-        ends = [v for v in pool if v not in used and v not in b.inputs] or pool[-1:]
+        tensors = [v for v in pool if isinstance(v.type, Tensor)]
+        ends = [v for v in tensors if v not in used and v not in b.inputs] or tensors[-1:]
         kept = [v for v in ends if not self.chance(15)] or ends[:1]
         if self.chance(30):
-            kept.append(self.choose(pool))
-        return b.graph(*kept)
+            kept.append(self.choose(tensors))
+        return b.graph(*dict.fromkeys(kept))
 
-    def rare(self, classes: Sequence[type[Op]], read: Value, maker: str | None) -> type[Op]:
-        """Of six ops that take the value's dtype the one that has read its maker's results the least often."""
-        drawn = [self.choose(classes) for _ in range(6)]
-        fitting = [cls for cls in drawn if read.dtype.kind in getattr(cls, "kinds", "fiub")] or drawn
-        return min(fitting, key=lambda cls: self.seen.get((maker or "", cls.name), 0))
-
-    def apply(self, b: Builder, cls: type[Op], pool: list[Value], read: Value) -> Node:
-        """The op on `read` at a place that takes it, and on other values of the pool or new ones."""
-        low, high = cls.arity()
-        arity = self.integer(low, min(high if high is not None else low + 2, low + 2))
-        operands: list[Value | None] = [None] * arity
-        if arity:
-            operands[self.integer(0, arity - 1)] = read
-            operands = [v or (self.choose(pool[-6:]) if self.chance(35) else None) for v in operands]
+    def word(
+        self, b: Builder, name: str, pool: list[Value], read: Value | None, makers: dict[Value, str]
+    ) -> Node | None:
+        """A node that is a word and reads a value (None: it reads new ones), and what it makes added to the pool; None
+        where none was found."""
+        before = len(b.nodes)
         try:
-            op, types = self.application(cls, [v and v.type for v in operands], {}, ATTEMPTS)
-        except NothingDrawn:  # the other values do not fit it
-            operands = [v if v is read else None for v in operands]
-            op, types = self.application(cls, [v and v.type for v in operands], {}, ATTEMPTS)
-        b.add(op, *(v or self.leaf(b, t) for v, t in zip(operands, types, strict=True)))
+            node = self.apply(b, self.vocabulary[name], pool, read)
+        except NothingDrawn:
+            if self.tried is not None and read is not None:
+                self.tried[makers.get(read, ""), name] += 1
+            return None
+        for prepared in b.nodes[before:-1]:
+            if prepared.op.name in self.vocabulary:
+                makers.update(dict.fromkeys(prepared.results, prepared.op.name))
+        found = [(makers[v], name) for v in dict.fromkeys(node.operands) if v in makers]
+        self.drawn += found
+        if self.tried is not None:
+            self.tried.update(dict.fromkeys(found, DRAWN))
+        makers.update(dict.fromkeys(node.results, name))
+        pool.extend(node.results)
+        return node
+
+    def pair(self, b: Builder, pool: list[Value], makers: dict[Value, str]) -> None:
+        """Two words that were seldom tried together, one reading the other's result."""
+        assert self.tried is not None
+        names, tried = self.vocabulary.names, self.tried
+        numbers = [self.integer(0, len(names) ** 2 - 1) for _ in range(COMPARED)]
+        candidates = [(names[k // len(names)], names[k % len(names)]) for k in numbers]
+        first, second = min(candidates, key=lambda pair: tried[pair])
+        if not self.joined(b, first, second, pool, makers, 4):
+            tried[first, second] += 1
+
+    def joined(
+        self, b: Builder, first: str, second: str, pool: list[Value], makers: dict[Value, str], attempts: int
+    ) -> bool:
+        """Whether a word that reads the result of another was found and added."""
+        for attempt in range(attempts):
+            if attempt % 4:
+                self.lean_to(self.vocabulary[second])
+            maker = self.word(b, first, pool, None, makers)
+            reads = [v for v in maker.results if second in self.vocabulary.readers(v)] if maker is not None else ()
+            if reads and self.word(b, second, pool, self.choose(reads), makers) is not None:
+                return True
+            self.base_shape, self.base_dtype = self.shape(), self.choose(self.dtypes)
+        return False
+
+    def lean_to(self, word: Word) -> None:
+        """Let new values be of a type that a word's operand may have."""
+        cls = op_class(word.op)
+        low, high = cls.arity()
+        arity = word.operands or self.integer(max(low, 1), max(high if high is not None else low + 2, 1))
+        with contextlib.suppress(NothingDrawn):
+            _, types = self.application(cls, [None] * arity, dict(word.given), ATTEMPTS)
+            wanted = self.choose(types)
+            if isinstance(wanted, Tensor) and wanted.is_static:
+                self.base_dtype, self.base_shape = wanted.dtype, wanted.shape  # type: ignore[assignment]
+
+    def rare(self, reads: Sequence[Value], makers: Mapping[Value, str]) -> tuple[Value, str]:
+        """A value, and a word that may read it: one that was tried the least often after the value's maker."""
+        if self.tried is None or self.chance(10):
+            read = self.choose(reads)
+            return read, self.choose(self.vocabulary.readers(read))
+        tried, fitting = self.tried, [(read, self.vocabulary.readers(read)) for read in reads]
+        drawn = [(read, self.choose(names)) for read, names in fitting for _ in range(COMPARED)]
+        return min(drawn, key=lambda pair: tried[makers.get(pair[0], ""), pair[1]])
+
+    def apply(self, b: Builder, word: Word, pool: list[Value], read: Value | None) -> Node:
+        """The op on `read` at a place that takes it, and on other values of the pool or new ones."""
+        cls = op_class(word.op)
+        if word.op in PREPARED and (read is None or isinstance(read.type, Tensor)):
+            return self.prepared(b, word.op, read or self.leaf(b, Tensor(self.base_dtype, self.base_shape)))
+        low, high = cls.arity()
+        arity = word.operands or self.integer(low, min(high if high is not None else low + 2, low + 2))
+        places = (self.permutation(arity)[:2] if read is not None else ()) or (-1,)  # -1: it reads nothing old
+        for place, alone in [(p, alone) for p in places for alone in (False, True)]:
+            given = [None if alone or read is None else self.other(pool, read) for _ in range(arity)]
+            operands = [read if k == place else v for k, v in enumerate(given)]
+            try:
+                op, types = self.application(cls, [v and v.type for v in operands], dict(word.given), ATTEMPTS)
+            except NothingDrawn:
+                continue
+            values = [v or Value(t) for v, t in zip(operands, types, strict=True)]
+            node = Node(op, tuple(values), tuple(map(Value, op.result_types(types))), UNKNOWN)
+            if not word.means(node) or assumed(node):  # (sizes that the data decide seldom equal others)
+                continue
+            if any(v is None and not is_given(t) for v, t in zip(operands, types, strict=True)):
+                continue
+            b.add(op, *(v or self.new(b, cls, t) for v, t in zip(operands, types, strict=True)))
+            return b.nodes[-1]
+        raise NothingDrawn(f"{word.op} cannot read {read.type if read is not None else 'new values'}")
+
+    def prepared(self, b: Builder, name: str, read: Value) -> Node:
+        """An op whose operands other ops make of a value."""
+        if not read.tensor.rank:
+            raise NothingDrawn(f"{name} takes a tensor with axes")
+        try:
+            PREPARED[name](self, b, read)
+        except EffccError as error:
+            raise NothingDrawn(f"{name} of {read.type}: {error}") from error
         return b.nodes[-1]
+
+    def new(self, b: Builder, cls: type[Op], type_: Type) -> Value:
+        """An input or a constant; positions in sequences are those that any but an empty one has."""
+        if cls.family == "sequence" and type_ == Tensor(i64, ()):
+            return b.const(self.choose((0, -1)), i64)
+        if cls.name == "roi_align" and isinstance(type_, Tensor) and type_.dtype == i64:
+            return b.const(np.zeros(type_.shape, "i8"), i64)  # the first image
+        return self.leaf(b, type_)
+
+    def other(self, pool: list[Value], read: Value) -> Value | None:
+        """Another operand: often a value of the same type, sometimes any, else none: a new one."""
+        if self.chance(60):
+            return self.choose([v for v in pool[-8:] if v.type == read.type] or [read])
+        return self.choose(pool[-6:]) if self.chance(25) else None
+
+
+def is_given(type_: Type) -> bool:
+    """Whether an input or a constant may have the type."""
+    return isinstance(type_, Tensor) and type_.is_static
+
+
+def _searchsorted(d: GraphDrawer, b: Builder, x: Value) -> Any:
+    ordered, _ = b.sort(x, axis=x.tensor.rank - 1)
+    return b.searchsorted(ordered, x, right=d.boolean())
+
+
+def _max_unpool(d: GraphDrawer, b: Builder, x: Value) -> Any:
+    spatial = len(x.shape[2:])
+    once, twice = (1,) * spatial, (2,) * spatial
+    pooled = b.max_pool_with_indices(x, kernel=twice, strides=twice, pads=(0,) * 2 * spatial, dilations=once)
+    return b.max_unpool(*pooled, sizes=x.shape[2:])
+
+
+def _sequence_concat(d: GraphDrawer, b: Builder, x: Value) -> Any:
+    count, axis, stacked = d.integer(1, 3), d.integer(0, x.tensor.rank - 1), d.boolean()
+    size = count if stacked else count * x.shape[axis]
+    return b.sequence_concat(b.sequence_construct(*[x] * count), axis=axis, size=size, new_axis=stacked)
+
+
+def _on_sequence(name: str) -> Callable[[GraphDrawer, Builder, Value], Any]:
+    def draw(d: GraphDrawer, b: Builder, x: Value) -> Any:
+        xs = b.sequence_construct(*[x] * d.integer(1, 3))
+        at = (b.const(d.choose((0, -1)), i64),) if name == "sequence_at" or d.boolean() else ()
+        return b.emit(_op(name), (xs, x, *at) if name == "sequence_insert" else (xs, *at))
+
+    return draw
+
+
+PREPARED: dict[str, Callable[[GraphDrawer, Builder, Value], Any]] = {
+    "sequence_at": _on_sequence("sequence_at"), "sequence_erase": _on_sequence("sequence_erase"),
+    "sequence_insert": _on_sequence("sequence_insert"),
+    "sequence_length": lambda d, b, x: b.sequence_length(b.sequence_construct(*[x] * d.integer(0, 3), element=x.type)),
+    "optional_has_element": lambda d, b, x: b.optional_has_element(b.optional(x)),
+    "optional_get_element": lambda d, b, x: b.optional_get_element(b.optional(x)),
+    "searchsorted": _searchsorted, "max_unpool": _max_unpool, "sequence_concat": _sequence_concat,
+}  # fmt: skip
+"""Ops of operands that few values are, with how to make them of any."""
 
 
 def symbolic(d: GraphDrawer, graph: Graph) -> Graph:
@@ -156,6 +308,8 @@ def in_branch(d: GraphDrawer, graph: Graph) -> Graph:
     other = Builder("other")
     given = {v: other.input(v.name, v.type) for v in captures}
     same = [next((g for g in given.values() if g.type == r.type), None) for r in results]
+    if any(not r.tensor.is_static and g is None for g, r in zip(same, results, strict=True)):
+        d.nothing("the other branch does not know the sizes")
     both = zip(same, results, strict=True)
     makers = [g or other.broadcast_to(other.const(0, r.dtype), shape=r.shape) for g, r in both]
     b = Builder(graph.name)
@@ -205,6 +359,6 @@ def _renamed(graph: Graph) -> Graph:
 
 
 def _op(name: str, **attributes: Any) -> Op:
-    return load_ops()[name](**attributes)
+    return op_class(name)(**attributes)
 
 

@@ -61,6 +61,8 @@ class Op:
     """Names in order; "name?" may be absent at the end, "*name" takes any number at the end."""
     num_results: ClassVar[int | None] = 1
     """None where it depends on the attributes: then `infer` tells."""
+    kinds: ClassVar[str] = "fiub"
+    """The kinds of dtype (float, signed, unsigned, bool) that an operand may have; `infer` says for which and when."""
     pure: ClassVar[bool] = True
     """Whether equal operands give equal results and nothing else happens: what CSE, DCE and folding may touch."""
     routine: ClassVar[bool] = False

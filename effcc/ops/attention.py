@@ -28,6 +28,7 @@ class Attention(Op):
     """
 
     name = "attention"
+    kinds = "fb"
     family = "attention"
     operands = ("q", "k", "v", "mask?")
     scale: float | None = None
@@ -140,6 +141,7 @@ class RotaryEmbedding(Op):
     """
 
     name = "rotary_embedding"
+    kinds = "f"
     family = "attention"
     operands = ("x", "cos", "sin")
     interleaved: bool = False

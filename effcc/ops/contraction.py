@@ -36,6 +36,7 @@ class Matmul(Op):
 
     name = "matmul"
     family = "contraction"
+    kinds = "fiu"
     operands = ("a", "b")
     transpose_a: bool = False
     transpose_b: bool = False

@@ -19,10 +19,11 @@ from effcc.ops.reduction import convert, widen
 
 class Normalization(Op):
     family = "normalization"
+    kinds = "f"
 
     def checked(self, x: Type) -> Tensor:
         t = tensor(x)
-        require(t.dtype.is_float, f"{self.name} does not take {t.dtype}", "insert a cast")
+        require(t.dtype.kind in self.kinds, f"{self.name} does not take {t.dtype}", "insert a cast")
         return t
 
     def checked_axis(self, x: Type) -> Tensor:

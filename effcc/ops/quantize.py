@@ -25,6 +25,7 @@ def is_quantized(dtype: DType) -> bool:
 
 class Quantization(Op):
     family = "quantize"
+    kinds = "fiu"
     operands = ("x", "scale", "zero_point?")
 
     def check_parameters(self, x: Tensor, scale: Tensor, zero_point: Tensor | None) -> None:

@@ -74,6 +74,7 @@ class Random(Op):
     """Numbers of a shape, each drawn from the words of its own counter."""
 
     family = "random"
+    kinds = "fi"
     operands = ("seed", "offset")
 
     def check_state(self, seed: Type, offset: Type) -> None:

@@ -27,6 +27,7 @@ class GridSample(Resampling):
     [-1, 1]: from edge to edge of the image, or with `align_corners` from the first element to the last. `padding`:
     zeros, border or reflection beyond them. (torch's grid_sample; ONNX GridSample; Jaderberg et al. 2015)"""
     name = "grid_sample"
+    kinds = "f"
     operands = ("x", "grid")
     undefined = "NaN in the grid"
     mode: str = "linear"
@@ -123,6 +124,7 @@ class RoiAlign(Resampling):
     """
 
     name = "roi_align"
+    kinds = "fiu"
     operands = ("x", "rois", "batch_indices")
     undefined = "NaN or infinite rois, batch indices out of range"
     output_size: tuple[int, int]

@@ -23,6 +23,7 @@ class Window(Op):
     """Shared shape arithmetic; subclasses have strides, pads and maybe dilations, layout."""
 
     family = "window"
+    kinds = "fiu"
 
     def spatial(self, t: Tensor) -> tuple[int, ...]:
         """The axes of the spatial dimensions."""
@@ -203,6 +204,7 @@ class ConvTranspose(Window):
     [I, O/G, k...]. Output size (n-1)s - p₀ - p₁ + d(k-1) + 1 + output_pad."""
 
     name = "conv_transpose"
+    kinds = "f"
     operands = ("x", "w", "bias?")
     strides: tuple[int, ...]
     pads: tuple[int, ...]
@@ -434,6 +436,7 @@ class AvgPool(Pool):
     """The mean of each window, over its taps inside the input, or with `count_include_pad` inside the padded input"""
 
     name = "avg_pool"
+    kinds = "f"
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
     pads: tuple[int, ...]

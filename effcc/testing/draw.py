@@ -1,21 +1,24 @@
 """Drawing well-typed things: types, attributes, applications of ops, instances of patterns, whole graphs.
 
 Driven by the op registry: attributes are drawn by the meaning of their names, operands by the op's family, and the op's
-own type rule decides. An op may say better: a classmethod `draw(drawer, types, attributes)` returns both completed.
+own type rule decides.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Several
 from typing import Any
 
 from effcc.errors import EffccError, TypeRuleError
 from effcc.ir.blob import Blob
 from effcc.ir.builder import Builder
+from effcc.ir.dims import Symbol, substitute
 from effcc.ir.graph import Graph, Value
+from effcc.ir.lazy import torch
 from effcc.ir.op import Op, load_ops
-from effcc.ir.types import DTYPES, DType, Tensor, Type, bool_, f32, f64, i8, i32, i64, u8
+from effcc.ir.types import DTYPES, DType, Sequence, Tensor, Type, bool_, f32, f64, i8, i32, i64, u8
 from effcc.rewrite.pattern import (
     Attribute,
     Bound,
@@ -31,7 +34,7 @@ from effcc.rewrite.pattern import (
 DIMS = (2, 3, 1, 5, 4, 0, 7, 16, 17, 33)
 """Sizes; the first are the likeliest after shrinking. Broadcasts, empty tensors and tile tails come of themselves."""
 MAX_ELEMENTS = 4096
-DTYPES_DRAWN = (f32, i32, bool_, f64, i64, DTYPES["f16"], DTYPES["bf16"], i8, u8)
+DTYPES_DRAWN = (f32, f32, i32, bool_, f64, i64, DTYPES["f16"], DTYPES["bf16"], i8, u8)
 ATTEMPTS = 60
 
 
@@ -42,10 +45,12 @@ class NothingDrawn(Exception):
 class Drawer:
     """Draws through one function `choose(options)`, which lists the simplest option first."""
 
-    def __init__(self, choose: Callable[[Sequence[Any]], Any], dtypes: Sequence[DType] = DTYPES_DRAWN):
+    def __init__(self, choose: Callable[[Several[Any]], Any], dtypes: Several[DType] = DTYPES_DRAWN):
         self.choose, self.dtypes = choose, dtypes
         self.base_shape: tuple[int, ...] = self.shape()
         self.base_dtype: DType = choose(dtypes)
+        self.bounds: dict[Symbol, int] = {}
+        """The sizes that ops define, each with its greatest value."""
         self.kinds = "fiub"
         """The kinds of dtype that the op being drawn takes."""
 
@@ -64,10 +69,10 @@ class Drawer:
         return self.choose(range(100)) < percent
 
     def dim(self) -> int:
-        return self.choose(DIMS) if self.chance(60) else self.choose((2, 3, 4))
+        return self.choose(DIMS) if self.chance(60) else self.choose((2, 3, 4, 1))
 
-    def shape(self, low: int = 0, high: int = 4) -> tuple[int, ...]:
-        rank = self.choose([r for r in (2, 3, 1, 4, 0) if low <= r <= high])
+    def shape(self, low: int = 0, high: int = 5) -> tuple[int, ...]:
+        rank = self.choose([r for r in (2, 3, 1, 4, 0, 4, 2, 3, 5) if low <= r <= high])
         shape = (self.dim(),) * rank if self.chance(25) else tuple(self.dim() for _ in range(rank))
         while math.prod(shape) > MAX_ELEMENTS:
             shape = tuple(min(d, 5) for d in shape)
@@ -105,30 +110,39 @@ class Drawer:
 
     # -- applications ------------------------------------------------------------------------------------------------
     def application(
-        self, cls: type[Op], known: Sequence[Type | None], given: dict[str, Any], attempts: int = ATTEMPTS,
+        self, cls: type[Op], known: Several[Type | None], given: dict[str, Any], attempts: int = ATTEMPTS,
     ) -> tuple[Op, tuple[Type, ...]]:
         """An op and operand types that its type rule accepts; None in `known` stands for a type to draw."""
         for attempt in range(attempts):
             if attempt and attempt % 10 == 0:
                 self.base_shape = self.shape()
             try:
-                if hasattr(cls, "draw"):
-                    types, attributes = cls.draw(self, list(known), dict(given))  # type: ignore[attr-defined]
-                else:
-                    types = self.operand_types(cls, list(known))
-                    attributes = {**self.attributes(cls, types, given), **given}
+                types = self.operand_types(cls, list(known))
+                attributes = {**self.attributes(cls, types, given), **given}
                 op = cls(**attributes)
                 results = op.result_types(tuple(types))
-                if all(not isinstance(r, Tensor) or r.is_static and r.size <= 4 * MAX_ELEMENTS for r in results):
+                defined = {s: bound for s, bound in op.defines(*types).items() if isinstance(bound, int)}
+                if all(self.small(r, {**self.bounds, **defined}) for r in results):
+                    if any(isinstance(t, Tensor) and 0 in t.shape for t in types) and not has_value(op, types):
+                        continue
+                    self.bounds.update(defined)
                     return op, tuple(types)
             except (TypeRuleError, NothingDrawn, IndexError, ValueError, TypeError, AttributeError, KeyError):
                 continue  # the type rule refused: draw again
         raise NothingDrawn(f"{cls.name} of {', '.join(map(str, known))}")
 
+    @staticmethod
+    def small(result: Type, bounds: Mapping[Symbol, int]) -> bool:
+        """Whether a result has few elements; sizes that ops define count as their bounds."""
+        if not isinstance(result, Tensor):
+            return True
+        most = substitute(result.size, bounds)
+        return isinstance(most, int) and most <= 4 * MAX_ELEMENTS
+
     def operand_types(self, cls: type[Op], known: list[Type | None]) -> list[Type]:
         """Types for the unknown operands, by family."""
         anchor = next((t for t in known if isinstance(t, Tensor)), None)
-        names = [n.strip("?*") for n in cls.operands] + [cls.operands[-1].strip("?*")] * len(known) if known else []
+        names = [*(n.strip("?*") for n in cls.operands), *[cls.operands[-1].strip("?*")] * len(known)] if known else []
         family = OPERANDS.get(cls.name) or OPERANDS.get(cls.family)
         out = list(known)
         self.kinds = getattr(cls, "kinds", "fiub")
@@ -169,7 +183,7 @@ class Drawer:
             return _Instance(self, Builder("instance")).graph(pattern)
 
     # -- graphs ------------------------------------------------------------------------------------------------------
-    def random_graph(self, classes: Sequence[type[Op]], size: int) -> Graph:
+    def random_graph(self, classes: Several[type[Op]], size: int) -> Graph:
         """Ops on earlier values, new inputs and constants, some results dead, some read several times."""
         b = Builder("random")
         pool: list[Value] = [b.input("x0", Tensor(self.base_dtype, self.base_shape))]
@@ -186,20 +200,23 @@ class Drawer:
             reused = [self.choose(pool[-6:]) if self.chance(75) else None for _ in range(arity)]
             try:
                 op, types = self.application(cls, [v and v.type for v in reused], {})
+                operands = [v or self.leaf(b, t) for v, t in zip(reused, types)]
             except NothingDrawn:
                 continue
-            operands = [v or self.leaf(b, t) for v, t in zip(reused, types)]
             out = b.add(op, *operands)
             pool.extend([out] if isinstance(out, Value) else out)
         used = {v for n in b.nodes for v in n.operands}
-        ends = [v for v in pool if v not in used and v not in b.inputs] or pool[-1:]
+        tensors = [v for v in pool if isinstance(v.type, Tensor)]
+        ends = [v for v in tensors if v not in used and v not in b.inputs] or tensors[-1:]
         kept = [v for v in ends if not self.chance(15)] or ends[:1]
         if self.chance(30):
-            kept.append(self.choose(pool))
+            kept.append(self.choose(tensors))
         return b.graph(*kept)
 
     def leaf(self, b: Builder, type_: Type) -> Value:
-        if isinstance(type_, Tensor) and self.chance(35):
+        if not isinstance(type_, Tensor) or not type_.is_static:
+            raise NothingDrawn(f"{type_} is no type of an input")
+        if self.chance(35):
             return b.const(self.blob(type_))
         return b.input(f"x{len(b.inputs)}", type_)
 
@@ -217,6 +234,17 @@ class Drawer:
             seed = np.random.default_rng(self.integer(0, 999))
             values = seed.integers(0 if type_.dtype.kind in "ub" else -3, 4, count).reshape(shape)
         return Blob(values.astype(type_.dtype.numpy), type_.dtype)
+
+
+def has_value(op: Op, types: Several[Type]) -> bool:
+    """Whether an op has a meaning on zeros: the greatest of no elements has none, nor has a row of an empty table."""
+    if not all(isinstance(t, Tensor) and t.is_static for t in types):
+        return True
+    try:
+        op.run(*(torch.zeros(t.shape, dtype=t.dtype.torch) for t in types))  # type: ignore[attr-defined]
+        return True
+    except (RuntimeError, IndexError, ValueError):
+        return False
 
 
 class _Instance:
@@ -352,8 +380,7 @@ def _window(d: Drawer, types: list[Type | None], k: int, name: str) -> Tensor:
         groups = d.choose([g for g in (1, 2, x.shape[1]) if g and x.shape[1] % g == 0])
         kernel = tuple(d.choose((1, 3, 2)) for _ in x.shape[2:])
         return Tensor(x.dtype, (groups * d.integer(1, 2), x.shape[1] // groups, *kernel))
-    w = types[1]
-    assert isinstance(w, Tensor)
+    w = types[1] if isinstance(types[1], Tensor) else d.nothing("a bias goes with weights")
     return Tensor(x.dtype, (w.shape[0],))
 
 
@@ -361,7 +388,79 @@ def _normalization(d: Drawer, types: list[Type | None], k: int, name: str) -> Te
     x = types[0] if isinstance(types[0], Tensor) else None
     if name == "x" or x is None:
         return Tensor(d.choose((f32, f64)), d.base_shape if d.base_shape else (3, 4))
-    return Tensor(x.dtype, (x.shape[1],) if name in ("mean", "var") or d.boolean() else x.shape[d.integer(0, x.rank):])
+    return Tensor(x.dtype, (x.shape[1],) if d.boolean() else x.shape[d.integer(0, x.rank):])
+
+
+def _batch_norm(d: Drawer, types: list[Type | None], k: int, name: str) -> Tensor:
+    x = types[0] if isinstance(types[0], Tensor) else None
+    if x is None:
+        channels = next((t.shape[0] for t in types if isinstance(t, Tensor) and t.rank == 1), d.choose((2, 4, 1, 3)))
+        return Tensor(d.choose((f32, f64)), (d.integer(1, 2), channels, *d.shape(0, 2)))
+    return x if k == 0 else Tensor(x.dtype, (x.shape[1],))
+
+
+def _image(d: Drawer) -> Tensor:
+    return Tensor(d.choose((f32, f64)), (d.integer(1, 2), d.choose((2, 4, 1, 3)), *((d.choose((5, 4, 7)),) * 2)))
+
+
+def _grid_sample(d: Drawer, types: list[Type | None], k: int, name: str) -> Tensor:
+    x = types[0] if isinstance(types[0], Tensor) else None
+    if k == 0 or x is None:
+        return _image(d)
+    return Tensor(x.dtype, (x.shape[0], *(d.choose((2, 3, 1, 5)) for _ in x.shape[2:]), x.rank - 2))
+
+
+def _roi_align(d: Drawer, types: list[Type | None], k: int, name: str) -> Tensor:
+    x = types[0] if isinstance(types[0], Tensor) else None
+    if k == 0 or x is None:
+        return _image(d)
+    rois = types[1].shape[0] if isinstance(types[1], Tensor) and types[1].rank else d.choose((2, 1, 0, 3))
+    return Tensor(x.dtype, (rois, 4)) if k == 1 else Tensor(i64, (rois,))
+
+
+def _nms(d: Drawer, types: list[Type | None], k: int, name: str) -> Tensor:
+    other = types[1 - k]
+    batch, boxes = (other.shape[0], other.shape[2 if k == 0 else 1]) if isinstance(other, Tensor) and other.rank == 3 \
+        else (d.integer(1, 2), d.choose((3, 5, 1, 0)))
+    return Tensor(f32, (batch, boxes, 4) if k == 0 else (batch, d.integer(1, 2), boxes))
+
+
+def _quantize(d: Drawer, types: list[Type | None], k: int, name: str) -> Tensor:
+    x, scale = (t if isinstance(t, Tensor) else None for t in (*types, None)[:2])
+    if k == 0 or x is None:
+        return Tensor(f32, d.base_shape)
+    if k == 1:
+        return Tensor(f32, () if d.boolean() or not x.rank else (x.shape[min(1, x.rank - 1)],))
+    return Tensor(x.dtype if x.dtype.is_integer else i8, scale.shape if scale else ())
+
+
+def _rotary(d: Drawer, types: list[Type | None], k: int, name: str) -> Tensor:
+    x, cos = (t if isinstance(t, Tensor) else None for t in types[:2])
+    if k == 0 or x is None:
+        return Tensor(d.choose((f32, f64)), (*d.shape(0, 2), d.choose((2, 3, 5)), d.choose((4, 2, 6))))
+    if k == 2 and cos is not None:
+        return cos
+    half = x.shape[-1] // 2 if isinstance(x.shape[-1], int) else 1
+    return Tensor(x.dtype, (*(x.shape[-2:-1] if d.boolean() else ()), d.choose((half, 1))))
+
+
+def _random(d: Drawer, types: list[Type | None], k: int, name: str) -> Tensor:
+    return Tensor(f32, d.base_shape) if name == "p" else Tensor(i64, ())
+
+
+def _compress(d: Drawer, types: list[Type | None], k: int, name: str) -> Tensor:
+    x = d.like(types[0] if isinstance(types[0], Tensor) else None)
+    return x if k == 0 else Tensor(bool_, (d.choose(x.shape) if x.rank else 1,))
+
+
+def _sequence(d: Drawer, types: list[Type | None], k: int, name: str) -> Type:
+    if name == "at":
+        return Tensor(i64, ())
+    if name == "xs" and k == 0 and len(types) > 1:
+        return d.nothing("sequences are drawn by their own op")
+    sequence = types[0]
+    return sequence.element if isinstance(sequence, Sequence) else d.like(next(
+        (t for t in types if isinstance(t, Tensor)), None))
 
 
 def _concat(d: Drawer, types: list[Type | None], k: int, name: str) -> Tensor:
@@ -385,9 +484,12 @@ def _attention(d: Drawer, types: list[Type | None], k: int, name: str) -> Tensor
     return Tensor(q.dtype, (q.shape[0], q.shape[1], d.choose((q.shape[2], 3)), 4))
 
 
-OPERANDS: dict[str, Callable[[Drawer, list[Type | None], int, str], Tensor]] = {
+OPERANDS: dict[str, Callable[[Drawer, list[Type | None], int, str], Type]] = {
     "elementwise": _elementwise, "where": _where, "contraction": _matmul, "window": _window,
     "normalization": _normalization, "concat": _concat, "index": _index, "attention": _attention,
+    "batch_norm": _batch_norm, "grid_sample": _grid_sample, "roi_align": _roi_align,
+    "nms": _nms, "quantize": _quantize, "rotary_embedding": _rotary, "random": _random, "compress": _compress,
+    "sequence": _sequence,
 }
 
 
@@ -411,8 +513,34 @@ def _window_pads(d: Drawer, x: Tensor, out: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _broadcast_shape(d: Drawer, x: Tensor, out: dict[str, Any]) -> tuple[int, ...]:
-    lead = () if d.boolean() else (d.choose((2, 3)),)
+    lead = tuple(d.choose((2, 3, 1)) for _ in range(d.choose((0, 1, 0, 2))))
     return (*lead, *(d.choose((1, 3)) if s == 1 else s for s in x.shape))
+
+
+def _sizes(d: Drawer, x: Tensor, out: dict[str, Any]) -> tuple[int, ...]:
+    kept = d.choose((2, 0))  # images and their channels are seldom resampled
+    return tuple(s if k < kept or d.boolean() else d.choose((1, 2, 3, 5)) for k, s in enumerate(x.shape))
+
+
+def _reshaped(d: Drawer, x: Tensor, out: dict[str, Any]) -> tuple[int, ...]:
+    """The same shape, without or with an axis of one element, or any of as many elements."""
+    shape: tuple[int, ...] = x.shape  # type: ignore[assignment]
+    ones = [k for k, size in enumerate(shape) if size == 1]
+    kind = d.choose(("any", "any", "less" if ones else "flat", "more", "flat", "same"))
+    if kind == "less":
+        k = d.choose(ones)
+        return (*shape[:k], *shape[k + 1:])
+    if kind == "more":
+        k = d.integer(0, len(shape))
+        return (*shape[:k], 1, *shape[k:])
+    if kind == "flat":
+        return (math.prod(shape),)
+    return shape if kind == "same" else d.refactor(math.prod(shape))
+
+
+def _size(d: Drawer, x: Tensor, out: dict[str, Any]) -> Symbol:
+    """A size that the op defines: a symbol of its own."""
+    return Symbol(f"n{len(d.bounds)}", 0)
 
 
 def _axes(d: Drawer, x: Tensor, out: dict[str, Any]) -> tuple[int, ...]:
@@ -422,7 +550,7 @@ def _axes(d: Drawer, x: Tensor, out: dict[str, Any]) -> tuple[int, ...]:
 Draw = Callable[[Drawer, Tensor, dict[str, Any]], Any]
 ATTRIBUTES: dict[str, Draw] = {
     "perm": lambda d, x, _: d.permutation(x.rank),
-    "reshape.shape": lambda d, x, _: x.shape if d.chance(20) else d.refactor(x.size),  # type: ignore[arg-type]
+    "reshape.shape": _reshaped,
     "broadcast_to.shape": _broadcast_shape,
     "shape": lambda d, x, _: d.shape(),
     "starts": _slice_starts, "stops": _slice_stops,
@@ -446,7 +574,20 @@ ATTRIBUTES: dict[str, Draw] = {
     "scale": lambda d, x, _: d.choose((None, 0.5)),
     "accumulate": lambda d, x, _: None if x.dtype.is_float else d.choose((None, i32)),
     "k": lambda d, x, _: d.integer(1, 3),
-    "sizes": lambda d, x, _: tuple(s if d.boolean() else d.choose((1, 2, 3, 5)) for s in x.shape),
+    "sizes": _sizes,
+    "output_size": lambda d, x, _: (d.choose((2, 1, 3)), d.choose((2, 1, 3))),
+    "grid_sample.padding": lambda d, x, _: d.choose(("zeros", "border", "reflection")),
+    "roi_align.mode": lambda d, x, _: d.choose(("avg", "max")),
+    "sampling_ratio": lambda d, x, _: d.choose((0, 1, 2)),
+    "size": _size,
+    "max_output": lambda d, x, _: d.choose((3, 1, 0)), "iou_threshold": lambda d, x, _: d.choose((0.5, 0.0, 1.0)),
+    "topk.k": lambda d, x, _: d.integer(0, max(x.shape, default=0)),
+    "unique.axis": lambda d, x, _: d.choose((None, *range(x.rank))),
+    "quantize_linear.dtype": lambda d, x, _: d.choose((i8, u8)),
+    "quantize_linear.axis": lambda d, x, _: min(1, max(x.rank - 1, 0)),
+    "dequantize_linear.axis": lambda d, x, _: min(1, max(x.rank - 1, 0)),
+    "low": lambda d, x, _: d.choose((0, -3)), "high": lambda d, x, _: d.choose((1, 5, 256)),
+    "softcap": lambda d, x, _: d.choose((None, None, 5.0)),
     "mode": lambda d, x, _: d.choose(("nearest", "linear", "cubic")),
     "coordinate": lambda d, x, _: d.choose(("half_pixel", "asymmetric", "align_corners")),
     "nearest_mode": lambda d, x, _: d.choose(("round_prefer_floor", "floor", "ceil")),
@@ -455,9 +596,11 @@ ATTRIBUTES: dict[str, Draw] = {
     "value": lambda d, x, _: d.dim(),
 }
 
-DRAWN_FAMILIES = frozenset("elementwise contraction window reduction normalization view index scan".split())
-UNDRAWN = frozenset({"nonzero", "compress", "searchsorted"})
-"""Ops whose results have data-dependent shapes, or whose operands must be sorted."""
+DRAWN_FAMILIES = frozenset(
+    "elementwise contraction window reduction normalization view index scan sort quantize attention random sequence"
+    .split())
+UNDRAWN = frozenset({"searchsorted", "max_unpool", "sequence_concat"})
+"""Ops of operands that few values are: sorted ones, positions of maxima, elements that add up to a size."""
 
 
 def drawable_ops() -> list[type[Op]]:

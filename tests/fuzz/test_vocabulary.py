@@ -3,7 +3,7 @@
 import pytest
 
 from effcc import text
-from effcc.fuzz.vocabulary import VOCABULARY, word_pairs, words
+from effcc.fuzz.vocabulary import NNSMITH, word_pairs, words
 from effcc.ir import load_ops
 
 EXAMPLES = {
@@ -42,8 +42,8 @@ def node(example):
 
 
 def test_every_operator_of_nnsmith_has_an_op():
-    assert len(VOCABULARY) == 71
-    assert {word.op for word in VOCABULARY.values()} <= set(load_ops())
+    assert len(NNSMITH) == 71
+    assert {word.op for word in NNSMITH.values()} <= set(load_ops())
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
