@@ -75,13 +75,14 @@ def run(graph: Graph, *tensors: Any, bindings: Bindings | None = None, observe: 
 def evaluate_node(node: Node, operands: tuple[Any, ...], bound: Bindings) -> tuple[Any, ...]:
     """Run one node on torch tensors; the symbols that its results define are added to `bound`."""
     op = bind_op(node.op, bound)
+    if bound:
+        _check_sizes(node, bound)
     carried = tuple(_carry(op, x, v.type) for x, v in zip(operands, node.operands))
     try:
         results = op.run(*carried, results=tuple(bind_type(v.type, bound) for v in node.results))
     except EffccError:
         raise
     except Exception as error:
-        _check_sizes(node, bound)
         shown = ", ".join(str(bind_type(t, bound)) for t in node.types)
         message = f"{op.name}({shown}): its meaning fails: {type(error).__name__}: {error}"
         raise VerifyError(message, where=node.loc) from error
@@ -97,7 +98,6 @@ def _check_result(node: Node, x: Any, type_: Type, bound: Bindings) -> None:
     if not isinstance(type_, Tensor):
         return
     if not _is_torch(x) or x.dtype != type_.dtype.torch or not _match(type_.shape, tuple(x.shape), bound):
-        _check_sizes(node, bound)
         actual = f"{str(x.dtype).removeprefix('torch.')}{list(x.shape)}" if _is_torch(x) else type(x).__name__
         raise VerifyError(f"{node.op.name} gives {actual}, the graph says {bind_type(type_, bound)}", where=node.loc)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from effcc.analysis.precision import bounded_run, unit_roundoff
 from effcc.driver import backend_of, compile_graph
-from effcc.errors import EffccError, UnsupportedError, VerifyError
+from effcc.errors import EffccError, UnsupportedError
 from effcc.fuzz.case import Case, Finding, Profile
 from effcc.fuzz.transform import embellish
 from effcc.ir import Graph, verify
@@ -56,7 +56,10 @@ def embellished(case: Case) -> None:
     """A graph to which ops were added that do nothing (split and concatenated, transposed there and back, ...) means
     the same, before and after the passes."""
     changed = embellish(case.graph, case.chance("embellished"))
-    case.equal("embellished", case.graph, changed)
+    try:
+        case.equal("embellished", case.graph, changed)
+    except EffccError as error:
+        raise Finding("embellished", f"embellished: {error.message}", case.graph) from error
     run_passes(case, "embellished", default_pipeline("cpu"), changed)
 
 
@@ -74,7 +77,7 @@ def run_passes(case: Case, law: str, passes: Sequence[Pass], graph: Graph | None
         if new is not graph:
             try:
                 case.equal(law, graph, new, holds(p), texts)
-            except VerifyError as error:
+            except EffccError as error:  # the changed graph has no value where the original has one
                 raise Finding(law, f"after pass {p}: {error.message}", case.graph, texts) from error
         graph = new
     return graph

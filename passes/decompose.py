@@ -11,6 +11,8 @@ from typing import Any
 from effcc.ir import Graph, Node, Op, Value
 from effcc.ir.builder import OpBuilder
 from effcc.ir.location import Loc
+from effcc.ir.op import tensor
+from effcc.ir.types import Type
 from effcc.ops.reduction import Reduction
 from effcc.pipeline import Context, Pass
 
@@ -79,7 +81,12 @@ class _Rebuild(OpBuilder):
         if type(op).decompose is Op.decompose or not self.ctx.allow(f"decompose-{op.name}", self.loc):
             return None
         results = op.decompose(self, *operands)
-        return results if isinstance(results, tuple) else (results,)
+        results = results if isinstance(results, tuple) else (results,)
+        return tuple(self._as_declared(v, t) for v, t in zip(results, op.result_types(types), strict=True))
+
+    def _as_declared(self, value: Value, type_: Type) -> Value:
+        """A part may call a size by another name than the whole does (N and 3, which must be equal)."""
+        return value if value.type == type_ else self.reshape(value, shape=tensor(type_).shape)
 
     def emit(self, op: Op, operands: tuple[Value, ...]) -> tuple[Value, ...]:
         expanded = self._expand(op, operands)

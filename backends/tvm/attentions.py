@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from effcc.backends.tvm.contractions import cpu_of, ramp
-from effcc.backends.tvm.emit import KernelBuilder, memory_dtype, register_dtype, round_to
+from effcc.backends.tvm.emit import KernelBuilder, memory_dtype, register_dtype, round_to, splat
 from effcc.backends.tvm.lower import ANCHORS, Lowering
 from effcc.backends.tvm.place import Place
 from effcc.backends.tvm.templates import attention
@@ -81,7 +81,7 @@ def lower_attention(
                 mask_strides = places[rest[0]].aligned_strides((*batch, *scores[-3:]))
 
                 def mask(at: tuple[Tir, ...], lanes: int) -> Tir:
-                    return kernel.load(places[rest[0]], at, mask_strides)
+                    return splat(kernel.load(places[rest[0]], at, mask_strides), lanes)
 
             chosen = spec(lambda d: d if isinstance(d, int) else kernel.dim(d))
             attention.emit(

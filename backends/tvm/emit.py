@@ -577,8 +577,11 @@ def cast(x: Tir, source: DType, to: DType, lanes: int) -> Tir:
         through = "int32" if to.bits < 32 or target == "int32" else "int64"
         x = T.Cast(with_lanes(through, lanes), x)
         x = x if through == target else T.Cast(with_lanes(target, lanes), x)
-    else:
-        x = x if register_dtype(source) == target else T.Cast(with_lanes(target, lanes), x)
+    elif register_dtype(source) != target:
+        signed = target.removeprefix("u") if source.kind == "i" else target
+        x = x if register_dtype(source) == signed else T.Cast(with_lanes(signed, lanes), x)
+        if signed != target:  # by its bits: TVM refuses to make a negative constant unsigned
+            x = T.reinterpret(with_lanes(target, lanes), x)
     return wrap(x, to)
 
 

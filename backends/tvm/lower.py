@@ -300,6 +300,18 @@ class Lowering(Placing):
             made = Place((p := self.copied(x)).buffer, node.op.shape, row_major(node.op.shape), p.offset)
         return made
 
+    def _immediates_in_memory(
+        self, body: Graph, operands: tuple[Place, ...], anchor: Node
+    ) -> tuple[Graph, tuple[Place, ...]]:
+        """The region with constants of one element, where its anchor reads them, as operands: templates load weights
+        from memory."""
+        read = [n for n in body.nodes if isinstance(n.op, Const) and n.result in anchor.operands]
+        if not read:
+            return body, operands
+        inputs = (*body.inputs, *(n.result for n in read))
+        nodes = tuple(n for n in body.nodes if n not in read)
+        return Graph(body.name, inputs, nodes, body.results), (*operands, *(self.constant(n.op.blob) for n in read))
+
     def _concat(self, node: Node) -> None:
         whole = self.result(node.result)
         for v, part in zip(node.operands, concat_slices(node, whole), strict=True):
@@ -320,6 +332,8 @@ class Lowering(Placing):
                 f"a region with {len(anchors)} anchors ({', '.join(a.op.name for a in anchors)})", where=node.loc
             )
         anchor = anchors[0]
+        if isinstance(anchor.op, Conv):
+            body, operands = self._immediates_in_memory(body, operands, anchor)
         nest = anchor.op.compute(*anchor.types)
         if isinstance(anchor.op, Matmul):
             contractions.lower_matmul(self, node, body, anchor, operands, results)
@@ -451,7 +465,7 @@ def check_types(graph: Graph) -> None:
             message = f"target cpu takes tensors, not {v.type}"
             raise UnsupportedError(message, where=f"input %{v.name}", hint="make its elements inputs")
         _check_dtype(v.type, f"input %{v.name}")
-    for node in graph.nodes:
+    for node in graph.walk():
         for v in node.results:
             if not isinstance(v.type, Tensor):
                 message = f"target cpu has no code for {node.op.name}, which gives {v.type}"

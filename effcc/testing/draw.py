@@ -579,7 +579,7 @@ ATTRIBUTES: dict[str, Draw] = {
     "grid_sample.padding": lambda d, x, _: d.choose(("zeros", "border", "reflection")),
     "roi_align.mode": lambda d, x, _: d.choose(("avg", "max")),
     "sampling_ratio": lambda d, x, _: d.choose((0, 1, 2)),
-    "size": _size,
+    "compress.size": _size, "nonzero.size": _size, "unique.size": _size, "nms.size": _size,
     "max_output": lambda d, x, _: d.choose((3, 1, 0)), "iou_threshold": lambda d, x, _: d.choose((0.5, 0.0, 1.0)),
     "topk.k": lambda d, x, _: d.integer(0, max(x.shape, default=0)),
     "unique.axis": lambda d, x, _: d.choose((None, *range(x.rank))),
