@@ -11,7 +11,7 @@ from typing import Any
 
 from effcc.errors import EffccError, VerifyError
 from effcc.interp import bind_type, run
-from effcc.ir import Graph, Symbol, Tensor
+from effcc.ir import Graph, Node, Symbol, Tensor
 from effcc.ir.lazy import torch
 from effcc.ir.types import Type
 from effcc.testing.compare import Fairness, Mismatch, compare_bounded, random_inputs, same_bits
@@ -60,8 +60,8 @@ class Case:
         interpreter breaks the graph's own types."""
         chance = random.Random(f"case {seed}")
         case = Case(graph, {}, seed)
-        if any(node.op.name == "bitcast" or "NaN" in node.op.undefined for node in graph.walk()):
-            profiles = [p for p in profiles if not p.special]  # bitcast tells one NaN from another
+        if any(node.op.name == "bitcast" for node in graph.walk()):  # it would tell one NaN from another
+            profiles = [p for p in profiles if not p.special]
         for size in (None, None, None, None, *SIZES) if graph.symbols else (None,):
             sizes = {s: draw_size(s, chance) if size is None else size for s in graph.symbols}
             case.draw([bind_type(v.type, sizes) for v in graph.inputs], profiles, most, chance.getrandbits(32))
@@ -80,6 +80,8 @@ class Case:
             self.inputs[profile] = random_inputs(types, generator, profile.special, profile.whole)
             try:
                 self.run(self.graph, profile)
+                if meets_nan(self.graph, self.inputs[profile]):
+                    del self.inputs[profile]
             except VerifyError as error:
                 inputs = self.inputs.pop(profile)
                 if not self.graph.symbols and not _undefined(error):  # (type rules cannot refuse what sizes decide)
@@ -125,6 +127,21 @@ class Case:
             except Mismatch as error:
                 message = f"{profile.name}: {str(error).splitlines()[0]}"
                 raise Finding(law, message, self.graph, passes, inputs) from None
+
+
+def meets_nan(graph: Graph, inputs: Sequence[Any]) -> bool:
+    """Whether an op that leaves open what it makes of NaN and infinities gets some."""
+    wary = [node for node in graph.walk() if "NaN" in node.op.undefined]
+    met = False
+
+    def see(node: Node, operands: tuple[Any, ...], results: tuple[Any, ...]) -> None:
+        nonlocal met
+        floats = [x for x in operands if isinstance(x, torch.Tensor) and x.is_floating_point()]
+        met |= "NaN" in node.op.undefined and any(not bool(x.double().isfinite().all()) for x in floats)
+
+    if wary:
+        run(graph, *inputs, observe=see)
+    return met or len(wary) > sum("NaN" in node.op.undefined for node in graph.nodes)
 
 
 def draw_size(symbol: Symbol, chance: random.Random) -> int:

@@ -578,10 +578,11 @@ def cast(x: Tir, source: DType, to: DType, lanes: int) -> Tir:
         x = T.Cast(with_lanes(through, lanes), x)
         x = x if through == target else T.Cast(with_lanes(target, lanes), x)
     elif register_dtype(source) != target:
-        signed = target.removeprefix("u") if source.kind == "i" else target
-        x = x if register_dtype(source) == signed else T.Cast(with_lanes(signed, lanes), x)
-        if signed != target:  # by its bits: TVM refuses to make a negative constant unsigned
-            x = T.reinterpret(with_lanes(target, lanes), x)
+        number = x.value if isinstance(x, tvm.prim.Broadcast) else x
+        if target.startswith("u") and isinstance(number, tvm.tirx.IntImm):  # TVM makes no unsigned of negative ones
+            x = literal(target, int(number) % 2 ** int(target.removeprefix("uint")), lanes)
+        else:
+            x = T.Cast(with_lanes(target, lanes), x)
     return wrap(x, to)
 
 

@@ -21,12 +21,12 @@ from effcc.backends.tvm.templates import loops
 from effcc.backends.tvm.templates.rows import rows
 from effcc.backends.tvm.tiles.space import TileSpace
 from effcc.errors import UnsupportedError
-from effcc.ir import Builder, Graph, Node, Op, Symbol, Tensor, Value, type_symbols
+from effcc.ir import Builder, Graph, Node, Op, Symbol, Tensor, Value
 from effcc.ir.assumptions import assumed
 from effcc.ir.blob import Blob
-from effcc.ir.dims import Dim, Expr, as_symbol, substitute, symbols
-from effcc.ir.dims import Symbol as SymbolAtom
+from effcc.ir.dims import Dim, as_symbol, substitute, symbols
 from effcc.ir.encodings import NIBBLES
+from effcc.ir.graph import symbols_in
 from effcc.ir.location import UNKNOWN
 from effcc.ir.types import Type
 from effcc.machine import Machine
@@ -332,7 +332,7 @@ class Lowering(Placing):
                 f"a region with {len(anchors)} anchors ({', '.join(a.op.name for a in anchors)})", where=node.loc
             )
         anchor = anchors[0]
-        if isinstance(anchor.op, Conv):
+        if isinstance(anchor.op, (Conv, Matmul)):
             body, operands = self._immediates_in_memory(body, operands, anchor)
         nest = anchor.op.compute(*anchor.types)
         if isinstance(anchor.op, Matmul):
@@ -442,20 +442,7 @@ def region_symbols(graph: Graph, places: tuple[Place, ...]) -> set[Symbol]:
     for p in places:
         for d in (p.offset, *p.shape, *p.strides):
             found |= symbols(d)
-    for v in graph.values:
-        found |= type_symbols(v.type)
-    for node in graph.nodes:
-        for value in node.op.attrs.values():
-            found |= _attribute_symbols(value)
-    return found
-
-
-def _attribute_symbols(value: object) -> set[Symbol]:
-    if isinstance(value, (Expr, SymbolAtom)):
-        return symbols(value)
-    if isinstance(value, tuple):
-        return set().union(*(_attribute_symbols(x) for x in value)) if value else set()
-    return type_symbols(value) if isinstance(value, Type) else set()
+    return found | symbols_in(graph)
 
 
 def check_types(graph: Graph) -> None:

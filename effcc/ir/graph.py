@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from effcc.errors import VerifyError
+from effcc.ir.dims import Atom, Expr, Symbol, symbols
 from effcc.ir.location import UNKNOWN, Loc
 from effcc.ir.op import Op
 from effcc.ir.types import Tensor, Type, type_symbols
@@ -62,6 +63,12 @@ class Node:
     @property
     def types(self) -> tuple[Type, ...]:
         return tuple(v.type for v in self.operands)
+
+    @property
+    def sizes(self) -> set[Symbol]:
+        """The size symbols in the types of its results and in its attributes."""
+        found = (*(type_symbols(v.type) for v in self.results), *map(symbols_in, self.op.attrs.values()))
+        return set().union(*found)
 
     def __repr__(self) -> str:
         operands = ", ".join(f"%{v.name or v.id}" for v in self.operands)
@@ -145,3 +152,17 @@ class Graph:
         from effcc.text import print_graph
 
         return print_graph(self)
+
+
+def symbols_in(value: object) -> set[Symbol]:
+    """Every size symbol in an attribute: a dimension, a type, a graph, a tuple of such."""
+    match value:
+        case Expr() | Atom():
+            return symbols(value)
+        case tuple():
+            return set().union(*map(symbols_in, value))
+        case Type():
+            return type_symbols(value)
+        case Graph():
+            return set(value.symbols).union(*(node.sizes for node in value.nodes))
+    return set()

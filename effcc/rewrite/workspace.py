@@ -193,9 +193,16 @@ class Workspace:
             item = self._producers.get(stack.pop())
             if item is None or not item.op.pure or any(self.is_used(r) for r in item.results):
                 continue
+            if self._tells_a_size(item):
+                continue
             self._unlink(item)
             self.changed = True
             stack.extend(item.operands)
+
+    def _tells_a_size(self, item: Item) -> bool:
+        """Whether other nodes have sizes that this one defines."""
+        defined = set(item.op.defines(*(v.type for v in item.operands)))
+        return bool(defined) and any(other is not item and defined & other.node().sizes for other in self.items())
 
     def freeze(self) -> Graph:
         """The edited graph; the original one where nothing changed."""
