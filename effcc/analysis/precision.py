@@ -39,20 +39,15 @@ def widen(graph: Graph) -> Graph:
 
 
 def _wide_nodes(node: Node, operands: tuple[Value, ...], results: tuple[Value, ...]) -> list[Node]:
-    """The node widened; what looks at bits still gets, and gives, those of the narrow dtype."""
-    if node.op.name != "bitcast":
+    """The node widened; what looks at bits, or draws them, still gets, and gives, those of the narrow dtype."""
+    if node.op.name != "bitcast" and node.op.family != "random":
         return [Node(_wide_op(node.op), operands, results, node.loc)]
-    given, made = operands[0], results[0]
-    nodes = []
-    if given.type != node.operands[0].type:
-        narrow = Value(node.operands[0].type)
-        nodes.append(Node(op_class("cast")(to=narrow.dtype), (given,), (narrow,), node.loc))  # type: ignore[call-arg]
-        given = narrow
-    bits = made if made.type == node.results[0].type else Value(node.results[0].type)
-    nodes.append(Node(node.op, (given,), (bits,), node.loc))
-    if bits is not made:
-        nodes.append(Node(op_class("cast")(to=made.dtype), (bits,), (made,), node.loc))  # type: ignore[call-arg]
-    return nodes
+    cast: Any = op_class("cast")
+    given = [v if v.type == old.type else Value(old.type) for v, old in zip(operands, node.operands, strict=True)]
+    made = [v if v.type == old.type else Value(old.type) for v, old in zip(results, node.results, strict=True)]
+    before = [Node(cast(to=n.dtype), (v,), (n,), node.loc) for v, n in zip(operands, given) if n is not v]
+    after = [Node(cast(to=v.dtype), (n,), (v,), node.loc) for v, n in zip(results, made) if n is not v]
+    return [*before, Node(node.op, tuple(given), tuple(made), node.loc), *after]
 
 
 def widen_tensor(t: Any) -> Any:

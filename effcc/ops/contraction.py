@@ -52,7 +52,7 @@ class Matmul(Op):
         x, y = tensor(a), tensor(b)
         require(x.rank >= 2 and y.rank >= 2, "both operands need at least two axes", "reshape vectors to matrices")
         require(
-            self.accumulate is not None or x.dtype == y.dtype,
+            x.dtype == y.dtype or (self.accumulate is not None and x.dtype.is_integer and y.dtype.is_integer),
             f"operands differ in dtype ({x.dtype} and {y.dtype})",
             "insert a cast",
         )

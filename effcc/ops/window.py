@@ -112,7 +112,7 @@ class Conv(Window):
         require(all(isinstance(d, int) for d in kernel), "kernel sizes must be static")
         self.check_geometry(n, kernel)
         require(
-            self.accumulate is not None or t.dtype == k.dtype,
+            t.dtype == k.dtype or (self.accumulate is not None and t.dtype.is_integer and k.dtype.is_integer),
             f"operands differ in dtype ({t.dtype} and {k.dtype})",
             "insert a cast",
         )

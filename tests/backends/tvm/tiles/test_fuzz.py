@@ -12,7 +12,9 @@ from effcc.backends.tvm.tiles.program import refusal, tiled
 from effcc.backends.tvm.tiles.verify import verify
 from effcc.errors import EffccError
 from effcc.fuzz.generate import GraphDrawer
+from effcc.fuzz.vocabulary import Vocabulary, own_vocabulary
 from effcc.ir.blob import Blob
+from effcc.ir.op import op_class
 from effcc.machine import parse
 from effcc.pipeline import Context, PassManager
 from effcc.testing.compare import random_inputs
@@ -20,6 +22,7 @@ from effcc.testing.draw import NothingDrawn
 
 torch = pytest.importorskip("torch")
 SEEDS = 20
+TENSORS = Vocabulary({n: w for n, w in own_vocabulary().items() if op_class(w.op).family != "sequence"})
 
 
 @pytest.fixture
@@ -41,7 +44,7 @@ def test_random_graphs(fine, seed):
 
     machine = parse("cpu{threads=8}")
     try:
-        graph = GraphDrawer(random.Random(seed).choice).graph(2, 8)
+        graph = GraphDrawer(random.Random(seed).choice, vocabulary=TENSORS).graph(2, 8)
         optimized = PassManager().run(graph, pipeline_of(backend_of("cpu"), None, {}), Context(machine=machine))
         plan = lower(optimized, machine)
     except (NothingDrawn, EffccError):
