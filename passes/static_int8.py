@@ -70,6 +70,10 @@ class StaticInt8(Pass):
     contract = "quantized"
     source = "Jacob et al. 2018 (arXiv 1712.05877); Nagel et al. 2019 (arXiv 1906.04721)"
     special_inputs = False
+    choices = {
+        "method": METHODS, "percent": (99.99, 50.0), "activations": ("u8", "s8"), "skip": ((), ("op1",)),
+        "floor": (0.0, 30.0, 200.0), "report": (4, 0),
+    }  # fmt: skip
 
     method: str = "mse"
     percent: float = 99.99
@@ -162,6 +166,8 @@ class StaticInt8(Pass):
             return "its weights are no constant"
         if x.dtype != f32 or w.dtype != f32:
             return f"it computes in {x.dtype}, not f32"
+        if node.result.dtype != f32:
+            return f"it gives {node.result.dtype}, not f32"
         if graph.producer(x) is not None and graph.producer(x).op.name == "const":  # type: ignore[union-attr]
             return "its activation is a constant"
         op: Any = node.op

@@ -109,6 +109,7 @@ class Conv(Window):
         kernel: Any = k.shape[2:]
         require(n <= 3, f"conv takes at most 3 spatial axes, not {n}")
         require(not t.dtype.is_bool and not k.dtype.is_bool, "conv does not take bool", "insert a cast")
+        require(self.accumulate is None or not self.accumulate.is_bool, "sums are no bool")
         require(all(isinstance(d, int) for d in kernel), "kernel sizes must be static")
         self.check_geometry(n, kernel)
         require(

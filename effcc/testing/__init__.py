@@ -20,7 +20,7 @@ from effcc.ir.graph import Graph, Value
 from effcc.ir.lazy import torch
 from effcc.ir.types import Tensor
 from effcc.ir.verify import verify
-from effcc.pipeline import Context, Pass, RulePass, with_options
+from effcc.pipeline import Context, Pass, with_options
 from effcc.rewrite import Rule, rewrite
 from effcc.testing.compare import Mismatch, compare, random_inputs
 from effcc.testing.contracts import Contract
@@ -50,20 +50,20 @@ def check(target: Rule | Pass, examples: int = 100, seed: int = 0, must_fire: bo
     """Hold a rule or a pass against the interpreter.
 
     A rule must fire at least once (`must_fire`), else the check proves nothing and fails, saying why it refused. A
-    RulePass is checked on instances of each of its rules and on random graphs; any other pass on random graphs. What is
+    pass is checked on instances of each of its rules, on its own example, and on random graphs. What is
     checked is what the contract declares (effcc.testing.contracts): a pass that is exact for some options is checked
     with these too, one that is only approximate otherwise for types and for having a value.
     Raises Mismatch with the smallest graph found, before and after; returns what was tried.
     """
     if isinstance(target, Rule):
-        return _search(lambda d: _instance(target, d), lambda g, ctx: rewrite(g, [target], ctx), target.contract,
+        return _search(lambda d: instance(target, d), lambda g, ctx: rewrite(g, [target], ctx), target.contract,
                        examples, seed, target.name if must_fire is not False else None, target.special_inputs)
     contract = Contract.of(target.contract)
     tally = sum((_check_pass(p, promise, contract.idempotent, examples, seed)
                  for p, promise in contract.promises(target)), Tally())
     for promise, method, settings in contract.drawn:
         p = with_options(target, settings)
-        tally += _search(lambda d, p=p, method=method: _example(p, d, method), p.run, promise, max(examples // 4, 3),
+        tally += _search(lambda d, p=p, method=method: example(p, d, method), p.run, promise, max(examples // 4, 3),
                          seed, None, p.special_inputs)
     if must_fire and not tally.fired:
         raise AssertionError(f"{target}: none of {tally.drawn} drawn graphs was changed; the check proves nothing")
@@ -72,26 +72,26 @@ def check(target: Rule | Pass, examples: int = 100, seed: int = 0, must_fire: bo
 
 def _check_pass(target: Pass, contract: str, idempotent: bool, examples: int, seed: int) -> Tally:
     tally = Tally()
-    if isinstance(target, RulePass):
-        share = max(examples // (2 * max(len(target.rules), 1)), 3)
-        for rule in target.rules:
-            tally += _search(lambda d, rule=rule: _instance(rule, d), target.run, contract, share, seed, None,
-                             rule.special_inputs and target.special_inputs)
+    share = max(examples // (2 * max(len(target.rules), 1)), 3)
+    for rule in target.rules:
+        tally += _search(lambda d, rule=rule: instance(rule, d), target.run, contract, share, seed, None,
+                         rule.special_inputs and target.special_inputs)
     if type(target).example is not Pass.example:
-        tally += _search(lambda d: _example(target, d), target.run, contract, examples, seed, None,
+        tally += _search(lambda d: example(target, d), target.run, contract, examples, seed, None,
                          target.special_inputs, idempotent)
     classes = drawable_ops()
     return tally + _search(lambda d: d.random_graph(classes, d.integer(1, 8)), target.run, contract, examples, seed,
                            None, target.special_inputs, idempotent)
 
 
-def _instance(rule: Rule, d: Drawer) -> Graph:
+def instance(rule: Rule, d: Drawer) -> Graph:
     """A graph on which the rule may fire: the rule's own example, or an instance of its pattern."""
     own = type(rule).example is not Rule.example
-    return _example(rule, d) if own else d.instance(rule.compiled)
+    return example(rule, d) if own else d.instance(rule.compiled)
 
 
-def _example(target: Rule | Pass, d: Drawer, method: str = "example") -> Graph:
+def example(target: Rule | Pass, d: Drawer, method: str = "example") -> Graph:
+    """The graph that one of a rule's or pass's own methods draws. Raises NothingDrawn."""
     b = Builder("example")
     try:
         out = getattr(target, method)(d, b)
@@ -130,7 +130,7 @@ def _try(graph: Graph, change: Any, contract: str, drawer: Drawer, tally: Tally,
     profiles += [(False, False)] if contract != "exact" else []
     drawn = [_inputs(graph, drawer, special, whole) for special, whole in profiles]
     plain = [inputs for inputs, (special, _) in zip(drawn, profiles) if inputs is not None and not special]
-    samples = _samples(graph, plain)
+    samples = as_samples(graph, plain)
     ctx = Context(calibration=samples)
     try:
         changed = change(graph, ctx)
@@ -160,7 +160,7 @@ def _inputs(graph: Graph, drawer: Drawer, special: bool, whole: bool) -> list[An
     return inputs
 
 
-def _samples(graph: Graph, runs: list[list[Any]]) -> Any:
+def as_samples(graph: Graph, runs: list[list[Any]]) -> Any:
     """The inputs of runs as calibration data: a pass that looks at activations sees those that it is checked on."""
     import numpy as np
 
@@ -173,4 +173,4 @@ def _samples(graph: Graph, runs: list[list[Any]]) -> Any:
     return Samples(tuple(v.tensor for v in graph.inputs), arrays)
 
 
-__all__ = ["Check", "Mismatch", "Tally", "check", "compare", "random_inputs"]
+__all__ = ["Check", "Mismatch", "Tally", "as_samples", "check", "compare", "example", "instance", "random_inputs"]
