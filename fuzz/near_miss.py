@@ -26,7 +26,7 @@ from effcc.rewrite import Rule
 from effcc.testing import instance
 from effcc.testing.draw import DIMS, DTYPES_DRAWN, MAX_ELEMENTS, NothingDrawn
 
-ATTEMPTS = 8
+ATTEMPTS = 16
 """How many changes are tried on an instance."""
 NUMBERS = (0.0, 1.0, -1.0, 2.0, 0.5, -0.0, 3.0, math.nan, math.inf, -math.inf, 1e-3, 1e30, -1e30, 1e-40, 300.0, 3e38)
 LARGEST = 4 * MAX_ELEMENTS

@@ -36,6 +36,7 @@ class Window(Op):
         strides, pads = self.strides, self.pads  # type: ignore[attr-defined]
         dilations = getattr(self, "dilations", (1,) * n)
         require(n >= 1, "a window op needs at least one spatial axis")
+        require(getattr(self, "groups", 1) >= 1, "groups count from 1")
         require(
             len(kernel) == n and len(strides) == n and len(pads) == 2 * n and len(dilations) == n,
             f"{n} spatial axes need {n} kernel sizes, strides and dilations, and {2 * n} pads",
