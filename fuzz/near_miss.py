@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -94,9 +94,10 @@ def embedded(d: Any, graph: Graph) -> Graph:
     for _ in range(d.integer(0, 3)):
         read = d.choose(pool)
         try:
-            pool.extend(d.apply(b, d.vocabulary[d.choose(d.vocabulary.names)], pool, read).results)
+            made = d.apply(b, d.vocabulary[d.choose(d.vocabulary.names)], pool, read).results
         except NothingDrawn:
             continue
+        pool.extend(v for v in made if isinstance(v.type, Tensor))
     used = {v for n in b.nodes for v in n.operands}
     return b.graph(*dict.fromkeys([v for v in kept if v not in used or d.chance(30)] + pool[-1:]))
 
@@ -147,17 +148,22 @@ def _constants(graph: Graph) -> list[Node]:
     return [n for n in constants if not any(user.op.graphs() for user in graph.users(n.result))]
 
 
+def _tensors(values: Iterable[Value]) -> list[Value]:
+    return [v for v in values if isinstance(v.type, Tensor)]
+
+
 def _inner(d: Any, graph: Graph) -> Value:
     """A value that is neither an input nor a result."""
-    inner = [r for n in graph.nodes if not isinstance(n.op, Const) for r in n.results if r not in graph.results]
-    return d.choose(inner or d.nothing("nothing is inside"))
+    made = [r for n in graph.nodes if not isinstance(n.op, Const) for r in n.results if r not in graph.results]
+    return d.choose(_tensors(made) or d.nothing("nothing is inside"))
 
 
 def other_dtype(d: Any, graph: Graph) -> Graph:
     """All inputs and constants of one dtype have another."""
-    old = d.choose([v.dtype for v in graph.inputs] or d.nothing("no inputs"))
+    inputs = _tensors(graph.inputs)
+    old = d.choose([v.dtype for v in inputs] or d.nothing("no inputs"))
     new = d.choose([t for t in DTYPES_DRAWN if t != old])
-    types = {v: v.tensor.with_dtype(new) for v in graph.inputs if v.dtype == old}
+    types = {v: v.tensor.with_dtype(new) for v in inputs if v.dtype == old}
     nodes = {n: (Const(_as(n.op.blob, new)), ()) for n in _constants(graph) if n.result.dtype == old}
     return rebuilt(graph, types=types, nodes=nodes)
 
@@ -171,7 +177,7 @@ def _as(blob: Blob, dtype: Any) -> Blob:
 
 def other_shape(d: Any, graph: Graph) -> Graph:
     """One input or constant has another shape."""
-    shaped = [*graph.inputs, *(n.result for n in _constants(graph))]
+    shaped = [*_tensors(graph.inputs), *(n.result for n in _constants(graph))]
     v = d.choose(shaped or d.nothing("no inputs"))
     shape = list(v.shape)
     kind = d.choose(("size", "one", "in front", "dropped", "wide"))
@@ -200,9 +206,10 @@ def _number(blob: Blob) -> float | None:
 
 def other_size(d: Any, graph: Graph) -> Graph:
     """One size is another, or a symbol, wherever it stands."""
-    old = d.choose([s for v in graph.inputs for s in v.shape if isinstance(s, int)] or d.nothing("only scalars"))
+    inputs = _tensors(graph.inputs)
+    old = d.choose([s for v in inputs for s in v.shape if isinstance(s, int)] or d.nothing("only scalars"))
     new = Symbol("N", min(old, d.choose((0, 1, 2))), d.choose((None, 64))) if d.boolean() else d.choose(DIMS)
-    types = {v: v.tensor.with_shape(tuple(new if s == old else s for s in v.shape)) for v in graph.inputs}
+    types = {v: v.tensor.with_shape(tuple(new if s == old else s for s in v.shape)) for v in inputs}
     nodes = {}
     for n in graph.nodes:
         attributes = {k: a for k, a in n.op.attrs.items() if k in SIZES}
@@ -288,8 +295,9 @@ def constant_is_input(d: Any, graph: Graph) -> Graph:
 
 def input_is_constant(d: Any, graph: Graph) -> Graph:
     """One input is a constant, or all of them are."""
-    v = d.choose(graph.inputs or d.nothing("no inputs"))
-    return rebuilt(graph, constants={v: d.blob(v.tensor) for v in (graph.inputs if d.chance(30) else (v,))})
+    inputs = _tensors(graph.inputs)
+    v = d.choose(inputs or d.nothing("no inputs"))
+    return rebuilt(graph, constants={v: d.blob(v.tensor) for v in (inputs if d.chance(30) else (v,))})
 
 
 def other_op(d: Any, graph: Graph) -> Graph:
