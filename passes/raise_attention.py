@@ -121,6 +121,8 @@ class Attention(Bounded):
         parts = take_apart(m.scores, m.workspace)
         if isinstance(parts, str):
             return parts
+        if parts.kept and parts.added and self.special_inputs:
+            return "scores that one mask leaves out would meet the other: infinite ones give NaN"
         matmul = parts.product.op
         q, k = parts.product.operands
         if matmul.transpose_a:  # type: ignore[attr-defined]
@@ -144,6 +146,15 @@ class Attention(Bounded):
 
     def example_weights(self, b: Any, scores: Any) -> Any:
         return b.softmax(scores, axis=2)
+
+
+class MaskedTwice(Attention):
+    """softmax(where(keep, c * matmul(q, kᵀ) + m, -inf)) @ v --> attention(q, k, v, where(keep, m, -inf)) {scale=c}
+
+    Scores that are left out are added to -inf there: that this hides NaN and infinities of q and k is not kept.
+    """
+
+    special_inputs = False
 
 
 class GuardedAttention(Attention):
@@ -398,5 +409,5 @@ def _moves_rows(item: Item, last: int, keeps_last: bool) -> bool:
 
 
 ATTENTION_RULES: tuple[Rule, ...] = (
-    Attention(), GuardedAttention(), GroupedQueries(), NoMask(), ScaleOfQuery(), ScaleOfKey(), Rotary(),
+    Attention(), MaskedTwice(), GuardedAttention(), GroupedQueries(), NoMask(), ScaleOfQuery(), ScaleOfKey(), Rotary(),
 )

@@ -233,7 +233,8 @@ class StaticInt8(Pass):
             batch = (2,) if d.chance(10) else ()
             w = b.const(d.blob(Tensor(f32, (*batch, x.shape[1], 96 if wide else d.choose((3, 5, 17))))))
             y = b.matmul(x, w)
-            y = b.add(y, b.const(d.blob(Tensor(f32, d.choose((w.shape[-1:], (), (1, w.shape[-1]))))))) if d.boolean() else y
+            if d.boolean():
+                y = b.add(y, b.const(d.blob(Tensor(f32, d.choose((w.shape[-1:], (), (1, w.shape[-1])))))))
             return [b.relu(y), b.matmul(x, w)] if d.chance(30) else b.relu(y)
         groups, inner = d.integer(1, 2), d.integer(1, 4)
         x = b.input("x", Tensor(f32, (1, groups * inner, 4, 3)))

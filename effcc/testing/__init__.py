@@ -10,6 +10,7 @@ interpreter on drawn inputs, and compares by the declared contract.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,13 +76,13 @@ def _check_pass(target: Pass, contract: str, idempotent: bool, examples: int, se
     share = max(examples // (2 * max(len(target.rules), 1)), 3)
     for rule in target.rules:
         tally += _search(lambda d, rule=rule: instance(rule, d), target.run, contract, share, seed, None,
-                         rule.special_inputs and target.special_inputs)
+                         rule.special_inputs and target.special_inputs, rules=target.rules)
     if type(target).example is not Pass.example:
         tally += _search(lambda d: example(target, d), target.run, contract, examples, seed, None,
-                         target.special_inputs, idempotent)
+                         target.special_inputs, idempotent, target.rules)
     classes = drawable_ops()
     return tally + _search(lambda d: d.random_graph(classes, d.integer(1, 8)), target.run, contract, examples, seed,
-                           None, target.special_inputs, idempotent)
+                           None, target.special_inputs, idempotent, target.rules)
 
 
 def instance(rule: Rule, d: Drawer) -> Graph:
@@ -101,7 +102,7 @@ def example(target: Rule | Pass, d: Drawer, method: str = "example") -> Graph:
 
 
 def _search(draw_graph: Any, change: Any, contract: str, examples: int, seed: int, must_fire: str | None,
-            special: bool = True, idempotent: bool = False) -> Tally:
+            special: bool = True, idempotent: bool = False, rules: Sequence[Rule] = ()) -> Tally:
     tally = Tally()
 
     def attempt(choices: Choices) -> None:
@@ -111,7 +112,7 @@ def _search(draw_graph: Any, change: Any, contract: str, examples: int, seed: in
         except NothingDrawn as why:
             tally.undrawn[str(why)] += 1
             return
-        _try(graph, change, contract, drawer, tally, special, idempotent)
+        _try(graph, change, contract, drawer, tally, special, idempotent, rules)
 
     Search(attempt, Mismatch, SHRINK_SECONDS).run(examples, seed)
     if must_fire and not tally.fired:
@@ -122,7 +123,7 @@ def _search(draw_graph: Any, change: Any, contract: str, examples: int, seed: in
 
 
 def _try(graph: Graph, change: Any, contract: str, drawer: Drawer, tally: Tally, allow_special: bool,
-         idempotent: bool) -> None:
+         idempotent: bool, rules: Sequence[Rule]) -> None:
     verify(graph)
     tally.drawn += 1
     profiles = [(False, True)]  # (special values, whole numbers)
@@ -144,8 +145,10 @@ def _try(graph: Graph, change: Any, contract: str, drawer: Drawer, tally: Tally,
     if changed is graph:
         return
     tally.fired += 1
-    for inputs in drawn:
-        if inputs is not None:
+    fired = {entry.rule for entry in ctx.log}
+    covered = all(rule.special_inputs for rule in rules if rule.name in fired)
+    for inputs, (special, _) in zip(drawn, profiles, strict=True):
+        if inputs is not None and (covered or not special):
             compare(graph, changed, inputs, contract)
 
 

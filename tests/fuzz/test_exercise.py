@@ -1,4 +1,4 @@
-"""A rule without its guard, and a pass that is wrong for one option, are found on the graphs that are drawn for them."""
+"""A rule without its guard, and a pass that is wrong for one option, are found on graphs drawn for them."""
 
 import pytest
 
