@@ -76,8 +76,8 @@ def changed(d: Any, graph: Graph) -> Graph:
         verify(new)
     except UNDRAWABLE:
         return graph
-    small = all(v.tensor.size <= LARGEST for v in new.values if isinstance(v.type, Tensor) and v.type.is_static)
-    return new if small else graph
+    small = all(v.tensor.size <= LARGEST for v in _tensors(new.values) if v.tensor.is_static)
+    return new if small and len(_tensors(new.results)) == len(new.results) else graph
 
 
 def embedded(d: Any, graph: Graph) -> Graph:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from effcc.ir import Builder
 from effcc.ir.lazy import torch
 from effcc.pipeline import find_pass, pass_table
 
@@ -103,6 +104,9 @@ def exercise(names: Sequence[str], examples: int, seed: int) -> tuple[dict[str, 
             task(*arguments)
         except Finding as finding:
             findings.append(finding)
+        except Exception as error:  # a bug in what draws, too
+            what = " ".join(getattr(a, "name", str(a)) for a in arguments[:1])
+            findings.append(Finding("exercise", f"{task.__name__} {what}: {error!r}", Builder("none").graph()))
     return tallies, findings
 
 
