@@ -60,8 +60,9 @@ class Contract:
 
 
 def covers_special(p: Pass, fired: Collection[str]) -> bool:
-    """Whether what a pass promises covers NaN and infinities, where rules of these names fired."""
-    return p.special_inputs and all(rule.special_inputs for rule in p.rules if rule.name in fired)
+    """Whether what a pass promises covers NaN and infinities, where rules of these names (its own, or names that it
+    gave its rewrites) fired."""
+    return not fired or p.special_inputs and all(rule.special_inputs for rule in p.rules if rule.name in fired)
 
 
 def holds(p: Pass) -> str:
