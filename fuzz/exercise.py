@@ -155,10 +155,10 @@ def wrong_options(cls: type[Pass]) -> None:
                 parse_pass(f"{cls.name}:{f.name}={text}")
 
 
-def drawn_context(d: GraphDrawer, case: Case) -> Context:
+def drawn_context(d: GraphDrawer, case: Case, promise: str) -> Context:
     """A machine or none, calibration data or none, measured times that mean nothing, fuel that ends."""
     plain = [inputs for profile, inputs in case.inputs.items() if not profile.special]
-    if d.chance(10) and SPECIAL in case.inputs:
+    if promise == "approximate" and d.chance(10) and SPECIAL in case.inputs:
         plain = [case.inputs[SPECIAL]]
     return Context(
         machine=machine.parse(d.choose(MACHINES)) if d.boolean() else None,
@@ -170,8 +170,9 @@ def drawn_context(d: GraphDrawer, case: Case) -> Context:
 
 def run_pass(p: Pass, case: Case, d: GraphDrawer, promise: str | None = None) -> Graph:
     """The graph after a pass, held to a promise (else to its contract), a second run too where it is idempotent."""
-    graph, ctx = case.graph, drawn_context(d, case)
-    new = checked(case, f"pass {p}", graph, lambda: p.run(graph, ctx), promise or holds(p),
+    promise = promise or holds(p)
+    graph, ctx = case.graph, drawn_context(d, case, promise)
+    new = checked(case, f"pass {p}", graph, lambda: p.run(graph, ctx), promise,
                   lambda: covers_special(p, {done.rule for done in ctx.log}), str(p))
     if new is not graph and Contract.of(p.contract).idempotent and ctx.fuel is None:
         again = p.run(new, replace(ctx, log=[], refusals={}, notes=[]))

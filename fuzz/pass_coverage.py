@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from effcc.fuzz.exercise import RuleTally
 
 ROOM = Path(__file__).resolve().parent.parent / "passes"
-PASS_SHARE, OWN_SHARE = 6, 3
+PATIENCE = 20
+"""How many times as many examples a rule gets at most, while it never fired or was never refused."""
+PASS_SHARE, OWN_SHARE = 10, 3
 """How many times as many examples as another rule a pass gets, whose options take many values, and a rule with an
 example of its own, which takes more forms than a pattern tells."""
 
@@ -94,7 +96,10 @@ def exercise(names: Sequence[str], examples: int, seed: int) -> tuple[dict[str, 
             if owners:
                 tally = tallies[f"{owners[0].name}/{number} {rule.name}"] = RuleTally()
                 count = examples * (OWN_SHARE if type(rule).example is not Rule.example else 1)
-                yield from ((exercise_rule, rule, owners, f"{seed} {k}", tally) for k in range(count))
+                for k in range(PATIENCE * count):
+                    if k >= count and tally.never is None:
+                        break
+                    yield exercise_rule, rule, owners, f"{seed} {k}", tally
         for cls in classes:
             yield wrong_options, cls
             yield from ((exercise_pass, cls, f"{seed} {k}") for k in range(PASS_SHARE * examples))

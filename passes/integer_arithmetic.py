@@ -68,11 +68,14 @@ def activation(m: Any) -> Parameters | str:
 
 
 def scaled(b: Any, sums: Any, x: Parameters, scale: Any, offset: Any, shape: tuple[int, ...]) -> Any:
-    """f32 of i32 sums: (sums - zero point · offset) · scales; `offset` and `scale` are vectors of channels."""
+    """f32 of i32 sums: (sums - zero point · offset) · scales; `offset` and `scale` are vectors of channels. Else why not."""
+    product = x.scale.astype("f8").reshape(()) * scale.astype("f8")
+    if not (product <= np.finfo("f4").max).all():
+        return "the product of the scales is infinite in f32"
     correction = (-int(x.zero.reshape(())) * offset).astype(np.int64)
     if correction.any():
         sums = b.add(sums, b.const(correction.astype(np.int32).reshape(shape)))
-    factor = (x.scale.astype("f8").reshape(()) * scale.astype("f8")).astype("f4")
+    factor = product.astype("f4")
     return b.mul(b.cast(sums, to=f32), b.const(factor.reshape(shape if factor.ndim else ())))
 
 
@@ -102,7 +105,7 @@ class MatmulOfDequantized(Bounded):
 
     def example(self, d: Any, b: Any) -> Any:
         to = d.choose((None,) * 9 + (f16,))
-        x = drawn_activation(d, b, (d.integer(1, 3), MOST_PRODUCTS + 1 if d.chance(2) else d.integer(1, 9)), to)
+        x = drawn_activation(d, b, (d.integer(1, 3), MOST_PRODUCTS + 1 if d.chance(3) else d.integer(1, 9)), to)
         turned = d.boolean()
         shape = (d.integer(1, 5), x.shape[1])[:: 1 if turned else -1]
         batch = d.choose(((),) * 9 + ((1,), (2,)))
@@ -216,7 +219,7 @@ class ConvOfDequantized(Bounded):
         if integers is not None:
             sums = b.add(sums, b.const(integers.astype(np.int32).reshape(shape)))
         out = scaled(b, sums, x, scale, offset, shape)
-        if not m.bias or integers is not None:
+        if isinstance(out, str) or not m.bias or integers is not None:
             return out
         bias = m.bias[0]
         blob = m.constant(bias)
@@ -243,7 +246,7 @@ class ConvOfDequantized(Bounded):
         channels_last = d.boolean()
         spatial = (4, 3)
         shape = (1, *spatial, groups * inner) if channels_last else (1, groups * inner, *spatial)
-        if d.chance(2):  # too many products
+        if d.chance(3):  # too many products
             groups, inner, outputs, spatial = 1, MOST_PRODUCTS // 2 + 1, 1, (2, 2)
             shape = (1, *spatial, inner) if channels_last else (1, inner, *spatial)
         x = drawn_activation(d, b, shape)
@@ -279,9 +282,12 @@ def drawn_activation(d: Any, b: Any, shape: tuple[int, ...], to: DType | None = 
 
 
 def drawn_weights(d: Any, b: Any, shape: tuple[int, ...], axis: int, to: DType | None = None) -> Any:
+    """Constants in bytes with one scale or one for each of the axis (seldom of another), seldom with zero points."""
     w = b.const(d.blob(Tensor(i8, shape)))
+    axis = len(shape) - 1 - axis if len(shape) == 2 and d.chance(8) else axis
     scale = np.float32(0.5) if d.boolean() else np.linspace(0.5, 2, shape[axis], dtype=np.float32)
-    return b.dequantize_linear(w, b.const(scale), axis=axis, dtype=to)
+    zero = [b.const(np.full(scale.shape, d.choose((5, -127)), np.int8))] if d.chance(15) else []
+    return b.dequantize_linear(w, b.const(scale), *zero, axis=axis, dtype=to)
 
 
 # -- the rest in elementwise arithmetic --------------------------------------------------------------------------------
