@@ -68,7 +68,7 @@ def activation(m: Any) -> Parameters | str:
 
 
 def scaled(b: Any, sums: Any, x: Parameters, scale: Any, offset: Any, shape: tuple[int, ...]) -> Any:
-    """f32 of i32 sums: (sums - zero point · offset) · scales; `offset` and `scale` are vectors of channels. Else why not."""
+    """f32 of i32 sums: (sums - zero point · offset) · scales, or why not; `offset`, `scale`: vectors of channels."""
     product = x.scale.astype("f8").reshape(()) * scale.astype("f8")
     if not (product <= np.finfo("f4").max).all():
         return "the product of the scales is infinite in f32"
