@@ -1,7 +1,8 @@
 # make demo         compile and run the trained model in examples/digits
 # make test         lint, types, tests and doctests (what CI runs)
 # make lint         ruff and pyright alone
-# make conformance  the outside suites: ONNX backend tests, transformers table, the inspect page in a browser
+# make conformance  the outside suites: ONNX backend tests, transformers table, the inspect page in a browser; and that
+#                   generated graphs reach every branch of the passes
 # make bench        latency beside other engines, compile and import times, what each pass, schedule and target gives
 #
 # Each makes its own .venv with Python >= 3.11 and installs what it needs, pinned by constraints.txt.
@@ -37,6 +38,7 @@ conformance: $(VENV)/installed-dev $(VENV)/installed-bench
 	$(BIN)/python tests/conformance/onnx_backend.py --engine cpu --jobs 2
 	$(BIN)/python benchmarks/architectures_table.py --onnx
 	$(BIN)/python benchmarks/trained_models.py
+	$(BIN)/python -m effcc.fuzz.pass_coverage --examples 40
 	$(BIN)/python -m pytest tests/conformance
 
 bench: $(VENV)/installed-bench

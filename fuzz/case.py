@@ -105,15 +105,31 @@ class Case:
         """What may be asked of runs of these graphs."""
         return reduce(and_, (Fairness.of(graph, self.inputs[profile]) for graph in graphs))
 
-    def equal(self, law: str, before: Graph, after: Graph, contract: str = "exact", passes: Sequence[str] = ()) -> None:
+    def is_ordinary(self, graph: Graph, profile: Profile) -> bool:
+        """Whether no op of a graph makes NaN, or infinity of finite numbers, on inputs that are not special."""
+        strange = profile.special
+
+        def see(node: Node, operands: tuple[Any, ...], results: tuple[Any, ...]) -> None:
+            nonlocal strange
+            from_finite = bool(node.operands) and all(map(_is_finite, operands))
+            strange |= any(_has_nan(x) or (from_finite and not _is_finite(x)) for x in results)
+
+        if not strange:
+            run(graph, *self.inputs[profile], observe=see)
+        return not strange
+
+    def equal(self, law: str, before: Graph, after: Graph, contract: str = "exact", passes: Sequence[str] = (),
+              special: bool = True) -> None:
         """Finding where two graphs differ on any inputs: in bits, or beyond the bounds of rounding where bits cannot be
-        asked."""
+        asked. special: whether a contract covers NaN and infinities."""
         if [v.type for v in before.results] != [v.type for v in after.results]:
             raise Finding(law, "the result types differ", self.graph, passes)
         for profile, inputs in self.inputs.items():
             wanted, found = self.run(before, profile), self.run(after, profile)
+            if contract == "approximate":  # that it has a value is all
+                continue
             differing = [k for k, (w, f) in enumerate(zip(wanted, found, strict=True)) if not same_bits(w, f)]
-            if not differing:
+            if not differing or (not special and not self.is_ordinary(before, profile)):
                 continue
             fair = self.fair(profile, before, after)
             differing = [k for k in differing if not same_bits(wanted[k], found[k], fair.signed_zeros)]
@@ -142,6 +158,14 @@ def meets_nan(graph: Graph, inputs: Sequence[Any]) -> bool:
     if wary:
         run(graph, *inputs, observe=see)
     return met or len(wary) > sum("NaN" in node.op.undefined for node in graph.nodes)
+
+
+def _has_nan(x: Any) -> bool:
+    return isinstance(x, torch.Tensor) and x.is_floating_point() and bool(x.isnan().any())
+
+
+def _is_finite(x: Any) -> bool:
+    return not isinstance(x, torch.Tensor) or not x.is_floating_point() or bool(x.isfinite().all())
 
 
 def draw_size(symbol: Symbol, chance: random.Random) -> int:

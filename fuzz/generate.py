@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from effcc.errors import EffccError
+from effcc.fuzz.near_miss import drawn, embedded, rules
 from effcc.fuzz.vocabulary import Vocabulary, Word, own_vocabulary
 from effcc.ir import Builder, Graph, Node, Op, Symbol, Tensor, Value, verify
 from effcc.ir.assumptions import assumed
@@ -55,12 +56,15 @@ def nested(graph: Graph) -> list[Graph]:
 
 class GraphDrawer(Drawer):
     """Draws graphs from a vocabulary; `tried` counts the pairs that were drawn, or could not be, and those that were
-    tried seldom go first (None: any pair is as good as another)."""
+    tried seldom go first (None: any pair is as good as another). near_misses: how many in a hundred graphs are made
+    around a rule's pattern instead (effcc.fuzz.near_miss), where the vocabulary is effcc's own."""
 
     def __init__(
-        self, choose: Callable[[Any], Any], tried: Counter[Pair] | None = None, vocabulary: Vocabulary | None = None
+        self, choose: Callable[[Any], Any], tried: Counter[Pair] | None = None, vocabulary: Vocabulary | None = None,
+        near_misses: int = 10,
     ):
         super().__init__(choose)
+        self.near_misses = near_misses if vocabulary is None else 0
         self.tried = tried
         self.vocabulary = vocabulary or own_vocabulary()
         self.drawn: list[Pair] = []
@@ -68,7 +72,8 @@ class GraphDrawer(Drawer):
 
     def graph(self, low: int = 1, high: int = 10) -> Graph:
         """A verified graph of `low` to `high` ops, constants apart."""
-        graph = self.chain(self.integer(low, high))
+        near = self.around_a_rule() if self.chance(self.near_misses) else None
+        graph = near or self.chain(self.integer(low, high))
         if self.chance(12):
             graph = self.or_same(symbolic, graph)
         if self.chance(8):
@@ -78,6 +83,15 @@ class GraphDrawer(Drawer):
         if self.chance(10):
             graph = self.or_same(donated, graph)
         verify(graph)
+        return graph
+
+    def around_a_rule(self) -> Graph | None:
+        """A graph on which some rule of some pass fires, or nearly does; None where none was found."""
+        try:
+            graph = embedded(self, drawn(self, self.choose(rules())))
+        except (EffccError, NothingDrawn):
+            return None
+        self.drawn = pairs(graph)
         return graph
 
     def or_same(self, change: Callable[[GraphDrawer, Graph], Graph], graph: Graph) -> Graph:

@@ -10,7 +10,7 @@ import numpy as np
 from effcc.analysis.weights import Moments, Weight, gradients
 from effcc.ir import Graph
 from effcc.ir.encodings import as_blocks
-from effcc.passes.pruning import Mask, Pruning, check_density, example_layers, largest
+from effcc.passes.pruning import SCOPES, Mask, Pruning, check_density, example_layers, largest
 from effcc.pipeline import Context, Range
 
 SCORES = ("auto", "magnitude", "saliency")
@@ -29,6 +29,9 @@ class BlockSparse(Pruning):
     contract = "approximate; exact when density=1.0; idempotent"
     source = "Xu et al. 2024, LPViT (arXiv:2407.02068)"
     searchable = {"density": Range(1.0, 0.0, 0.05)}
+    choices = {
+        **Pruning.choices, "block": ("16x16", "4x1", "1x32", "3x5"), "score": SCORES, "scope": SCOPES,
+    }  # fmt: skip
     density: float = 0.5
     block: str = "16x16"
     score: str = "auto"
@@ -59,10 +62,13 @@ class BlockSparse(Pruning):
             for w in chosen:
                 ctx.refused(self.name, w.loc, "score=saliency needs calibration data (calibration=)")
             return [None] * len(chosen)
-        if self.score == "magnitude" or ctx.calibration is None:
-            elements = [np.abs(w.array.astype(np.float64)) for w in chosen]
-        else:
-            elements = self._saliency(graph, chosen, ctx)
+        elements = [np.abs(w.array.astype(np.float64)) for w in chosen]
+        if self.score != "magnitude" and ctx.calibration is not None:
+            salient = self._saliency(graph, chosen, ctx)
+            if not any(e.any() for e in salient):
+                ctx.refused(f"{self.name} saliency", chosen[0].loc, "no result has a gradient: magnitudes decide")
+            else:
+                elements = salient
         blocks = [as_blocks(w.as_matrix(e), self.sizes).sum((2, 3)) for w, e in zip(chosen, elements, strict=True)]
         held = [as_blocks(w.as_matrix(w.array), self.sizes).any(axis=(2, 3)) for w in chosen]
         ranked = [np.where(h, s, -1.0) for h, s in zip(held, blocks, strict=True)]

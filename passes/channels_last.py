@@ -88,7 +88,8 @@ class ChannelsLast(Pass):
     name = "channels-last"
     category = "lower"
     contract = "bounded"
+    rules = (ConvLast(), ConvBiasLast(), MaxPoolLast(), AvgPoolLast())
 
     def run(self, graph: Graph, ctx: Context) -> Graph:
-        turned = rewrite(graph, (ConvLast(), ConvBiasLast(), MaxPoolLast(), AvgPoolLast()), ctx)
+        turned = rewrite(graph, self.rules, ctx)
         return SinkViews().run(turned, ctx)

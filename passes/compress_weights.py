@@ -40,6 +40,7 @@ class CompressWeights(Pass):
     category = "lower"
     contract = "exact; idempotent"
     source = "Gale et al. 2020, Sparse GPU Kernels for Deep Learning (arXiv:2006.10901)"
+    choices = {"goal": ("speed", "size"), "margin": (0.9, 0.3, 5.0), "least": (0.25, 0.0), "min_size": (1024, 1)}
     goal: str = "speed"
     margin: float = 0.9
     least: float = 0.25
@@ -134,23 +135,38 @@ class CompressWeights(Pass):
         constant, results = b.const(blob), []
         for k, user in enumerate(w.users):
             x, _, *others = (v.tensor for v in user.operands)
-            given = b.input(f"x{k}", Tensor(x.dtype, tuple(d if isinstance(d, int) else _typical(d) for d in x.shape)))
+            sizes: list[Any] = [d if isinstance(d, int) else _typical(d) for d in x.shape]
+            sizes[_summed(user.op, x)] = w.blob.type.shape[w.contracted]
+            given = b.input(f"x{k}", Tensor(x.dtype, tuple(sizes)))
             bias = [b.input(f"bias{k}", t) for t in others]
             results.append(product(b, user.op, given, constant, bias))
         return ctx.measure(b.graph(*results))
 
     def example(self, d: Any, b: Any) -> Any:
-        random = np.random.default_rng(d.integer(0, 99))
-        x = b.input("x", Tensor(f32, (d.integer(1, 3), 64)))
-        w = random.integers(-3, 4, (64, 64)).astype(np.float32)
-        kept = random.random((4, 4)) < 0.25
-        w *= np.kron(kept, np.ones((16, 16), np.float32))
+        x, w = b.input("x", Tensor(f32, (d.integer(1, 3), 64))), self.example_weights(d)
         if d.boolean():
-            return b.relu(b.matmul(x, b.const(Blob(w)), transpose_b=d.boolean()))
+            stacked, turned = d.chance(10), d.boolean()
+            y = b.relu(b.matmul(x, b.const(w[None] if stacked else w), transpose_b=turned))
+            return b.matmul(y, b.const(np.roll(w, 32, 0)), transpose_b=turned) if d.chance(30) and not stacked else y
         image = b.reshape(x, shape=(x.shape[0], 1, 1, 64))
-        point = {"strides": (1, 1), "pads": (0,) * 4, "dilations": (1, 1), "layout": "nhwc"}
+        wide = 3 if d.chance(20) else 1
+        point = {"strides": (1, 1), "pads": (wide // 2,) * 4, "dilations": (1, 1), "layout": "nhwc"}
         bias = [b.input("bias", Tensor(f32, (64,)))] if d.boolean() else []
-        return b.conv(image, b.const(Blob(w.reshape(64, 64, 1, 1))), *bias, **point)
+        return b.conv(image, b.const(np.tile(w.reshape(64, 64, 1, 1), (1, 1, wide, wide))), *bias, **point)
+
+    @staticmethod
+    def example_weights(d: Any) -> Any:
+        """Zeros in blocks, two of four neighbours, or anywhere."""
+        random = np.random.default_rng(d.integer(0, 99))
+        w = random.integers(1, 4, (64, 64)).astype(np.float32)
+        kind = d.choose(("blocks", "fours", "scattered"))
+        if kind == "blocks":
+            kept = np.kron(random.random((4, 4)) < d.choose((0.25, 0.9)), np.ones((16, 16), bool))
+        elif kind == "fours":
+            kept = np.tile([True, False, True, False], (64, 16))
+        else:
+            kept = random.random((64, 64)) < 0.6
+        return np.where(kept.T if d.boolean() else kept, w, np.float32(0))
 
 
 def is_product(user: Node) -> bool:
@@ -169,6 +185,11 @@ def product(b: OpBuilder, op: Op, x: Value, w: Value, bias: Sequence[Value]) -> 
         y = b.matmul(x, w, transpose_b=True)
         return b.add(y, bias[0]) if bias else y
     return b.emit(op, (x, w, *bias))[0]
+
+
+def _summed(op: Op, x: Tensor) -> int:
+    """The axis of the left operand that a product sums over."""
+    return x.rank - (2 if op.attrs.get("transpose_a") else 1)
 
 
 def _typical(d: Any) -> int:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from effcc.ir.blob import Blob
 from effcc.ir.graph import Graph
 from effcc.ir.op import Op
+from effcc.ir.types import Tensor, f32
 from effcc.pipeline import Context, Pass
 from effcc.rewrite import Workspace, map_nested
 
@@ -38,6 +41,14 @@ class CommonSubexpressions(Pass):
             if first is not item and ctx.allow("merge-equal-ops", item.loc):
                 w.replace(item, first.results)
         return w.freeze()
+
+
+    def example(self, d: Any, b: Any) -> Any:
+        """Equal constants, large ones among them, and what is computed of each."""
+        data = np.arange(d.choose((3, HASH_BYTES // 4 + 1)), dtype="f4")
+        first, second = (b.const(data if d.boolean() else data.copy()) for _ in range(2))
+        x = b.input("x", Tensor(f32, ()))
+        return [b.add(first, x), b.add(*((x, second) if d.boolean() else (second, x)))]
 
 
 def _key(op: Op) -> tuple[Any, ...]:

@@ -23,6 +23,7 @@ class Decompose(Pass):
     name = "decompose"
     category = "lower"
     contract = "bounded"
+    choices = {"keep": (("attention",), (), ("softmax",))}
     keep: tuple[str, ...] = ("attention",)
 
     def run(self, graph: Graph, ctx: Context) -> Graph:

@@ -15,6 +15,48 @@ from effcc.pipeline import Context, Pass, Range
 from effcc.rewrite import Workspace
 
 
+# -- distances ---------------------------------------------------------------------------------------------------------
+def _distance(distance: Callable[[Any, Any], Any], wanted: tuple[Any, ...], got: tuple[Any, ...]) -> float:
+    """The sum over floating-point results of the mean distance of their rows (last axes); infinite where one is NaN."""
+    total = 0.0
+    for a, b in zip(wanted, got, strict=True):
+        if a.is_floating_point() and a.numel():
+            rows = [t.double().reshape(-1, t.shape[-1] if t.dim() else 1) for t in (a, b)]
+            total += float(distance(*rows).mean())
+    return total if total == total else float("inf")
+
+
+def kullback_leibler(a: Any, b: Any) -> Any:
+    """Σ p (ln p - ln q) of the softmaxes p of a and q of b."""
+    p, q = torch.log_softmax(a, -1), torch.log_softmax(b, -1)
+    return (p.exp() * (p - q)).sum(-1)
+
+
+def jensen_shannon(a: Any, b: Any) -> Any:
+    """The mean divergence of both softmaxes from their mean (Lin 1991)."""
+    p, q = torch.log_softmax(a, -1), torch.log_softmax(b, -1)
+    m = torch.logaddexp(p, q) - torch.log(torch.tensor(2.0, dtype=p.dtype))
+    return ((p.exp() * (p - m)).sum(-1) + (q.exp() * (q - m)).sum(-1)) / 2
+
+
+def euclidean(a: Any, b: Any) -> Any:
+    return (a - b).norm(dim=-1)
+
+
+def angular(a: Any, b: Any) -> Any:
+    """The angle between rows, as a share of a half turn."""
+    return torch.arccos(torch.nn.functional.cosine_similarity(a, b, dim=-1).clamp(-1, 1)) / torch.pi
+
+
+DISTANCES: dict[str, Callable[[Any, Any], Any]] = {
+    "js": jensen_shannon,
+    "kl": kullback_leibler,
+    "l2": euclidean,
+    "angular": angular,
+}
+
+
+# -- the pass ----------------------------------------------------------------------------------------------------------
 class FinerCut(Pass):
     """x + f(x) --> x, for the sublayers f without which the outputs on calibration data change least (FinerCut).
 
@@ -32,6 +74,10 @@ class FinerCut(Pass):
     contract = "approximate; exact when n=0 and fraction=0"
     source = "Zhang et al. 2024, FinerCut: Finer-grained Interpretable Layer Pruning for LLMs (arXiv:2405.18218)"
     searchable = {"n": Range(0, None)}
+    choices = {
+        "fraction": (0.0, 0.5, 1.0), "distance": tuple(DISTANCES), "front": (0.0, 0.5, 1.0),
+        "sublayers": ((ATTENTION, MLP), (ATTENTION,), (MLP,)), "samples": (10, 1),
+    }  # fmt: skip
     n: int = 1
     fraction: float = 0.0
     distance: str = "js"
@@ -106,44 +152,3 @@ def without(graph: Graph, removed: list[Sublayer]) -> Graph:
         assert item is not None
         w.replace(item, (item.operands[s.add.operands.index(s.skip)],))
     return w.freeze()
-
-
-# -- distances ---------------------------------------------------------------------------------------------------------
-def _distance(distance: Callable[[Any, Any], Any], wanted: tuple[Any, ...], got: tuple[Any, ...]) -> float:
-    """The sum over floating-point results of the mean distance of their rows (last axes); infinite where one is NaN."""
-    total = 0.0
-    for a, b in zip(wanted, got, strict=True):
-        if a.is_floating_point() and a.numel():
-            rows = [t.double().reshape(-1, t.shape[-1] if t.dim() else 1) for t in (a, b)]
-            total += float(distance(*rows).mean())
-    return total if total == total else float("inf")
-
-
-def kullback_leibler(a: Any, b: Any) -> Any:
-    """Σ p (ln p - ln q) of the softmaxes p of a and q of b."""
-    p, q = torch.log_softmax(a, -1), torch.log_softmax(b, -1)
-    return (p.exp() * (p - q)).sum(-1)
-
-
-def jensen_shannon(a: Any, b: Any) -> Any:
-    """The mean divergence of both softmaxes from their mean (Lin 1991)."""
-    p, q = torch.log_softmax(a, -1), torch.log_softmax(b, -1)
-    m = torch.logaddexp(p, q) - torch.log(torch.tensor(2.0, dtype=p.dtype))
-    return ((p.exp() * (p - m)).sum(-1) + (q.exp() * (q - m)).sum(-1)) / 2
-
-
-def euclidean(a: Any, b: Any) -> Any:
-    return (a - b).norm(dim=-1)
-
-
-def angular(a: Any, b: Any) -> Any:
-    """The angle between rows, as a share of a half turn."""
-    return torch.arccos(torch.nn.functional.cosine_similarity(a, b, dim=-1).clamp(-1, 1)) / torch.pi
-
-
-DISTANCES: dict[str, Callable[[Any, Any], Any]] = {
-    "js": jensen_shannon,
-    "kl": kullback_leibler,
-    "l2": euclidean,
-    "angular": angular,
-}

@@ -13,7 +13,7 @@ from effcc.ir.dims import evaluate
 from effcc.ir.evaluator import NestError, carrier, evaluate_nest
 from effcc.ir.graph import Graph, Node
 from effcc.ir.scalar import PARALLEL, Apply, Compute, Index, Read, walk
-from effcc.ir.types import Tensor
+from effcc.ir.types import Tensor, bool_, f32, i8
 from effcc.ops.constant import Const
 from effcc.pipeline import Context, Pass
 from effcc.rewrite import Item, Workspace, map_nested
@@ -37,6 +37,7 @@ class Fold(Pass):
     """
 
     name = "fold"
+    choices = {"max_growth": (1 << 16, 0, 64)}
     max_growth: int = 1 << 16
 
     def run(self, graph: Graph, ctx: Context) -> Graph:
@@ -73,6 +74,17 @@ class Fold(Pass):
             return
         made = [w.insert(Const(blob), (), item, item.loc) for blob in blobs]
         w.replace(item, tuple(i.result for i in made), made)
+
+
+    def example(self, d: Any, b: Any) -> Any:
+        """Constants under ops that NumPy computes, that it does not, or that are too large for it."""
+        large = d.chance(10)
+        dtype = d.choose((i8, f32, bool_)) if not large else i8
+        c = b.const(d.blob(Tensor(dtype, (MOST_POINTS + 1,) if large else d.shape())))
+        c = b.add(c, c) if dtype != bool_ else b.not_(c)
+        if large:
+            return b.slice(c, starts=(0,), stops=(4,), steps=(1,))
+        return d.choose((b.abs, b.exp) if dtype == f32 else (b.neg,) if dtype == i8 else (b.not_,))(c)
 
 
 def by_loop_nest(node: Node, operands: list[Blob], types: list[Tensor]) -> tuple[Blob, ...] | None:

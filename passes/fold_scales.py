@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from effcc.ir.dims import Dim
+from effcc.ir.op import op_class
 from effcc.ir.types import Tensor, f32
 from effcc.passes.raise_activations import Bounded
 from effcc.pipeline import RulePass
@@ -16,6 +17,10 @@ from effcc.rewrite import Rule
 
 SHARED_BYTES = 1 << 16
 """A weight with other readers is copied only up to this size."""
+
+
+MATRIX = 130
+"""As many rows and columns of f32 are more than that."""
 
 
 def wide(array: Any) -> Any:
@@ -154,6 +159,17 @@ class TwoConstants(Bounded):
         constant = narrow(b, joined, m.x)
         return "the joined constant overflows" if constant is None else b.add(m.root.op, m.x, constant)
 
+    def example(self, d: Any, b: Any) -> Any:
+        """Constants alike, or such that only together they are a large matrix."""
+        d.kinds = "fi"
+        dtype, n = d.dtype(), d.choose((3, 3, 3, MATRIX))
+        shapes = d.choose((((n, 1), (1, n)), ((3,), (3,)), ((), (3,)), ((2, 3), ())))
+        x = b.input("x", Tensor(dtype, d.choose(((), shapes[0]))))
+        for shape in shapes:
+            c = b.const(d.blob(Tensor(dtype, shape)))
+            x = b.add(op_class(self.op)(), *((x, c) if d.boolean() else (c, x)))
+        return x
+
     @property
     def name(self) -> str:
         return f"two-constants-{self.op}"
@@ -268,6 +284,10 @@ class MatmulThenScale(Bounded):
         w = narrow(b, wide(m.array("w")) * (c.reshape(-1, 1) if m.tb else c), m.y)
         return "the scaled weights overflow" if w is None else b.matmul(m.x, w, transpose_a=m.ta, transpose_b=m.tb)
 
+    def example(self, d: Any, b: Any) -> Any:
+        x, w, c, turned, others = drawn_product(d, b)
+        return [b.mul(b.matmul(x, w, transpose_b=turned), c), *others]
+
 
 class ScaleThenMatmul(Bounded):
     """(x * c) @ w --> x @ (w * c)     for constants; c varies along the summed axis at most"""
@@ -290,6 +310,20 @@ class ScaleThenMatmul(Bounded):
             return "the factor varies along other axes than the summed one"
         w = narrow(b, wide(m.array("w")) * (c if m.tb else c.reshape(-1, 1)), m.x)
         return "the scaled weights overflow" if w is None else b.matmul(m.x, w, transpose_b=m.tb)
+
+    def example(self, d: Any, b: Any) -> Any:
+        x, w, c, turned, others = drawn_product(d, b)
+        return [b.matmul(b.mul(x, c), w, transpose_b=turned), *others]
+
+
+def drawn_product(d: Any, b: Any) -> tuple[Any, Any, Any, bool, list[Any]]:
+    """(x, square constant weights, a constant to scale by, whether w is transposed, what else reads w)"""
+    d.kinds = "f"
+    dtype, n = d.dtype(), d.choose((3,) * 6 + (MATRIX,))
+    x = b.input("x", Tensor(dtype, d.choose(((n, n), (2, n, n)))))
+    w = b.const(d.blob(Tensor(dtype, (n, n))))
+    c = b.const(d.blob(Tensor(dtype, d.choose(((n,), (), (1, n), (n, 1), (2, 1, 1))))))
+    return x, w, c, d.boolean(), [b.neg(w)] if n == MATRIX or d.chance(20) else []
 
 
 class FoldScales(RulePass):

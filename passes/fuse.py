@@ -12,6 +12,7 @@ Legality comes from the ops' loop nests; a merge must not close a cycle through 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from effcc.analysis.quantized_weights import quantized_weights
 from effcc.ir import Graph, Node, Value, merge
@@ -57,11 +58,18 @@ class Fuse(Pass):
     name = "fuse"
     category = "lower"
     contract = "exact"
+    choices = {"max_ops": (48, 1, 3)}
     max_ops: int = 48
 
     def run(self, graph: Graph, ctx: Context) -> Graph:
         nested = _fuse_nested(self, graph, ctx)
         return _Fusion(nested, self.max_ops, ctx).run()
+
+
+    def example(self, d: Any, b: Any) -> Any:
+        from effcc.testing.regions import meeting_ops
+
+        return meeting_ops(d, b)
 
 
 def _fuse_nested(p: Fuse, graph: Graph, ctx: Context) -> Graph:
@@ -226,29 +234,20 @@ class _Fusion:
 
     def _reaches(self, source: Region, target: Region) -> bool:
         """Whether target depends on source by way of something else."""
-        inside = {*source.nodes, *target.nodes}
-        stack = [p for i in target.nodes for p in self._producers(i) if p not in inside]
+        both = {*source.nodes, *target.nodes}
+        stack = [p for i in target.nodes for p in self._producers(i) if p not in both]
         seen: set[int] = set()
         while stack:
             k = stack.pop()
-            if k in seen or k < source.first:
-                region = self.region_of[k]
-                if k in seen or region is None or region.last < source.first:
-                    continue
-            seen.add(k)
-            if k in inside:
-                if k in source.nodes:
-                    return True
-                continue
             region = self.region_of[k]
             members = [k] if region is None else region.nodes
+            if k in seen or members[-1] < source.first:
+                continue
             seen.update(members)
-            for i in members:
-                for p in self._producers(i):
-                    if p in source.nodes:
-                        return True
-                    if p not in seen:
-                        stack.append(p)
+            producers = [p for i in members for p in self._producers(i)]
+            if any(p in source.nodes for p in producers):
+                return True
+            stack.extend(producers)
         return False
 
     def _producers(self, k: int) -> list[int]:

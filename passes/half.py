@@ -31,12 +31,15 @@ class Half(Pass):
     source = "Micikevicius et al. 2018, Mixed Precision Training (arXiv 1710.03740)"
     special_inputs = False
 
+    choices = {"dtype": ("f16", "bf16"), "skip": ((), ("op1",))}
     dtype: str = "f16"
     skip: tuple[str, ...] = ()
 
-    def run(self, graph: Graph, ctx: Context) -> Graph:
+    def __post_init__(self) -> None:
         if self.dtype not in ("f16", "bf16"):
             raise InputError(f"half:dtype={self.dtype} is not offered", hint="f16 or bf16")
+
+    def run(self, graph: Graph, ctx: Context) -> Graph:
         w, short, seen = Workspace(graph), DTYPES[self.dtype], {}
         for item in w.items():
             if not isinstance(item.op, (Matmul, Conv, Attention)):

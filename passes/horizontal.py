@@ -21,6 +21,7 @@ class Horizontal(Pass):
     """
 
     name = "horizontal"
+    choices = {"max_group": (8, 2)}
     max_group: int = 8
 
     def run(self, graph: Graph, ctx: Context) -> Graph:

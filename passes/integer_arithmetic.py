@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from effcc.ir import Graph
-from effcc.ir.types import DType, Tensor, f32, i8, i32, u8
+from effcc.ir.types import DType, Tensor, f16, f32, i8, i32, u8
 from effcc.passes.fold_scales import Bounded
 from effcc.passes.quantized_movement import (
     DEQUANTIZED,
@@ -36,6 +36,9 @@ from effcc.passes.quantized_movement import (
 )
 from effcc.pipeline import Context, Pass
 from effcc.rewrite import Rule, rewrite
+
+MOST_PRODUCTS = (2**31 - 1) // (255 * 128)
+"""As many products of bytes surely add up to an i32."""
 
 
 # -- products of integers ----------------------------------------------------------------------------------------------
@@ -65,11 +68,14 @@ def activation(m: Any) -> Parameters | str:
 
 
 def scaled(b: Any, sums: Any, x: Parameters, scale: Any, offset: Any, shape: tuple[int, ...]) -> Any:
-    """f32 of i32 sums: (sums - zero point · offset) · scales; `offset` and `scale` are vectors of channels."""
+    """f32 of i32 sums: (sums - zero point · offset) · scales, or why not; `offset`, `scale`: vectors of channels."""
+    product = x.scale.astype("f8").reshape(()) * scale.astype("f8")
+    if not (product <= np.finfo("f4").max).all():
+        return "the product of the scales is infinite in f32"
     correction = (-int(x.zero.reshape(())) * offset).astype(np.int64)
     if correction.any():
         sums = b.add(sums, b.const(correction.astype(np.int32).reshape(shape)))
-    factor = (x.scale.astype("f8").reshape(()) * scale.astype("f8")).astype("f4")
+    factor = product.astype("f4")
     return b.mul(b.cast(sums, to=f32), b.const(factor.reshape(shape if factor.ndim else ())))
 
 
@@ -90,7 +96,7 @@ class MatmulOfDequantized(Bounded):
         if isinstance(x, str) or isinstance(weights, str):
             return x if isinstance(x, str) else str(weights)
         array, scale = weights
-        if array.shape[inner] * 255 * 128 >= 2**31:
+        if array.shape[inner] > MOST_PRODUCTS:
             return "the sums may not fit i32"
         op = m.root.op.replace(accumulate=i32)
         sums = b.add(op, m.x, b.const(array, i8))
@@ -98,9 +104,12 @@ class MatmulOfDequantized(Bounded):
         return scaled(b, sums, x, scale, offset, (-1,))
 
     def example(self, d: Any, b: Any) -> Any:
-        x = drawn_activation(d, b, (d.integer(1, 3), d.integer(1, 9)))
+        to = d.choose((None,) * 9 + (f16,))
+        x = drawn_activation(d, b, (d.integer(1, 3), MOST_PRODUCTS + 1 if d.chance(3) else d.integer(1, 9)), to)
         turned = d.boolean()
-        w = drawn_weights(d, b, (d.integer(1, 5), x.shape[1])[:: 1 if turned else -1], 0 if turned else 1)
+        shape = (d.integer(1, 5), x.shape[1])[:: 1 if turned else -1]
+        batch = d.choose(((),) * 9 + ((1,), (2,)))
+        w = drawn_weights(d, b, (*batch, *shape), len(batch) + (0 if turned else 1), to)
         return b.matmul(x, w, transpose_b=turned)
 
 
@@ -197,10 +206,8 @@ class ConvOfDequantized(Bounded):
         x, weights = activation(m), signed_weights(m, 0)
         if isinstance(x, str) or isinstance(weights, str):
             return x if isinstance(x, str) else str(weights)
-        if m.op_pad_value:
-            return "it pads with another value"
         array, scale = weights
-        if array[0].size * 255 * 128 >= 2**31:
+        if array[0].size > MOST_PRODUCTS:
             return "the sums may not fit i32"
         zero = int(x.zero.reshape(()))
         op = m.root.op.replace(accumulate=i32, pad_value=zero)
@@ -212,7 +219,7 @@ class ConvOfDequantized(Bounded):
         if integers is not None:
             sums = b.add(sums, b.const(integers.astype(np.int32).reshape(shape)))
         out = scaled(b, sums, x, scale, offset, shape)
-        if not m.bias or integers is not None:
+        if isinstance(out, str) or not m.bias or integers is not None:
             return out
         bias = m.bias[0]
         blob = m.constant(bias)
@@ -239,24 +246,48 @@ class ConvOfDequantized(Bounded):
         channels_last = d.boolean()
         spatial = (4, 3)
         shape = (1, *spatial, groups * inner) if channels_last else (1, groups * inner, *spatial)
+        if d.chance(3):  # too many products
+            groups, inner, outputs, spatial = 1, MOST_PRODUCTS // 2 + 1, 1, (2, 2)
+            shape = (1, *spatial, inner) if channels_last else (1, inner, *spatial)
         x = drawn_activation(d, b, shape)
         w = drawn_weights(d, b, (outputs, inner, d.integer(1, 2), 2), 0)
-        bias = [b.const(d.blob(Tensor(f32, (outputs,))))] if d.boolean() else []
+        bias = self.example_bias(d, b, outputs, scale_of(b, x) * scale_of(b, w))
         pads, strides = (d.integer(0, 1), 1, 0, 1), (d.integer(1, 2), 1)
         layout = "nhwc" if channels_last else "nchw"
         return b.conv(x, w, *bias, strides=strides, pads=pads, dilations=(1, 1), groups=groups, layout=layout)
 
 
-def drawn_activation(d: Any, b: Any, shape: tuple[int, ...]) -> Any:
+    @staticmethod
+    def example_bias(d: Any, b: Any, outputs: int, scales: Any) -> list[Any]:
+        """None, floats, or integers with the scales of the sums or others."""
+        kind = d.choose(("none", "floats", "integers"))
+        if kind == "none":
+            return []
+        if kind == "floats":
+            return [b.const(d.blob(Tensor(f32, (outputs,))))]
+        zero = [b.const(np.zeros((), "i4"))] if scales.size == 1 and d.boolean() else []
+        wrong = np.float32(1 if d.chance(80) else 2)
+        return [b.dequantize_linear(b.const(d.blob(Tensor(i32, (outputs,)))), b.const(scales * wrong), *zero, axis=0)]
+
+
+def scale_of(b: Any, dequantized: Any) -> Any:
+    made = {r: n for n in b.nodes for r in n.results}
+    return made[made[dequantized].operands[1]].op.blob.array
+
+
+def drawn_activation(d: Any, b: Any, shape: tuple[int, ...], to: DType | None = None) -> Any:
     x = b.input("x", Tensor(d.choose((u8, i8)), shape))
     zero = b.const(np.asarray(d.choose((0, 3, 100)), x.dtype.numpy))
-    return b.dequantize_linear(x, b.const(np.float32(d.choose((1.0, 0.5, 0.01)))), zero, axis=0)
+    return b.dequantize_linear(x, b.const(np.float32(d.choose((1.0, 0.5, 0.01)))), zero, axis=0, dtype=to)
 
 
-def drawn_weights(d: Any, b: Any, shape: tuple[int, ...], axis: int) -> Any:
+def drawn_weights(d: Any, b: Any, shape: tuple[int, ...], axis: int, to: DType | None = None) -> Any:
+    """Constants in bytes with one scale or one for each of the axis (seldom of another), seldom with zero points."""
     w = b.const(d.blob(Tensor(i8, shape)))
+    axis = len(shape) - 1 - axis if len(shape) == 2 and d.chance(8) else axis
     scale = np.float32(0.5) if d.boolean() else np.linspace(0.5, 2, shape[axis], dtype=np.float32)
-    return b.dequantize_linear(w, b.const(scale), axis=axis)
+    zero = [b.const(np.full(scale.shape, d.choose((5, -127)), np.int8))] if d.chance(15) else []
+    return b.dequantize_linear(w, b.const(scale), *zero, axis=axis, dtype=to)
 
 
 # -- the rest in elementwise arithmetic --------------------------------------------------------------------------------
@@ -370,6 +401,7 @@ class IntegerArithmetic(Pass):
     contract = "bounded"
     source = "Jacob et al. 2018 (arXiv 1712.05877)"
     special_inputs = False
+    rules = (*MOVES, *PRODUCTS, *EXPANSIONS)
 
     def run(self, graph: Graph, ctx: Context) -> Graph:
         if not any(v.type.dtype.name in ("u8", "i8") for v in graph.values if isinstance(v.type, Tensor)):

@@ -9,7 +9,7 @@ import numpy as np
 
 from effcc.analysis.weights import Moments, Weight
 from effcc.ir import Graph
-from effcc.passes.pruning import Mask, Pruning, check_density, example_layers, largest
+from effcc.passes.pruning import SCOPES, Mask, Pruning, check_density, example_layers, largest
 from effcc.pipeline import Context, Range
 
 
@@ -24,6 +24,7 @@ class Magnitude(Pruning):
     contract = "approximate; exact when density=1.0; idempotent"
     source = "Zhu and Gupta 2017, To prune, or not to prune (arXiv:1710.01878)"
     searchable = {"density": Range(1.0, 0.0, 0.05)}
+    choices = {**Pruning.choices, "scope": SCOPES}
     density: float = 0.5
     scope: str = "local"
 

@@ -23,6 +23,7 @@ from effcc.rewrite import Item, Workspace
 Mask = np.ndarray[Any, Any]
 
 
+SCOPES = ("local", "global")
 CORRECTIONS = ("auto", "none", "shift", "refit")
 REFIT_FLOPS = 5e11
 """What "auto" spends on refitting one weight at most: some ten seconds."""
@@ -40,6 +41,7 @@ class Pruning(Pass):
 
     category = "sparsify"
     contract = "approximate; idempotent"
+    choices = {"min_size": (1024, 1), "skip": ((), ("op1",)), "correct": CORRECTIONS}
     min_size: int = 1024
     skip: tuple[str, ...] = ()
     correct: str = "auto"
@@ -195,13 +197,18 @@ def check_density(density: float, scope: str) -> None:
     """Raises ValueError, which names the option, where one has no such value."""
     if not 0.0 <= density <= 1.0:
         raise ValueError(f"density={density} is not between 0 and 1")
-    if scope not in ("local", "global"):
+    if scope not in SCOPES:
         raise ValueError(f"scope={scope!r} is neither local nor global")
 
 
 def example_layers(d: Any, b: Any) -> Any:
     """Two layers of weights that the passes take, for `effcc.testing.check` to start from."""
     random = np.random.default_rng(d.integer(0, 99))
+    if d.chance(20):
+        x, w = b.input("x", Tensor(f32, (1, 16, 4, 4))), random.integers(-3, 4, (16, 16, 2, 2)).astype("f4")
+        layout = d.choose(("nchw", "nhwc"))
+        x = b.transpose(x, perm=(0, 2, 3, 1)) if layout == "nhwc" else x
+        return b.conv(x, b.const(Blob(w)), strides=(1, 1), pads=(0,) * 4, dilations=(1, 1), layout=layout)
     x = b.input("x", Tensor(f32, (d.integer(1, 3), 32)))
     w = random.integers(-3, 4, (32, 32)).astype(np.float32)
     if d.boolean():  # the form of each pass, so that it finds nothing to do

@@ -270,7 +270,8 @@ class ConcatOfDequantize(Rule):
     def example(self, d: Any, b: Any) -> Any:
         parts = [b.input(n, Tensor(u8, (2, d.integer(1, 3)))) for n in ("x", "y")]
         scale, zero = b.const(np.float32(0.5)), b.const(np.uint8(d.integer(0, 3)))
-        return b.concat(*(b.dequantize_linear(v, scale, zero, axis=0) for v in parts), axis=1)
+        scales = (scale, b.const(np.float32(0.5 if d.boolean() else 0.25)) if d.chance(30) else scale)
+        return b.concat(*(b.dequantize_linear(v, s, zero, axis=0) for v, s in zip(parts, scales)), axis=1)
 
 
 def _same(m: Any, a: tuple, b: tuple) -> bool:

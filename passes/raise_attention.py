@@ -5,6 +5,7 @@ Attention is found from its last matmul backward: softmax, then whatever scales 
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +41,7 @@ def take_apart(scores: Value, w: Workspace) -> Scores | str:
             if found is None:
                 return f"the scores are made by a {name} that is no scaling"
             scores, number = found
-            factor *= number if name == "mul" else 1 / number
+            factor *= number
             scaled = True
         elif name == "add" and not scaled:
             found_mask = _mask(item, w)
@@ -60,13 +61,14 @@ def take_apart(scores: Value, w: Workspace) -> Scores | str:
 
 
 def _number(item: Item, w: Workspace) -> tuple[Value, float] | None:
-    """(the scores, the number) of a product or quotient."""
+    """(the scores, what they are multiplied by) of a product or quotient by a number."""
     for k in (1, 0) if item.op.name == "mul" else (1,):
         blob = w.constant(item.operands[k])
         if blob is not None and blob.array.size == 1:
             number = float(blob.array.reshape(-1)[0])
-            if math.isfinite(number) and number != 0 and item.operands[1 - k].type == item.result.type:
-                return item.operands[1 - k], number
+            factor = number if item.op.name == "mul" else 1 / number if number else math.inf
+            if math.isfinite(factor) and factor != 0 and item.operands[1 - k].type == item.result.type:
+                return item.operands[1 - k], factor
     return None
 
 
@@ -119,6 +121,8 @@ class Attention(Bounded):
         parts = take_apart(m.scores, m.workspace)
         if isinstance(parts, str):
             return parts
+        if parts.kept and parts.added and self.special_inputs:
+            return "scores that one mask leaves out would meet the other: infinite ones give NaN"
         matmul = parts.product.op
         q, k = parts.product.operands
         if matmul.transpose_a:  # type: ignore[attr-defined]
@@ -136,22 +140,21 @@ class Attention(Bounded):
         return b.attention(*operands, scale=parts.factor, causal=causal)
 
     def example(self, d: Any, b: Any) -> Any:
-        d.kinds = "f"
-        heads, n, k, size = d.integer(1, 2), d.choose((2, 3)), d.choose((3, 2)), d.choose((2, 4))
-        dtype = d.dtype()
-        q, key, v = (b.input(name, _heads(dtype, heads, *shape))
-                     for name, shape in (("q", (n, size)), ("k", (size, k)), ("v", (k, size))))
-        scores = b.matmul(q, key)
-        if d.boolean():
-            scores = b.mul(scores, b.const(0.5, dtype)) if d.boolean() else b.div(scores, b.const(2.0, dtype))
-        if d.boolean():
-            scores = b.add(scores, b.input("mask", _heads(dtype, 1, n, k)))
-        elif d.boolean():
-            scores = b.add(scores, b.const(_causal_table(n, k, dtype), dtype))
-        return b.matmul(self.example_weights(b, scores), v)
+        from effcc.testing.attention import weighted_values
+
+        return weighted_values(d, b, self.example_weights)
 
     def example_weights(self, b: Any, scores: Any) -> Any:
         return b.softmax(scores, axis=2)
+
+
+class MaskedTwice(Attention):
+    """softmax(where(keep, c * matmul(q, kᵀ) + m, -inf)) @ v --> attention(q, k, v, where(keep, m, -inf)) {scale=c}
+
+    Scores that are left out are added to -inf there: that this hides NaN and infinities of q and k is not kept.
+    """
+
+    special_inputs = False
 
 
 class GuardedAttention(Attention):
@@ -171,18 +174,6 @@ class GuardedAttention(Attention):
         return b.where(b.isnan(weights), b.const(0.0, weights.dtype), weights)
 
 
-def _heads(dtype: Any, *shape: int) -> Any:
-    from effcc.ir.types import Tensor
-
-    return Tensor(dtype, shape)
-
-
-def _causal_table(n: int, k: int, dtype: Any) -> Any:
-    import numpy as np
-
-    return np.triu(np.full((n, k), -np.inf), 1).astype(dtype.numpy)
-
-
 def swap_last_two(b: Any, x: Value) -> Value:
     rank = len(x.shape)
     return b.transpose(x, perm=(*range(rank - 2), rank - 1, rank - 2))
@@ -190,14 +181,11 @@ def swap_last_two(b: Any, x: Value) -> Value:
 
 def _joined_mask(b: Any, parts: Scores, scores: Value) -> Value | None:
     """All masks as one: bool where there is no added one, else float."""
-    mask: Value | None = None
-    for kept in parts.kept:
-        mask = kept if mask is None else b.and_(mask, kept)
-    if mask is not None and parts.added:
-        mask = b.where(mask, b.const(0.0, scores.dtype), b.const(-math.inf, scores.dtype))
-    for added in parts.added:
-        mask = added if mask is None else b.add(mask, added)
-    return mask
+    keep = functools.reduce(b.and_, parts.kept) if parts.kept else None
+    total = functools.reduce(b.add, parts.added) if parts.added else None
+    if keep is None or total is None:
+        return keep if total is None else total
+    return b.where(keep, total, b.const(-math.inf, scores.dtype))  # chosen, not added: what is masked may be anything
 
 
 FORBIDS = -1e4
@@ -235,7 +223,9 @@ class NoMask(Bounded):
         return b.add(m.root.op, m.q, m.k, m.v)
 
     def example(self, d: Any, b: Any) -> Any:
-        q, k, v = _queries_keys_values(d, b)
+        from effcc.testing.attention import queries_keys_values
+
+        q, k, v = queries_keys_values(d, b)
         mask = b.const(d.choose((0.0, -0.0, 1.0)), q.dtype) if d.boolean() else b.const(d.boolean())
         return b.attention(q, k, v, b.broadcast_to(mask, shape=(2, 3)) if d.chance(10) else mask)
 
@@ -271,16 +261,9 @@ class GroupedQueries(Rule):
         return b.add(m.root.op, m.q, m.k, m.v, *m.mask)
 
     def example(self, d: Any, b: Any) -> Any:
-        d.kinds = "f"
-        dtype, heads, group, size = d.dtype(), d.integer(1, 2), d.integer(1, 3), d.choose((2, 4))
-        q = b.input("q", _heads(dtype, 1, heads * group, 2, size))
+        from effcc.testing.attention import repeated_heads
 
-        def repeated(name: str) -> Any:
-            x = b.input(name, _heads(dtype, 1, heads, 3, size))
-            wide = b.broadcast_to(b.reshape(x, shape=(1, heads, 1, 3, size)), shape=(1, heads, group, 3, size))
-            return b.reshape(wide, shape=(1, heads * group, 3, size))
-
-        return b.attention(q, repeated("k"), repeated("v"), causal=d.boolean())
+        return repeated_heads(d, b)
 
 
 class ScaleOfQuery(Bounded):
@@ -298,7 +281,9 @@ class ScaleOfQuery(Bounded):
         return b.add(op, m.q, m.k, *m.others)
 
     def example(self, d: Any, b: Any) -> Any:
-        q, k, v = _queries_keys_values(d, b)
+        from effcc.testing.attention import queries_keys_values
+
+        q, k, v = queries_keys_values(d, b)
         return b.attention(b.mul(q, b.const(d.choose((0.5, -2.0, 0.0)), q.dtype)), k, v, causal=d.boolean())
 
 
@@ -320,18 +305,14 @@ class ScaleOfKey(Bounded):
         return b.add(op, m.q, k, *m.others)
 
     def example(self, d: Any, b: Any) -> Any:
-        q, k, v = _queries_keys_values(d, b)
+        from effcc.testing.attention import queries_keys_values
+
+        q, k, v = queries_keys_values(d, b)
         if d.boolean():
             k = swap_last_two(b, b.mul(swap_last_two(b, k), b.const(0.5, k.dtype)))
         else:
             k = b.mul(k, b.const(d.choose((0.5, 2.0)), k.dtype))
         return b.attention(q, k, v, scale=d.choose((None, 0.25)))
-
-
-def _queries_keys_values(d: Any, b: Any) -> Any:
-    d.kinds = "f"
-    dtype, heads, size = d.dtype(), d.integer(1, 2), d.choose((2, 4))
-    return tuple(b.input(name, _heads(dtype, heads, n, size)) for name, n in (("q", 2), ("k", 3), ("v", 3)))
 
 
 def _scaled(m: Any, x: Value) -> str | None:
@@ -374,14 +355,9 @@ class Rotary(Bounded):
         return b.rotary_embedding(m.x, cos, sin)
 
     def example(self, d: Any, b: Any) -> Any:
-        d.kinds = "f"
-        dtype, length, half = d.dtype(), d.choose((2, 3)), d.choose((1, 2, 4))
-        x = b.input("x", _heads(dtype, d.integer(1, 2), length, 2 * half))
-        angles = b.input("f", _heads(dtype, length, half))
-        both = b.concat(angles, angles, axis=1)
-        low, high = (b.slice(x, starts=(0, 0, a), stops=(*x.shape[:2], a + half), steps=(1, 1, 1)) for a in (0, half))
-        turned = b.concat(b.neg(high), low, axis=2)
-        return b.add(b.mul(x, b.cos(both)), b.mul(turned, b.sin(both)))
+        from effcc.testing.attention import rotated
+
+        return rotated(d, b)
 
 
 def _first_half(b: Any, v: Value) -> Value:
@@ -433,5 +409,5 @@ def _moves_rows(item: Item, last: int, keeps_last: bool) -> bool:
 
 
 ATTENTION_RULES: tuple[Rule, ...] = (
-    Attention(), GuardedAttention(), GroupedQueries(), NoMask(), ScaleOfQuery(), ScaleOfKey(), Rotary(),
+    Attention(), MaskedTwice(), GuardedAttention(), GroupedQueries(), NoMask(), ScaleOfQuery(), ScaleOfKey(), Rotary(),
 )

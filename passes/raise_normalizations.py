@@ -109,6 +109,17 @@ def parameter(b: Any, v: Any, x: Any, axis: int) -> Any | None:
     return v if shape == v.shape else b.reshape(v, shape=shape)
 
 
+def normalized_input(d: Any, b: Any) -> tuple[Any, int, Any]:
+    """(something to normalize, an axis, a parameter with or without leading axes of size 1)"""
+    d.kinds = "f"
+    d.base_shape = d.shape(1)
+    x = b.input("x", d.like(None))
+    axis = d.integer(0, len(x.shape) - 1)
+    ones = (1,) * d.integer(0, axis) if d.boolean() else ()
+    shape = d.choose(((*ones, *x.shape[axis:]), (*ones, *x.shape[axis:]), x.shape[axis + 1 :]))
+    return x, axis, b.input("p", x.tensor.with_shape(shape))
+
+
 class ScaleOfNorm(Bounded):
     """layer_norm(x) * g --> layer_norm(x, g);  rms_norm(x) * g --> rms_norm(x, g)"""
 
@@ -122,6 +133,11 @@ class ScaleOfNorm(Bounded):
             return f"{m.g.type} is no scale of {m.x.type} from axis {m.axis} on"
         return b.add(m.workspace.producer(m.norm).op, m.x, scale)
 
+    def example(self, d: Any, b: Any) -> Any:
+        x, axis, g = normalized_input(d, b)
+        norm = b.layer_norm(x, axis=axis) if d.boolean() else b.rms_norm(x, axis=axis)
+        return b.mul(norm, g) if d.boolean() else b.mul(g, norm)
+
 
 class BiasOfNorm(Bounded):
     """layer_norm(x, g) + c --> layer_norm(x, g, c)"""
@@ -134,6 +150,10 @@ class BiasOfNorm(Bounded):
         if bias is None:
             return f"{m.c.type} is no bias of {m.x.type} from axis {m.axis} on"
         return b.layer_norm(m.x, m.g, bias, axis=m.axis, eps=m.eps)
+
+    def example(self, d: Any, b: Any) -> Any:
+        x, axis, c = normalized_input(d, b)
+        return b.add(b.layer_norm(x, b.input("g", x.tensor.with_shape(x.shape[axis:])), axis=axis), c)
 
 
 class Softmax(Bounded):

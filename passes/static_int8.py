@@ -19,12 +19,12 @@ from effcc.analysis.quantization_error import mean_errors, output_errors
 from effcc.analysis.ranges import LEAST_SCALE, METHODS, Affine, ranges
 from effcc.errors import InputError
 from effcc.interp import bind_graph, bind_inputs
-from effcc.ir import Graph, Node, Value
+from effcc.ir import Graph, Node, Symbol, Value
 from effcc.ir.blob import Blob
 from effcc.ir.dims import product
 from effcc.ir.lazy import torch
 from effcc.ir.op import Op, op_class
-from effcc.ir.types import DTYPES, DType, f32, i8
+from effcc.ir.types import DTYPES, DType, Tensor, bool_, f32, i8
 from effcc.pipeline import Context, Pass
 from effcc.rewrite import Item, Workspace
 
@@ -70,6 +70,10 @@ class StaticInt8(Pass):
     contract = "quantized"
     source = "Jacob et al. 2018 (arXiv 1712.05877); Nagel et al. 2019 (arXiv 1906.04721)"
     special_inputs = False
+    choices = {
+        "method": METHODS, "percent": (99.99, 50.0), "activations": ("u8", "s8"), "skip": ((), ("op1",)),
+        "floor": (0.0, 30.0, 200.0), "report": (4, 0),
+    }  # fmt: skip
 
     method: str = "mse"
     percent: float = 99.99
@@ -162,6 +166,8 @@ class StaticInt8(Pass):
             return "its weights are no constant"
         if x.dtype != f32 or w.dtype != f32:
             return f"it computes in {x.dtype}, not f32"
+        if node.result.dtype != f32:
+            return f"it gives {node.result.dtype}, not f32"
         if graph.producer(x) is not None and graph.producer(x).op.name == "const":  # type: ignore[union-attr]
             return "its activation is a constant"
         op: Any = node.op
@@ -217,17 +223,26 @@ class StaticInt8(Pass):
         return plans
 
     def example(self, d: Any, b: Any) -> Any:
-        from effcc.ir.types import Tensor
-
+        """Products of one input, with a bias or without; a convolution, with or without one."""
         if d.boolean():
-            x = b.input("x", Tensor(f32, (d.integer(1, 3), d.choose((4, 7, 1)))))
-            w = b.const(d.blob(Tensor(f32, (x.shape[1], d.choose((3, 5, 17))))))
-            return b.relu(b.matmul(x, w))
+            wide = d.chance(15)  # where integers pay by the cost model
+            x = b.input("x", Tensor(f32, (d.integer(1, 3), 96 if wide else d.choose((4, 7, 1)))))
+            if d.chance(10):  # as many rows as the data say
+                at = b.nonzero(b.input("kept", Tensor(bool_, (x.shape[0],))), size=Symbol("kept", 0, None))
+                x = b.gather(x, b.reshape(at, shape=(at.shape[-1],)), axis=0)
+            batch = (2,) if d.chance(10) else ()
+            w = b.const(d.blob(Tensor(f32, (*batch, x.shape[1], 96 if wide else d.choose((3, 5, 17))))))
+            y = b.matmul(x, w)
+            if d.boolean():
+                y = b.add(y, b.const(d.blob(Tensor(f32, d.choose((w.shape[-1:], (), (1, w.shape[-1])))))))
+            return [b.relu(y), b.matmul(x, w)] if d.chance(30) else b.relu(y)
         groups, inner = d.integer(1, 2), d.integer(1, 4)
         x = b.input("x", Tensor(f32, (1, groups * inner, 4, 3)))
-        w = b.const(d.blob(Tensor(f32, (groups * d.integer(1, 3), inner, d.integer(1, 2), 2))))
+        w = b.const(d.blob(Tensor(f32, (groups * d.integer(1, 5), inner, d.integer(1, 2), 2))))
+        bias = Tensor(f32, (w.shape[0],))
+        given = d.choose((lambda: [], lambda: [b.const(d.blob(bias))], lambda: [b.input("bias", bias)]))()
         pads, strides = (d.integer(0, 1), 1, 0, 1), (d.integer(1, 2), 1)
-        return b.conv(x, w, strides=strides, pads=pads, dilations=(1, 1), groups=groups)
+        return b.conv(x, w, *given, strides=strides, pads=pads, dilations=(1, 1), groups=groups)
 
 
 def instructions(layer: Layer) -> tuple[float, float]:

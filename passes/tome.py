@@ -39,6 +39,10 @@ class Tome(Pass):
     contract = "approximate; exact when r=0; bounded on duplicates when layers=0"
     source = "Bolya et al. 2023, Token Merging: Your ViT But Faster (arXiv:2210.09461)"
     searchable = {"r": Range(0, None)}
+    choices = {
+        "r": ((8,), (0,), (1,), (2,), (1, 2), (0, 1, 1)), "inflect": (0.0, -1.0, 1.0), "layers": ((), (0,), (1,)),
+        "skip": ((), (0,)), "protect": (None, 0, 1, 100),
+    }  # fmt: skip
     r: tuple[int, ...] = (8,)
     inflect: float = 0.0
     prop_attn: bool = True

@@ -43,6 +43,11 @@ class TomeUnmerge(Pass):
                 "bounded on duplicates when sublayers=mlp and height=1 and sx=2 and seed=none and protect=1")
     source = "Bolya & Hoffman 2023, Token Merging for Fast Stable Diffusion (arXiv:2303.17604)"
     searchable = {"ratio": Range(0.0, 0.9, 0.05)}
+    choices = {
+        "sx": (2, 1, 3), "sy": (2, 1), "height": (None, 1, 2), "seed": (None, 0),
+        "sublayers": ((ATTENTION,), (MLP,), (ATTENTION, MLP)), "layers": ((), (0,)), "skip": ((), (0,)),
+        "protect": (None, 0, 1, 100),
+    }  # fmt: skip
     ratio: float = 0.5
     sx: int = 2
     sy: int = 2
@@ -102,7 +107,7 @@ class TomeUnmerge(Pass):
         first = axis.special if self.protect is None else min(self.protect, axis.n)
         count = axis.n - first
         side = math.isqrt(count)
-        height = self.height or (side if side * side == count else 1)
+        height = self.height or (side if side * side == count > 0 else 1)
         if count % height:
             raise Refused(f"{count} tokens do not fill a grid of {height} rows: give another height=",
                           axis.stream.attentions[0].loc)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from effcc.ir.types import Tensor, f32
 from effcc.passes.channels_last import inward, outward
 from effcc.pipeline import RulePass
 from effcc.rewrite import Rule
@@ -45,6 +46,9 @@ class Blocks(Rule):
             y = b.add(y, bias[0])
         return b.transpose(y, perm=outward(rank))
 
+    def example(self, d: Any, b: Any) -> Any:
+        return drawn(d, b, blocks=d.chance(80))
+
 
 class Turned(Rule):
     """conv_transpose(x, w) {strides=1} --> conv(x, flip(transpose(w)))
@@ -61,6 +65,8 @@ class Turned(Rule):
         op = m.root.op
         if any(s != 1 for s in op.strides):
             return "it has strides"
+        if not all(isinstance(k, int) for k in m.parts[1].shape[2:]):
+            return "the size of its windows is symbolic"
         return "it has groups" if op.groups != 1 else None
 
     def rewrite(self, b: Any, m: Any) -> Any:
@@ -76,6 +82,23 @@ class Turned(Rule):
                          steps=(1, 1, *(-1,) * n))
         weights = b.transpose(turned, perm=(1, 0, *range(2, n + 2)))
         return b.conv(x, weights, *bias, strides=op.strides, pads=(*before, *after), dilations=op.dilations)
+
+    def example(self, d: Any, b: Any) -> Any:
+        return drawn(d, b, blocks=d.chance(20))
+
+
+def drawn(d: Any, b: Any, blocks: bool) -> Any:
+    """A transposed convolution in one or two dimensions, each pixel a block of its own, or windows that overlap."""
+    n, channels, features = d.integer(1, 2), d.integer(1, 3), d.integer(1, 3)
+    x = b.input("x", Tensor(f32, (d.integer(1, 2), channels, *(d.integer(1, 4) for _ in range(n)))))
+    kernel = tuple(d.integer(1, 3) for _ in range(n))
+    w = b.input("w", Tensor(f32, (channels, features, *kernel)))
+    bias = [b.input("bias", Tensor(f32, (features,)))] if d.boolean() else []
+    dilations = (1,) * n if blocks else tuple(d.integer(1, 2) for _ in range(n))
+    pads = tuple(0 if blocks else d.integer(0, 1) for _ in range(2 * n))
+    strides = kernel if blocks else (1,) * n
+    none = (0,) * n
+    return b.conv_transpose(x, w, *bias, strides=strides, pads=pads, dilations=dilations, output_pads=none, groups=1)
 
 
 class TransposedConvs(RulePass):

@@ -25,6 +25,7 @@ class TwoFour(Pruning):
 
     name = "two-four"
     source = "Mishra et al. 2021 (arXiv:2104.08378); Wanda: Sun et al. 2023 (arXiv:2306.11695)"
+    choices = {**Pruning.choices, "score": SCORES}
     score: str = "auto"
 
     def __post_init__(self) -> None:

@@ -237,13 +237,16 @@ class ConcatOfSlices(Rule):
         d.base_shape = d.shape(1)
         x, axis = b.input("x", d.like(None)), d.integer(0, len(d.base_shape) - 1)
         cuts = sorted(d.integer(0, x.shape[axis]) for _ in range(d.integer(3, 4)))
-        parts = [self._part(b, x, axis, a, z if d.chance(85) else a) for a, z in zip(cuts, cuts[1:])]
+        rows = d.chance(20)  # adjacent, but from different places on the other axes
+        parts = [self._part(b, x, axis, a, z if d.chance(85) else a, k if rows else None)
+                 for k, (a, z) in enumerate(zip(cuts, cuts[1:]))]
         return b.concat(*parts, axis=axis)
 
     @staticmethod
-    def _part(b: Any, x: Any, axis: int, start: int, stop: int) -> Any:
-        stops = tuple(stop if k == axis else s for k, s in enumerate(x.shape))
-        starts = tuple(start if k == axis else 0 for k in range(len(x.shape)))
+    def _part(b: Any, x: Any, axis: int, start: int, stop: int, row: int | None) -> Any:
+        """x[start:stop] on an axis, and of the other axes all, or one row."""
+        other = [(0, s) if row is None or row >= s else (row, row + 1) for s in x.shape]
+        starts, stops = zip(*((start, stop) if k == axis else other[k] for k in range(len(x.shape))), strict=True)
         return b.slice(x, starts=starts, stops=stops, steps=(1,) * len(starts))
 
 

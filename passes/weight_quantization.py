@@ -36,6 +36,10 @@ class WeightQuantization(Pass):
         "exact on on_the_grid when search=none and method=rtn; idempotent"
     )
     special_inputs = False  # 0 * NaN appears where a weight is rounded to 0, and an infinite sum where none was
+    choices = {
+        "group": (0, *GROUPS), "search": ("none", "mse"), "method": ("rtn", "gptq"), "scales": ("f32", "f16"),
+        "min_elements": (1024, 1, 4000),
+    }  # fmt: skip
     bits: ClassVar[int]
     group: int = 0
     asymmetric: bool = False

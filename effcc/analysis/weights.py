@@ -145,7 +145,8 @@ def _channel_axis(node: Node) -> int:
 def gradients(graph: Graph, wanted: Iterable[Weight], samples: Any) -> Iterator[dict[Value, np.ndarray[Any, Any]]]:
     """For each batch of samples, the gradient of the mean square of the results by each weight.
 
-    No labels are needed: the mean of f(x)² weighs what moves the outputs (LPViT, Xu et al. 2024).
+    It is zero where no result of floats depends on a weight. No labels are needed: the mean of f(x)² weighs what moves
+    the outputs (LPViT, Xu et al. 2024).
     """
     values = [w.value for w in wanted]
     for inputs in samples.batches():
@@ -158,7 +159,8 @@ def gradients(graph: Graph, wanted: Iterable[Weight], samples: Any) -> Iterator[
             return (leaves[node.result],)
 
         results = [r for r in run(graph, *inputs, observe=observe) if r.is_floating_point()]
-        loss = sum(r.float().square().mean() for r in results)
-        loss.backward()  # type: ignore[union-attr]
+        loss: Any = sum(r.float().square().mean() for r in results)
+        if results and loss.requires_grad:  # else nothing of floats depends on the weights
+            loss.backward()
         zero = {v: torch.zeros_like(leaf) for v, leaf in leaves.items() if leaf.grad is None}
         yield {v: (zero[v] if v in zero else leaf.grad).float().numpy() for v, leaf in leaves.items()}

@@ -57,6 +57,7 @@ class Matmul(Op):
             "insert a cast",
         )
         require(not x.dtype.is_bool and not y.dtype.is_bool, "matmul does not take bool", "insert a cast")
+        require(self.accumulate is None or not self.accumulate.is_bool, "sums are no bool")
         batch, m, n, k = self.dims(x, y)
         other = y.shape[-1] if self.transpose_b else y.shape[-2]
         require(may_equal(k, other), f"inner sizes {k} and {other} differ")

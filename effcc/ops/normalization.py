@@ -213,6 +213,7 @@ class BatchNorm(Normalization):
         require(t.rank >= 2, "x needs axes [N, C, ...]")
         for v, what in ((scale, "scale"), (bias, "bias"), (mean, "mean"), (var, "variance")):
             check_channels(v, t.shape[1], what)
+        require(self.eps >= 0, f"eps is {self.eps}: it keeps from dividing by zero")
         return t
 
     def reference(self, x: Any, scale: Any, bias: Any, mean: Any, var: Any) -> Any:

@@ -36,6 +36,7 @@ class Window(Op):
         strides, pads = self.strides, self.pads  # type: ignore[attr-defined]
         dilations = getattr(self, "dilations", (1,) * n)
         require(n >= 1, "a window op needs at least one spatial axis")
+        require(getattr(self, "groups", 1) >= 1, "groups count from 1")
         require(
             len(kernel) == n and len(strides) == n and len(pads) == 2 * n and len(dilations) == n,
             f"{n} spatial axes need {n} kernel sizes, strides and dilations, and {2 * n} pads",
@@ -109,6 +110,7 @@ class Conv(Window):
         kernel: Any = k.shape[2:]
         require(n <= 3, f"conv takes at most 3 spatial axes, not {n}")
         require(not t.dtype.is_bool and not k.dtype.is_bool, "conv does not take bool", "insert a cast")
+        require(self.accumulate is None or not self.accumulate.is_bool, "sums are no bool")
         require(all(isinstance(d, int) for d in kernel), "kernel sizes must be static")
         self.check_geometry(n, kernel)
         require(

@@ -62,6 +62,8 @@ class Pass:
         a contract may say, and what is checked of it: effcc.testing.contracts.
     source: the paper or code that the method comes from.
     searchable: the options that a budget may search, each with its values; quality falls from the gentlest on.
+    choices: what to try for options of which neither the type nor `searchable` tells that; the fuzzer draws from it.
+    rules: those that it applies, where it has any.
     """
 
     name: ClassVar[str] = ""
@@ -71,6 +73,8 @@ class Pass:
     special_inputs: ClassVar[bool] = True
     """Whether the contract covers inputs with NaN and infinities."""
     searchable: ClassVar[Mapping[str, Range]] = {}
+    choices: ClassVar[Mapping[str, Sequence[Any]]] = {}
+    rules: ClassVar[Sequence[Rule]] = ()
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -95,8 +99,6 @@ class Pass:
 
 class RulePass(Pass):
     """A pass that is a set of rules."""
-
-    rules: ClassVar[Sequence[Rule]] = ()
 
     def run(self, graph: Graph, ctx: Context) -> Graph:
         return rewrite(graph, self.rules, ctx)

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from effcc.errors import EffccError
@@ -56,6 +57,12 @@ class Contract:
     def promises(self, p: Pass) -> list[tuple[Pass, str]]:
         """The pass as it is with its general promise, then with the options of each special one."""
         return [(p, holds(p)), *((with_options(p, settings), equality) for equality, settings in self.special)]
+
+
+def covers_special(p: Pass, fired: Collection[str]) -> bool:
+    """Whether what a pass promises covers NaN and infinities, where rules of these names (its own, or names that it
+    gave its rewrites) fired."""
+    return not fired or p.special_inputs and all(rule.special_inputs for rule in p.rules if rule.name in fired)
 
 
 def holds(p: Pass) -> str:

@@ -176,11 +176,12 @@ class Drawer:
     # -- pattern instances -------------------------------------------------------------------------------------------
     def instance(self, pattern: Pattern) -> Graph:
         """A graph that the pattern matches: its holes become inputs, its attribute holes are drawn."""
-        try:
-            return _Instance(self, Builder("instance")).graph(pattern)
-        except NothingDrawn:  # most patterns take floats
-            self.base_dtype, self.base_shape = f32, self.shape(1)
-            return _Instance(self, Builder("instance")).graph(pattern)
+        for dtype in (f32, i32, bool_):
+            try:
+                return _Instance(self, Builder("instance")).graph(pattern)
+            except NothingDrawn:  # the pattern takes other dtypes: floats, most of them
+                self.base_dtype, self.base_shape = dtype, self.shape(1)
+        return _Instance(self, Builder("instance")).graph(pattern)
 
     # -- graphs ------------------------------------------------------------------------------------------------------
     def random_graph(self, classes: Several[type[Op]], size: int) -> Graph:

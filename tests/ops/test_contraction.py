@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effcc.errors import TypeRuleError
-from effcc.ir import Symbol, Tensor, f32, i8, i32
+from effcc.ir import Symbol, Tensor, bool_, f32, i8, i32
 from effcc.ops.contraction import Matmul
 
 
@@ -57,3 +57,8 @@ def test_refusals():
         with pytest.raises(TypeRuleError, match=message):
             Matmul().result_types(types)
     assert Matmul().result_types((Tensor(f32, (m, 3)), Tensor(f32, (n, n, 3, 4)))) == (Tensor(f32, (n, n, m, 4)),)
+
+
+def test_sums_are_no_bool():
+    with pytest.raises(TypeRuleError, match="sums are no bool"):
+        Matmul(accumulate=bool_).infer(Tensor(i8, (2, 3)), Tensor(i8, (3, 2)))

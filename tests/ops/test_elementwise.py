@@ -282,3 +282,8 @@ def test_refusals():
 def test_references_do_not_alias_their_operands():
     x = torch.ones(2)
     assert Identity().run(x)[0].data_ptr() != x.data_ptr()
+
+
+def test_gelu_is_exact_or_by_tanh():
+    with pytest.raises(TypeRuleError, match="approximate is none or tanh, not erf"):
+        load_ops()["gelu"](approximate="erf").infer(Tensor(f32, (3,)))

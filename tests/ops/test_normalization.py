@@ -88,3 +88,9 @@ def test_symbolic_shapes():
     x = Tensor(f32, (Symbol("B"), 6, Symbol("L")))
     assert LayerNorm(1).result_types((x, Tensor(f32, (Symbol("L"),)))) == (x,)
     assert GroupNorm(3).result_types((x,)) == (x,)
+
+
+def test_batch_norm_divides_by_no_less_than_the_deviation():
+    channels = Tensor(f32, (3,))
+    with pytest.raises(TypeRuleError, match="eps is -1e-06"):
+        BatchNorm(eps=-1e-6).infer(Tensor(f32, (2, 3)), *[channels] * 4)

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from effcc.errors import TypeRuleError
-from effcc.ir import Symbol, Tensor, evaluate, f32, i8, i32
+from effcc.ir import Symbol, Tensor, bool_, evaluate, f32, i8, i32
 from effcc.ops.window import AvgPool, Conv, ConvTranspose, MaxPool, MaxPoolWithIndices, window_size
 
 
@@ -166,3 +166,18 @@ def test_refusals():
             op.result_types(types)
     (out,) = Conv((2,), (1, 1), (1,)).result_types((Tensor(f32, (n, 4, n)), Tensor(f32, (2, 4, 3))))
     assert [evaluate(d, {n: 7}) for d in out.shape] == [7, 2, 4]
+
+
+@pytest.mark.parametrize("groups", [0, -1])
+@pytest.mark.parametrize("cls", [Conv, ConvTranspose])
+def test_groups_count_from_one(cls, groups):
+    x, w = Tensor(f32, (1, 0, 4)), Tensor(f32, (0, 1, 1))
+    output = {"output_pads": (0,)} if cls is ConvTranspose else {}
+    with pytest.raises(TypeRuleError, match="groups count from 1"):
+        cls(strides=(1,), pads=(0, 0), dilations=(1,), groups=groups, **output).infer(x, w)
+
+
+def test_sums_of_convolutions_are_no_bool():
+    with pytest.raises(TypeRuleError, match="sums are no bool"):
+        Conv(strides=(1,), pads=(0, 0), dilations=(1,), accumulate=bool_).infer(
+            Tensor(f32, (1, 1, 4)), Tensor(f32, (1, 1, 1)))

@@ -79,3 +79,14 @@ def test_options_are_checked():
 
 def test_its_contract():
     assert check(BlockSparse(), examples=30, must_fire=True).fired
+
+
+def test_without_gradients_magnitudes_decide():
+    w = normal(64, 96)
+    b = Builder("classes")
+    graph = b.graph(b.argmax(b.matmul(b.input("x", Tensor(f32, (4, 64))), b.const(Blob(w))), axis=1))
+    ctx = Context(calibration=Samples.load({"x": normal(8, 64, seed=1)}, graph))
+    after = BlockSparse(density=0.3, correct="none").run(graph, ctx)
+    wanted = BlockSparse(density=0.3, correct="none", score="magnitude").run(graph, Context())
+    assert after == wanted and after != graph
+    assert any("no result has a gradient" in refusal.reason for refusal in ctx.refusals)

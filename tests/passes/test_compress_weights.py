@@ -119,3 +119,17 @@ def test_other_convolutions_stay_dense(layout, kernel):
 
 def test_its_contract():
     assert check(CompressWeights(), examples=30, must_fire=True).fired
+
+
+def test_a_symbolic_size_that_must_be_the_weights_is_measured_as_theirs():
+    w = blocky()
+    b = Builder("layer")
+    graph = b.graph(b.matmul(b.input("x", Tensor(f32, (4, Symbol("K", 1)))), b.const(Blob(w))))
+    seen = []
+
+    def measure(graph):
+        seen.append(graph.inputs[0].shape)
+        return 1.0
+
+    CompressWeights().run(graph, Context(measure=measure))
+    assert set(seen) == {(4, 256)}

@@ -12,6 +12,7 @@ from effcc.errors import EffccError, InputError
 from effcc.interp import run
 from effcc.ir import Builder, Symbol, Tensor, f32
 from effcc.ir.location import Loc
+from effcc.ir.types import DTYPES
 from effcc.machine import parse as machine
 from effcc.passes.static_int8 import StaticInt8, quantized_weights
 from effcc.pipeline import Context, parse_pass
@@ -259,3 +260,11 @@ def test_the_digits_vit_in_int8():
     assert [launches[k - 1][0] for k in alone] == ["attention"] * 4, "quantized alone only where integers begin again"
     text = program.report()
     assert "notes of static-int8" in text and "sqnr dB" in text
+
+
+def test_sums_of_another_dtype_stay():
+    b = Builder("narrow")
+    x, w = b.input("x", Tensor(f32, (4, 24))), b.const(normal(24, 20))
+    graph = b.graph(b.matmul(x, w, accumulate=DTYPES["bf16"]))
+    same, ctx = quantize(graph, normal(4, 24), always=True)
+    assert same is graph and "it gives bf16" in next(iter(ctx.refusals)).reason

@@ -150,3 +150,9 @@ def test_a_grid_that_does_not_fit_is_refused():
     out, ctx = applied("tome-unmerge:height=3", graph)
     assert out is graph
     assert [r.reason for r in ctx.refusals] == ["8 tokens do not fill a grid of 3 rows: give another height="]
+
+
+def test_nothing_merges_where_all_tokens_are_protected():
+    graph, ctx = bert(5), Context()
+    assert TomeUnmerge(protect=5).run(graph, ctx) is graph
+    assert "no tokens to merge" in next(iter(ctx.refusals)).reason

@@ -7,7 +7,9 @@ from typing import Any
 
 from effcc.ir import scalar as s
 from effcc.ir.lazy import F, torch
+from effcc.ir.op import require
 from effcc.ir.scalar import Scalar
+from effcc.ir.types import Tensor
 from effcc.ops.elementwise.family import FLOAT, Binary, Unary
 
 
@@ -36,6 +38,10 @@ class Gelu(Unary):
     name = "gelu"
     kinds = FLOAT
     approximate: str = "none"
+
+    def infer(self, *types: Any, **_: Any) -> Tensor:
+        require(self.approximate in ("none", "tanh"), f"approximate is none or tanh, not {self.approximate}")
+        return super().infer(*types)
 
     def scalar(self, x: Scalar) -> Scalar:
         if self.approximate == "tanh":

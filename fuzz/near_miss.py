@@ -1,0 +1,361 @@
+"""Graphs on which a rule fires, and graphs that it must refuse: an instance of its pattern with one thing changed.
+
+    graph = near_miss(drawer, rule)      # `drawer`: an effcc.testing.draw.Drawer
+    graph = embedded(drawer, graph)      # `drawer`: an effcc.fuzz.generate.GraphDrawer
+
+Rules are those of all installed passes. What may be changed: a dtype, a shape, an attribute, a constant, an op, the
+order of operands, whether something is a constant, a size that becomes symbolic, who else reads an inner value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cache
+from typing import Any
+
+from effcc.errors import EffccError
+from effcc.ir import Builder, Graph, Node, Op, Symbol, Tensor, Type, Value, load_ops, verify
+from effcc.ir.blob import Blob
+from effcc.ir.builder import inline
+from effcc.ir.types import bool_, f32
+from effcc.ops.constant import Const
+from effcc.pipeline import find_pass, pass_table
+from effcc.rewrite import Rule
+from effcc.testing import instance
+from effcc.testing.draw import DIMS, DTYPES_DRAWN, MAX_ELEMENTS, NothingDrawn
+
+ATTEMPTS = 16
+"""How many changes are tried on an instance."""
+NUMBERS = (0.0, 1.0, -1.0, 2.0, 0.5, -0.0, 3.0, math.nan, math.inf, -math.inf, 1e-3, 1e30, -1e30, 1e-40, 300.0, 3e38)
+LARGEST = 4 * MAX_ELEMENTS
+"""Elements of a value, at most."""
+SIZES = ("shape", "stops")
+"""Attributes that hold sizes of operands."""
+DECLARED = ("constant", "sequence")
+"""Families whose attributes say what operands hold: another one is no other op, but wrong."""
+UNDRAWABLE = (EffccError, NothingDrawn, ValueError, TypeError, IndexError, KeyError, OverflowError, AttributeError)
+"""What attributes and operands that do not go together are refused with."""
+
+
+@cache
+def rules() -> tuple[Rule, ...]:
+    """Every rule of every installed pass, each once."""
+    found = [rule for name in sorted(pass_table()) for rule in find_pass(name).rules]
+    return tuple({identity(rule): rule for rule in found}.values())
+
+
+def identity(rule: Rule) -> tuple[Any, ...]:
+    fields = dataclasses.fields(rule) if dataclasses.is_dataclass(rule) else ()
+    return type(rule), *(getattr(rule, f.name) for f in fields)
+
+
+def drawn(d: Any, rule: Rule) -> Graph:
+    """An instance of a rule's pattern, or a near miss of it."""
+    if d.chance(60):
+        return near_miss(d, rule)
+    return d.instance(rule.compiled) if d.chance(30) else instance(rule, d)
+
+
+def near_miss(d: Any, rule: Rule) -> Graph:
+    """An instance of a rule's pattern, one or two things changed. Raises NothingDrawn where no change is well-typed."""
+    graph = instance(rule, d)
+    wanted = 2 if d.chance(20) else 1
+    for _ in range(ATTEMPTS):
+        new = changed(d, graph)
+        wanted -= new is not graph
+        graph = new
+        if not wanted:
+            return graph
+    return d.nothing(f"no change of an instance of {rule.name} is well-typed")
+
+
+def changed(d: Any, graph: Graph) -> Graph:
+    """The graph with one thing changed; the same where the change that was drawn is not well-typed."""
+    try:
+        new = d.choose(CHANGES)(d, graph)
+        verify(new)
+    except UNDRAWABLE:
+        return graph
+    small = all(v.tensor.size <= LARGEST for v in _tensors(new.values) if v.tensor.is_static)
+    return new if small and len(_tensors(new.results)) == len(new.results) else graph
+
+
+def embedded(d: Any, graph: Graph) -> Graph:
+    """The graph inside of a larger one: some inputs are computed, some results are read on."""
+    b = Builder("fuzzed")
+    pool: list[Value] = []
+    operands = []
+    for v in graph.inputs:
+        given = b.input(v.name, v.type)
+        operands.append(_passed(d, b, given) if d.chance(30) else given)
+    pool.extend(operands)
+    pool.extend(inline(b, graph, operands))
+    kept = pool[len(operands):]
+    for _ in range(d.integer(0, 3)):
+        read = d.choose(pool)
+        try:
+            made = d.apply(b, d.vocabulary[d.choose(d.vocabulary.names)], pool, read).results
+        except NothingDrawn:
+            continue
+        pool.extend(v for v in made if isinstance(v.type, Tensor))
+    used = {v for n in b.nodes for v in n.operands}
+    return b.graph(*dict.fromkeys([v for v in kept if v not in used or d.chance(30)] + pool[-1:]))
+
+
+def _passed(d: Any, b: Builder, v: Value) -> Value:
+    """The value through an op that keeps its type."""
+    ops = load_ops()
+    for _ in range(ATTEMPTS):
+        op = ops[d.choose(("neg", "abs", "relu", "not", "sign", "exp", "sqrt"))]
+        try:
+            (out,) = b.emit(op(), (v,)) if op().result_types((v.type,)) == (v.type,) else (None,)
+        except UNDRAWABLE:
+            continue
+        if out is not None:
+            return out
+    return v
+
+
+# -- changes ---------------------------------------------------------------------------------------------------------
+def copied(
+    graph: Graph, types: Mapping[Value, Type] | None = None,
+    nodes: Mapping[Node, tuple[Op, tuple[Value, ...]]] | None = None,
+    constants: Mapping[Value, Blob] | None = None, freed: Collection[Node] = (),
+) -> tuple[Builder, dict[Value, Value]]:
+    """(a builder with the graph's nodes, what stands for each value): inputs of other `types` or become `constants`,
+    `nodes` with other ops and operands, `freed` ones that become inputs. Raises TypeRuleError."""
+    b, types, nodes, constants = Builder(graph.name), types or {}, nodes or {}, constants or {}
+    values: dict[Value, Value] = {}
+    for v in graph.inputs:
+        values[v] = b.const(constants[v]) if v in constants else b.input(v.name, types.get(v, v.type))
+    for node in graph.nodes:
+        if node in freed:
+            values[node.result] = b.input(f"c{len(b.inputs)}", node.result.type)
+            continue
+        op, operands = nodes.get(node, (node.op, node.operands))
+        values.update(zip(node.results, b.emit(op, tuple(values[v] for v in operands)), strict=True))
+    return b, values
+
+
+def rebuilt(graph: Graph, **changes: Any) -> Graph:
+    b, values = copied(graph, **changes)
+    return b.graph(*(values[v] for v in graph.results))
+
+
+def _constants(graph: Graph) -> list[Node]:
+    """Those that do not say how often a loop runs."""
+    constants = [n for n in graph.nodes if isinstance(n.op, Const)]
+    return [n for n in constants if not any(user.op.name == "loop" for user in graph.users(n.result))]
+
+
+def _tensors(values: Iterable[Value]) -> list[Value]:
+    return [v for v in values if isinstance(v.type, Tensor)]
+
+
+def _inner(d: Any, graph: Graph) -> Value:
+    """A value that is neither an input nor a result."""
+    made = [r for n in graph.nodes if not isinstance(n.op, Const) for r in n.results if r not in graph.results]
+    return d.choose(_tensors(made) or d.nothing("nothing is inside"))
+
+
+def other_dtype(d: Any, graph: Graph) -> Graph:
+    """All inputs and constants of one dtype have another."""
+    inputs = _tensors(graph.inputs)
+    old = d.choose([v.dtype for v in inputs] or d.nothing("no inputs"))
+    new = d.choose([t for t in DTYPES_DRAWN if t != old])
+    types = {v: v.tensor.with_dtype(new) for v in inputs if v.dtype == old}
+    nodes = {n: (Const(_as(n.op.blob, new)), ()) for n in _constants(graph) if n.result.dtype == old}
+    return rebuilt(graph, types=types, nodes=nodes)
+
+
+def _as(blob: Blob, dtype: Any) -> Blob:
+    import numpy as np
+
+    with np.errstate(all="ignore"):
+        return Blob(blob.array.astype(dtype.numpy), dtype)
+
+
+def other_shape(d: Any, graph: Graph) -> Graph:
+    """One input or constant has another shape."""
+    shaped = [*_tensors(graph.inputs), *(n.result for n in _constants(graph))]
+    v = d.choose(shaped or d.nothing("no inputs"))
+    shape = list(v.shape)
+    kind = d.choose(("size", "one", "in front", "dropped", "wide"))
+    if kind in ("size", "one") and shape:
+        shape[d.integer(0, len(shape) - 1)] = 1 if kind == "one" else d.choose(DIMS)
+    elif kind == "dropped" and shape:
+        del shape[d.integer(0, len(shape) - 1)]
+    elif kind == "wide":
+        shape = [d.choose((2, 3)) if s == 1 else s for s in shape]
+    else:
+        shape.insert(0, d.choose((1, 2)))
+    if tuple(shape) == v.shape:
+        d.nothing("the shape is the same")
+    node = graph.producer(v)
+    if node is None:
+        return rebuilt(graph, types={v: v.tensor.with_shape(tuple(shape))})
+    blob = d.blob(v.tensor.with_shape(tuple(shape)), _number(node.op.blob))  # type: ignore[attr-defined]
+    return rebuilt(graph, nodes={node: (Const(blob), ())})
+
+
+def _number(blob: Blob) -> float | None:
+    """The one number of a constant."""
+    array = blob.array.reshape(-1)
+    return float(array[0]) if array.size and array.dtype.kind in "fiub" and (array == array[0]).all() else None
+
+
+def other_size(d: Any, graph: Graph) -> Graph:
+    """One size is another, or a symbol, wherever it stands."""
+    inputs = _tensors(graph.inputs)
+    old = d.choose([s for v in inputs for s in v.shape if isinstance(s, int)] or d.nothing("only scalars"))
+    new = Symbol("N", min(old, d.choose((0, 1, 2))), d.choose((None, 64))) if d.boolean() else d.choose(DIMS)
+    types = {v: v.tensor.with_shape(tuple(new if s == old else s for s in v.shape)) for v in inputs}
+    nodes = {}
+    for n in graph.nodes:
+        attributes = {k: a for k, a in n.op.attrs.items() if k in SIZES}
+        given = {k: tuple(new if s == old else s for s in a) for k, a in attributes.items()}
+        if given != attributes:
+            nodes[n] = (n.op.replace(**given), n.operands)
+    return rebuilt(graph, types=types, nodes=nodes)
+
+
+def other_attribute(d: Any, graph: Graph) -> Graph:
+    """One attribute of one op is drawn again."""
+    able = [n for n in graph.nodes if n.op.attributes() and not n.op.graphs() and n.op.family not in DECLARED]
+    node = d.choose(able or d.nothing("no op has attributes"))
+    drawn = {**node.op.attrs, **d.attributes(type(node.op), list(node.types), {})}
+    name = d.choose([f.name for f in node.op.attributes()])
+    value = node.op.attrs[name]
+    kinds = {f.name: str(f.type) for f in node.op.attributes()}
+    same = drawn[name] == value  # or nothing is known of what it means
+    value = d.choose(DTYPES_DRAWN) if "DType" in kinds[name] else _another(d, value) if same else drawn[name]
+    return rebuilt(graph, nodes={node: (node.op.replace(**{name: value}), node.operands)})
+
+
+def _another(d: Any, value: Any) -> Any:
+    """A value near another."""
+    match value:
+        case bool():
+            return not value
+        case int():
+            return value + d.choose((1, -1, 2))
+        case float():
+            return d.choose((value / 2, value + 1, -value, 0.0))
+        case tuple() if value:
+            k = d.integer(0, len(value) - 1)
+            return (*value[:k], _another(d, value[k]), *value[k + 1:])
+        case None:
+            return d.choose((1, 2, 0.5))
+        case str():
+            return d.choose(("none", "nhwc", "nchw", "edge", "tanh", "add"))
+    return d.nothing("there is nothing near it")
+
+
+def other_constant(d: Any, graph: Graph) -> Graph:
+    """One constant has another value, in all elements or in one."""
+    import numpy as np
+
+    node = d.choose(_constants(graph) or d.nothing("no constants"))
+    old, dtype = node.op.blob.array, node.result.dtype  # type: ignore[attr-defined]
+    if old.dtype.kind not in "fiub" and dtype.name != "bf16":
+        d.nothing("its elements are no numbers")
+    number = d.choose(NUMBERS)
+    if not dtype.is_float:
+        low, high = (0, 1) if dtype.is_bool else (dtype.min, dtype.max)
+        number = int(np.clip(np.nan_to_num(number, posinf=1e9), low, high))
+    kind = d.choose(("all", "one", "near", "mixed"))
+    array = np.array(old)
+    with np.errstate(all="ignore"):
+        if kind == "all" or not array.size:
+            array = np.full_like(array, number)
+        elif kind == "one":
+            array.reshape(-1)[d.integer(0, array.size - 1)] = number
+        elif kind == "near" and dtype.is_float:
+            array = (array.astype("f8") * d.choose((1 + 1e-6, 1 + 1e-2, -1.0, 2.0, 1e20))).astype(array.dtype)
+        else:
+            array = d.blob(node.result.tensor).array
+    return rebuilt(graph, nodes={node: (Const(Blob(array, dtype)), ())})
+
+
+def all_constants(d: Any, graph: Graph) -> Graph:
+    """All constants of floats are one number: products and sums of large ones overflow."""
+    import numpy as np
+
+    number = d.choose((1e30, -1e30, 3e38, 1e-30, 300.0, 4e4))
+    able = [n for n in _constants(graph) if n.result.dtype.is_float] or d.nothing("no constants are floats")
+    with np.errstate(all="ignore"):
+        blobs = {n: Blob(np.full_like(n.op.blob.array, number), n.result.dtype) for n in able}  # type: ignore[attr-defined]
+    return rebuilt(graph, nodes={n: (Const(blob), ()) for n, blob in blobs.items()})
+
+
+def constant_is_input(d: Any, graph: Graph) -> Graph:
+    node = d.choose(_constants(graph) or d.nothing("no constants"))
+    return rebuilt(graph, freed={node})
+
+
+def input_is_constant(d: Any, graph: Graph) -> Graph:
+    """One input is a constant, or all of them are."""
+    inputs = _tensors(graph.inputs)
+    v = d.choose(inputs or d.nothing("no inputs"))
+    return rebuilt(graph, constants={v: d.blob(v.tensor) for v in (inputs if d.chance(30) else (v,))})
+
+
+def other_op(d: Any, graph: Graph) -> Graph:
+    """One op is another of its family that takes as many operands."""
+    able = [n for n in graph.nodes if not isinstance(n.op, Const) and not n.op.graphs()]
+    node = d.choose(able or d.nothing("no ops"))
+    own, count = type(node.op), len(node.operands)
+
+    def fits(cls: type[Op]) -> bool:
+        low, high = cls.arity()
+        return cls is not own and cls.family == own.family and low <= count and (high is None or count <= high)
+
+    cls = d.choose([c for _, c in sorted(load_ops().items()) if fits(c)] or d.nothing("no such op"))
+    names = {f.name for f in cls.attributes()}
+    kept = {k: a for k, a in node.op.attrs.items() if k in names}
+    op = cls(**{**d.attributes(cls, list(node.types), kept), **kept})
+    return rebuilt(graph, nodes={node: (op, node.operands)})
+
+
+def other_operands(d: Any, graph: Graph) -> Graph:
+    """An op reads its operands in another order, one of them twice, another value of the same type, or one less."""
+    able = [n for n in graph.nodes if n.operands and not n.op.graphs()]
+    node = d.choose(able or d.nothing("no ops"))
+    k = d.integer(0, len(node.operands) - 1)
+    before = [v for v in graph.values[: graph.values.index(node.results[0])] if v.type == node.operands[k].type]
+    kind = d.choose(("another", "turned", "fewer"))
+    operands = list(node.operands)
+    if kind == "turned":
+        operands.reverse()
+    elif kind == "fewer":
+        operands.pop()
+    else:
+        operands[k] = d.choose(before)
+    if tuple(operands) == node.operands:
+        d.nothing("the operands are the same")
+    return rebuilt(graph, nodes={node: (node.op, tuple(operands))})
+
+
+def second_reader(d: Any, graph: Graph) -> Graph:
+    """An inner value or a constant has another reader, whose result is one of the graph's."""
+    constants = _constants(graph)
+    v = d.choose(constants).result if constants and d.chance(30) else _inner(d, graph)
+    b, values = copied(graph)
+    given = values[v]
+    other = b.cast(given, to=bool_ if v.dtype != bool_ else f32) if d.boolean() else b.abs(given)
+    return b.graph(*(values[r] for r in graph.results), other)
+
+
+def inner_result(d: Any, graph: Graph) -> Graph:
+    """An inner value is a result as well."""
+    v = _inner(d, graph)
+    b, values = copied(graph)
+    return b.graph(*(values[r] for r in graph.results), values[v])
+
+
+CHANGES: tuple[Callable[[Any, Graph], Graph], ...] = (
+    other_dtype, other_shape, other_size, other_attribute, other_constant, all_constants, constant_is_input,
+    input_is_constant, other_op, other_operands, second_reader, inner_result,
+)  # fmt: skip
