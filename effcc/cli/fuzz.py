@@ -17,6 +17,10 @@ def fuzz(
     laws: Annotated[
         str | None, typer.Option(metavar="NAME,NAME", help="Which laws; all by default.", show_default=False)
     ] = None,
+    malformed: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="FILES", help="Test readers on so many broken files instead.", show_default=False),
+    ] = None,
     folder: Annotated[Path, typer.Option(help="Where findings and progress are kept.")] = Path("fuzz-findings"),
     replay: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Only test a saved finding again.", show_default=False)
