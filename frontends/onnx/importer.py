@@ -26,6 +26,8 @@ from effcc.ir.types import DType, Tensor, type_symbols
 if TYPE_CHECKING:
     import onnx
 
+EXPANDED = 30_000
+"""How many nodes a model may expand to, however few it has; 16 for each of its own are granted besides."""
 Shape = Sequence[Any]
 """An overriding shape: an axis is a size, a symbol's name, a (low, high) range, a Symbol, or None (as declared)."""
 
@@ -70,12 +72,28 @@ def import_model(
             equal = {s: substitute(d, more) for s, d in equal.items()} | more
     except EffccError:
         raise
-    except Exception as e:  # names that are no text, and what else a damaged file holds
+    except RecursionError:
+        message = "graphs and functions are nested too deeply"
+        raise UnsupportedError(message, where=source.name, hint="nest fewer of them") from None
+    except Exception as e:
+        if reason := _why_malformed(source):
+            raise ParseError(reason, where=source.name, hint="export the model again") from e
         raise ParseError(
-            f"cannot be imported ({type(e).__name__}: {' '.join(str(e).split())[:120]})",
+            f"cannot be imported ({type(e).__name__}: {e})",
             where=source.name,
             hint="check the model with onnx.checker; if it is well formed, this is a bug in effcc",
         ) from e
+
+
+def _why_malformed(source: Source) -> str | None:
+    """What ONNX's own checker has against a model; None if nothing."""
+    import onnx.checker
+
+    try:
+        onnx.checker.check_model(source.model)
+    except Exception as error:
+        return str(error)
+    return None
 
 
 class Importer:
@@ -90,7 +108,11 @@ class Importer:
         self.inputs: dict[Value, str] = {}
         self.defined_sizes: dict[Symbol, Value] = {}
         """Symbols that ops define (NonZero, Unique...) -> the data that decide them."""
-        self.depth = 0
+        self.calls: list[str] = []
+        """The functions that are being inlined."""
+        model = source.model
+        self.most = EXPANDED + 16 * (len(model.graph.node) + sum(len(f.node) for f in model.functions))
+        self.expanded = 0
 
     def run(self) -> Imported:
         graph = self.source.model.graph
@@ -111,6 +133,13 @@ class Importer:
             for i, v in enumerate(results[j] for j in p.positions)
         }
         return Imported(finish(builder, results, names), tuple(ports), tuple(outputs))
+
+    def spend(self) -> None:
+        """Count a node. What functions within functions and unrolled loops expand to has an end."""
+        self.expanded += 1
+        if self.expanded > self.most:
+            message = f"its functions and unrolled loops expand to more than {self.most} nodes"
+            raise UnsupportedError(message, where=self.source.name, hint="call functions, or loop, fewer times")
 
     # -- inputs --
     def _inputs(self, scope: Scope, graph: onnx.GraphProto) -> list[Port]:

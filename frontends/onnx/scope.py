@@ -31,6 +31,9 @@ Item = Any
 for an input that the caller of a function leaves out."""
 
 _MISSING = object()
+DEEPEST = 64
+"""How deep calls of functions may be nested."""
+_CHECK = "check the model with onnx.checker"
 
 
 class GraphBuilder(Builder):
@@ -73,7 +76,7 @@ class Scope:
             raise ParseError(
                 f"{what} is not defined before it is used",
                 where=self.importer.source.name,
-                hint="check the model with onnx.checker",
+                hint=_CHECK,
             )
         return item
 
@@ -117,6 +120,7 @@ class Scope:
             self._run_node(proto)
 
     def _run_node(self, proto: onnx.NodeProto) -> None:
+        self.importer.spend()
         proto = self._resolved(proto)
         domain = "" if proto.domain == "ai.onnx" else proto.domain
         label = proto.name or next((o for o in proto.output if o), proto.op_type)
@@ -173,16 +177,18 @@ class Scope:
                 hint="add a handler in frontends/onnx, or a model-local function",
             )
         if schema is not None:
-            _check_call(schema, proto, loc)
+            _check_call(schema, proto, inputs, loc)
         if handle is not None:
             node = OnnxNode(proto, self, schema.since_version if schema else self.opsets[domain], loc)
             try:
                 outputs = handle(node, *inputs)
             except EffccError:
                 raise
-            except Exception as e:
+            except Exception as e:  # handlers take nodes to be well formed
+                if schema is not None and (reason := why_malformed(node, schema, inputs)):
+                    raise ParseError(f"{proto.op_type}: {reason}", where=loc, hint=_CHECK) from e
                 raise ParseError(
-                    f"{proto.op_type} cannot take these inputs ({type(e).__name__}: {' '.join(str(e).split())[:120]})",
+                    f"{proto.op_type} cannot take these inputs ({type(e).__name__}: {e})",
                     where=loc,
                     hint="check the model with onnx.checker; if it is well formed, this is a bug in effcc",
                 ) from e
@@ -208,8 +214,10 @@ class Scope:
         versions: Mapping[str, int],
     ) -> tuple[Item, ...]:
         importer = self.importer
-        if importer.depth > 64:
+        if function.name in importer.calls and len(importer.calls) > DEEPEST:
             raise ParseError(f"function {function.name} calls itself", where=loc, hint="ONNX functions may not recurse")
+        if len(importer.calls) > DEEPEST:
+            raise UnsupportedError(f"functions that call each other {DEEPEST} deep", where=loc, hint="inline some")
         schema = _schema(proto.op_type, self.opsets.get(proto.domain, 1), proto.domain)
         defaults = {
             a.name: a.default_value for a in (schema.attributes.values() if schema else ()) if a.default_value.name
@@ -221,9 +229,9 @@ class Scope:
             raise ParseError(f"{function.name} takes {len(function.input)} inputs, got {len(inputs)}", where=loc)
         inner.names = dict(zip(function.input, inputs, strict=False))
         inner.names.update(dict.fromkeys(function.input[len(inputs) :]))
-        importer.depth += 1
+        importer.calls.append(function.name)
         inner.run(function)
-        importer.depth -= 1
+        importer.calls.pop()
         wanted = [bool(o) for o in proto.output]
         return tuple(
             inner.lookup(name, f"output {name!r} of {function.name}") if asked else None
@@ -321,7 +329,7 @@ def _schema(op_type: str, version: int, domain: str) -> Any:
         return None
 
 
-def _check_call(schema: Any, proto: onnx.NodeProto, loc: Loc) -> None:
+def _check_call(schema: Any, proto: onnx.NodeProto, inputs: Sequence[Item], loc: Loc) -> None:
     """The number of inputs and outputs and the required attributes are what the schema says."""
     import onnx.defs
 
@@ -333,31 +341,48 @@ def _check_call(schema: Any, proto: onnx.NodeProto, loc: Loc) -> None:
             raise ParseError(
                 f"{proto.op_type} takes {low} to {high} {what}, got {count}",
                 where=loc,
-                hint="check the model with onnx.checker",
+                hint=_CHECK,
             )
     for i, formal in enumerate(schema.inputs):
         if (
             formal.option == onnx.defs.OpSchema.FormalParameterOption.Single
-            and i < len(proto.input)
-            and not proto.input[i]
+            and i < len(inputs)
+            and inputs[i] is None
         ):
             raise ParseError(
                 f"{proto.op_type}: input {formal.name!r} is missing",
                 where=loc,
-                hint="check the model with onnx.checker",
+                hint=_CHECK,
             )
     given = {a.name: a for a in proto.attribute}
     for name, attribute in schema.attributes.items():
         if attribute.required and name not in given:
             raise ParseError(
-                f"{proto.op_type}: attribute {name!r} is missing", where=loc, hint="check the model with onnx.checker"
+                f"{proto.op_type}: attribute {name!r} is missing", where=loc, hint=_CHECK
             )
         if name in given and given[name].type and int(attribute.type.value) != given[name].type:
             raise ParseError(
                 f"{proto.op_type}: attribute {name!r} is of the wrong kind",
                 where=loc,
-                hint="check the model with onnx.checker",
+                hint=_CHECK,
             )
+
+
+def why_malformed(node: OnnxNode, schema: Any, inputs: Sequence[Item]) -> str | None:
+    """What ONNX's own rules for types and shapes have against a node; None if nothing."""
+    import onnx.shape_inference
+    from onnx import numpy_helper
+
+    given = [(name, item) for name, item in zip(node.proto.input, inputs, strict=True) if item is not None]
+    whole = {name: a for name, v in given if isinstance(v, Value) and (a := node.constant(v)) is not None}
+    data = {name: numpy_helper.from_array(a, name) for name, a in whole.items() if a.size <= 64 and a.dtype.kind in "iuf"}
+    types = {name: type_proto(item) for name, item in given}
+    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in node.scope.opsets.items()]
+    try:
+        onnx.shape_inference.infer_node_outputs(schema, node.proto, types, data, opset_imports=opsets)
+    except Exception as error:
+        return str(error).removeprefix("[ShapeInferenceError] ") or type(error).__name__
+    return None
 
 
 def _schema_function(

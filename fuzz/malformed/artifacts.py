@@ -15,7 +15,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from effcc.artifact import ALIGNMENT, CONSTANTS, GRAPH, MANIFEST, REPORT
+from effcc.artifact import ALIGNMENT, CONSTANTS, GRAPH, MANIFEST, REPORT, signed
 from effcc.fuzz.malformed import octets, texts
 from effcc.fuzz.malformed.octets import NUMBERS
 
@@ -43,6 +43,8 @@ def mutate(data: bytes, draw: Random) -> tuple[bytes, list[str]]:
         name = draw.choice(tuple(CHANGES))
         CHANGES[name](draw, entries)
         done.append(name)
+    if MANIFEST in entries and draw.random() < 0.85:
+        sign(entries)
     return pack(entries), done
 
 
@@ -71,9 +73,19 @@ def rehash(entries: Entries, name: str) -> None:
         manifest = json.loads(entries[MANIFEST])
         content = entries[name]
         manifest["entries"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    except (ValueError, KeyError, TypeError):  # another change broke it
+    except (ValueError, KeyError, TypeError, RecursionError):  # another change broke it
         return
     entries[MANIFEST] = json.dumps(manifest, separators=(",", ":")).encode()
+
+
+def sign(entries: Entries) -> None:
+    """Puts the manifest's own hash right."""
+    try:
+        manifest = json.loads(entries[MANIFEST])
+        manifest.pop("sha256", None)
+        entries[MANIFEST] = signed(manifest)
+    except (ValueError, AttributeError, TypeError, RecursionError):  # it is no JSON, or no object
+        return
 
 
 # -- JSON --
@@ -116,7 +128,7 @@ def _json(draw: Random, entries: Entries, name: str, inside: str | None = None) 
             value = shaken(draw, value)
         else:
             value[inside] = shaken(draw, value[inside])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return
     entries[name] = json.dumps(value).encode()
     if name != MANIFEST:
