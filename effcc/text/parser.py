@@ -159,17 +159,18 @@ class _Build(Transformer):
         return Graph(_unquote(name) if name else "", inputs, nodes, outs, aliases)
 
     def _define(self, scope: dict[str, Value], token: Token, type_: Type) -> Value:
-        if str(token) in scope:
-            raise ParseError(f"{token} is defined twice", where=_at(token), hint="each value is assigned once (SSA)")
         name = _unquote(token)
-        scope[str(token)] = value = Value(type_, "" if str(token)[1:].isdigit() else name)
+        if name in scope:
+            raise ParseError(f"{token} is defined twice", where=_at(token), hint="each value is assigned once (SSA)")
+        scope[name] = value = Value(type_, "" if str(token)[1:].isdigit() else name)
         return value
 
     def _use(self, scope: dict[str, Value], token: Token) -> Value:
-        if str(token) not in scope:
+        name = _unquote(token)
+        if name not in scope:
             raise ParseError(f"{token} is not defined", where=_at(token),
                              hint="define it above; a nested graph sees only its own inputs")
-        return scope[str(token)]
+        return scope[name]
 
     def _node(self, scope: dict[str, Value], s: _Statement) -> Node:
         operands = tuple(self._use(scope, t) for t in s.operands)

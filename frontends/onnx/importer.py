@@ -8,6 +8,7 @@ value analysis (values.py); where it ends in run-time data, `NeedsValue` names t
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import numpy as np
 
 from effcc.errors import EffccError, InputError, NeedsValue, ParseError, UnsupportedError
 from effcc.frontends.onnx.node import Absent, Items
-from effcc.frontends.onnx.proto import Source, element_dtype, inputs, opsets
+from effcc.frontends.onnx.proto import Source, element_dtype, inputs, names_of_bytes, no_text, opsets
 from effcc.frontends.onnx.scope import GraphBuilder, Item, Scope, finish, refuse_strings
 from effcc.frontends.onnx.values import Contents
 from effcc.ir.dims import Dim, Symbol, as_symbol, substitute
@@ -76,6 +77,8 @@ def import_model(
         message = "graphs and functions are nested too deeply"
         raise UnsupportedError(message, where=source.name, hint="nest fewer of them") from None
     except Exception as e:
+        if (name := next(names_of_bytes(source.model), None)) is not None:
+            raise no_text(name, source) from e
         if reason := _why_malformed(source):
             raise ParseError(reason, where=source.name, hint="export the model again") from e
         raise ParseError(
@@ -151,6 +154,8 @@ class Importer:
                     where=self.source.name,
                     hint="one of " + ", ".join(i.name for i in declared),
                 )
+        if twice := [name for name, count in Counter(i.name for i in declared).items() if count > 1]:
+            raise ParseError(f"input {twice[0]!r} is listed twice", where=self.source.name, hint="export the model again")
         bindings = self._bindings(declared)
         ports = []
         for info in declared:

@@ -68,13 +68,19 @@ def _checked(source: Source) -> Source:
         raise ParseError("holds no ONNX graph", where=source.name, hint="copy or export the file again")
     if not model.graph.output:
         raise ParseError("the graph has no outputs", where=source.name, hint="copy or export the file again")
-    if (name := next(names_of_bytes(model), None)) is not None:
-        raise ParseError(f"the name {name!r} is no UTF-8", where=source.name, hint="copy or export the file again")
+    for name in (model.graph.name, *(i.name for i in (*model.graph.input, *model.graph.output))):
+        if isinstance(name, bytes):
+            raise no_text(name, source)
     return source
 
 
+def no_text(name: bytes, source: Source) -> ParseError:
+    """The refusal of a name that protobuf gives as bytes."""
+    return ParseError(f"the name {name!r} is no UTF-8", where=source.name, hint="copy or export the file again")
+
+
 def names_of_bytes(message: Any) -> Iterator[bytes]:
-    """The names in a message, and in those inside of it, that protobuf gives as bytes since they are no text."""
+    """The names in a message, and in those inside of it, that are no text. Looking at all of them takes a while."""
     stack = [message]
     while stack:
         inner = stack.pop()
@@ -149,7 +155,11 @@ def _external(tensor: onnx.TensorProto, dtype: np.dtype, shape: tuple[int, ...],
             where=where,
             hint="give the path of the .onnx file",
         )
-    path = (source.folder / location).resolve()
+    try:
+        path = (source.folder / location).resolve()
+        path.exists()
+    except (OSError, ValueError):  # too long, or with a zero byte
+        raise ParseError(f"{location!r} is no name of a data file", where=where, hint="save the model again") from None
     if not location or not path.is_relative_to(source.folder.resolve()):
         raise ParseError(
             f"external data at {location!r} lies outside of the model's folder",

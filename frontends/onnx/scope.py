@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from effcc.errors import EffccError, ParseError, UnsupportedError
-from effcc.frontends.onnx.node import Absent, Items, OnnxNode, handler
-from effcc.frontends.onnx.proto import Source, array, element_code, element_dtype, opsets
+from effcc.frontends.onnx.node import Absent, Handler, Items, OnnxNode, handler
+from effcc.frontends.onnx.proto import Source, array, element_code, element_dtype, no_text, opsets
 from effcc.frontends.onnx.values import Contents
 from effcc.ir.builder import Builder
 from effcc.ir.graph import Graph, Node, Value
@@ -124,6 +124,8 @@ class Scope:
         proto = self._resolved(proto)
         domain = "" if proto.domain == "ai.onnx" else proto.domain
         label = proto.name or next((o for o in proto.output if o), proto.op_type)
+        if isinstance(label, bytes):
+            raise no_text(label, self.importer.source)
         loc = Loc(self.importer.source.name, label)
         inputs = [self.lookup(name, f"input {name!r} of {label!r}") if name else None for name in proto.input]
         with self.builder.at(loc):
@@ -161,6 +163,8 @@ class Scope:
         function = self.importer.functions.get((domain, proto.op_type, proto.overload))
         if function is not None:
             return self._inline(function, proto, inputs, loc, opsets(function))
+        import onnx.defs
+
         if domain not in self.opsets:
             raise ParseError(
                 f"{proto.op_type} is of domain {domain!r}, which the model does not import",
@@ -176,8 +180,9 @@ class Scope:
                 where=loc,
                 hint="add a handler in frontends/onnx, or a model-local function",
             )
-        if schema is not None:
-            _check_call(schema, proto, inputs, loc)
+        known = schema or _schema(proto.op_type, onnx.defs.onnx_opset_version(), domain)
+        if known is not None:
+            _check_call(known, proto, inputs, loc)
         if handle is not None:
             node = OnnxNode(proto, self, schema.since_version if schema else self.opsets[domain], loc)
             try:
@@ -185,7 +190,7 @@ class Scope:
             except EffccError:
                 raise
             except Exception as e:  # handlers take nodes to be well formed
-                if schema is not None and (reason := why_malformed(node, schema, inputs)):
+                if reason := why_malformed(node, known, handle, inputs):
                     raise ParseError(f"{proto.op_type}: {reason}", where=loc, hint=_CHECK) from e
                 raise ParseError(
                     f"{proto.op_type} cannot take these inputs ({type(e).__name__}: {e})",
@@ -368,11 +373,20 @@ def _check_call(schema: Any, proto: onnx.NodeProto, inputs: Sequence[Item], loc:
             )
 
 
-def why_malformed(node: OnnxNode, schema: Any, inputs: Sequence[Item]) -> str | None:
-    """What ONNX's own rules for types and shapes have against a node; None if nothing."""
+def why_malformed(node: OnnxNode, schema: Any, handle: Handler, inputs: Sequence[Item]) -> str | None:
+    """What ONNX's own rules for types and shapes have against a node, or against the number of inputs of one that is
+    not ONNX's; None if nothing."""
+    import inspect
+
     import onnx.shape_inference
     from onnx import numpy_helper
 
+    if schema is None:
+        try:
+            inspect.signature(handle).bind(node, *inputs)
+        except TypeError:
+            return f"it does not take {len(inputs)} inputs"
+        return None
     given = [(name, item) for name, item in zip(node.proto.input, inputs, strict=True) if item is not None]
     whole = {name: a for name, v in given if isinstance(v, Value) and (a := node.constant(v)) is not None}
     data = {name: numpy_helper.from_array(a, name) for name, a in whole.items() if a.size <= 64 and a.dtype.kind in "iuf"}

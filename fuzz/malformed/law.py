@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import effcc
 from effcc.errors import EffccError
 
 SECONDS = 10.0
@@ -27,7 +28,7 @@ LONGEST_LINE = 1000
 BUG = "this is a bug in effcc"
 """What effcc says where it does not know itself what is wrong with a file: that is no refusal."""
 
-_HERE = Path(__file__).parents[2]
+_HERE = Path(effcc.__file__).parents[1]
 _ROOMS = ("effcc", "passes", "backends", "frontends", "fuzz")
 
 

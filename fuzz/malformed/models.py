@@ -7,6 +7,7 @@ make what blind draws seldom reach: cycles, recursion, deep nesting, sizes witho
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -265,15 +266,19 @@ def shape(draw: Random, model: onnx.ModelProto, others: Sequence[bytes]) -> None
         dim.dim_value = size
 
 
+@cache
+def _schemas() -> list[tuple[str, str]]:
+    import onnx.defs
+
+    return [(schema.name, schema.domain) for schema in onnx.defs.get_all_schemas()]
+
+
 @change
 def operator(draw: Random, model: onnx.ModelProto, others: Sequence[bytes]) -> None:
     """A node is of another operator, its inputs and attributes as they are."""
-    import onnx.defs
-
     graph = _drawn(draw, graphs(model))
-    schema = draw.choice(onnx.defs.get_all_schemas())
     node = draw.choice(graph.node)
-    node.op_type, node.domain = schema.name, schema.domain
+    node.op_type, node.domain = draw.choice(_schemas())
 
 
 @change
@@ -324,7 +329,7 @@ def elsewhere(draw: Random, model: onnx.ModelProto, others: Sequence[bytes]) -> 
 
 @change
 def nest(draw: Random, model: onnx.ModelProto, others: Sequence[bytes]) -> None:
-    """The graph is inside of branches inside of branches."""
+    """The graph is inside of branches inside of branches; in both branches of the innermost ones."""
     from onnx import helper
 
     wanted = [o.name for o in model.graph.output]
@@ -335,10 +340,9 @@ def nest(draw: Random, model: onnx.ModelProto, others: Sequence[bytes]) -> None:
         inner = helper.make_graph(body, f"level{level}", [], list(model.graph.output))
         condition = helper.make_node("Constant", [], [f"condition{level}"], value_int=draw.choice((0, 1)))
         cast = helper.make_node("Cast", [f"condition{level}"], [f"chosen{level}"], to=9)
-        branch = helper.make_node("If", [f"chosen{level}"], wanted, then_branch=inner, else_branch=inner)
+        other = inner if level < 4 else helper.make_graph([], "other", [], list(model.graph.output))
+        branch = helper.make_node("If", [f"chosen{level}"], wanted, then_branch=inner, else_branch=other)
         body = [condition, cast, branch]
-        if len(inner.SerializeToString()) > 1 << 20:  # twice as large at each level
-            break
     del model.graph.node[:]
     model.graph.node.extend(body)
 
