@@ -9,9 +9,10 @@ import numpy as np
 from effcc.errors import EffccError
 from effcc.interp import evaluate_node
 from effcc.ir.blob import Blob
-from effcc.ir.dims import evaluate
+from effcc.ir.dims import Expr, Symbol, evaluate
 from effcc.ir.evaluator import NestError, carrier, evaluate_nest
 from effcc.ir.graph import Graph, Node
+from effcc.ir.op import Op
 from effcc.ir.scalar import PARALLEL, Apply, Compute, Index, Read, walk
 from effcc.ir.types import Tensor
 from effcc.ops.constant import Const
@@ -49,7 +50,7 @@ class Fold(Pass):
         return w.freeze()
 
     def _fold(self, item: Item, w: Workspace, ctx: Context) -> None:
-        if not item.op.pure or item.op.family in KEPT_FAMILIES:
+        if not item.op.pure or item.op.family in KEPT_FAMILIES or reads_sizes(item.op):
             return
         operands = [blob for v in item.operands if (blob := w.constant(v)) is not None]
         if len(operands) < len(item.operands):
@@ -73,6 +74,12 @@ class Fold(Pass):
             return
         made = [w.insert(Const(blob), (), item, item.loc) for blob in blobs]
         w.replace(item, tuple(i.result for i in made), made)
+
+
+def reads_sizes(op: Op) -> bool:
+    """Whether an attribute is, or holds, a size that is known at run time only."""
+    parts = (x for a in op.attrs.values() for x in (a if isinstance(a, tuple) else (a,)))
+    return any(isinstance(x, (Symbol, Expr)) for x in parts)
 
 
 def by_loop_nest(node: Node, operands: list[Blob], types: list[Tensor]) -> tuple[Blob, ...] | None:
