@@ -4,7 +4,7 @@
     ...              texts: the IR, the pass log                            checked on each load
     constants.bin    the weights, each at a multiple of 64 bytes            mapped into memory; checked by `verify`
     manifest.json    format, versions, target, CPU features that the code needs, options, measured choices, the
-                     backend's own program as JSON, and the size and SHA-256 of all the rest; at its end, its own SHA-256
+                     backend's own program as JSON, the size and SHA-256 of all the rest, and its own SHA-256
 
 Nothing is pickled or compressed, and no path in it is ever used as a path.  It holds native code all the same: like
 any shared library, load only what you trust.

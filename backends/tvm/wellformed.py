@@ -1,4 +1,4 @@
-"""Whether a launch program that was read from a file is one: fields of the right types, expressions, alignments, dtypes.
+"""Whether a launch program that was read from a file is one: types of fields, expressions, alignments, dtypes.
 
 That names are defined is checked as it is encoded; that a kernel gets what it was compiled for is what the artifact's
 hashes are for.

@@ -55,7 +55,7 @@ def _parser() -> Lark:
 
 
 def _too_deep() -> ParseError:
-    return ParseError("brackets, graphs or sums are nested too deeply", hint="name what is inside by a %value of its own")
+    return ParseError("brackets, graphs or sums are nested too deeply", hint="name parts of it by %values")
 
 
 def _syntax_error(error: UnexpectedInput, text: str) -> ParseError:
@@ -159,18 +159,18 @@ class _Build(Transformer):
         return Graph(_unquote(name) if name else "", inputs, nodes, outs, aliases)
 
     def _define(self, scope: dict[str, Value], token: Token, type_: Type) -> Value:
-        name = _unquote(token)
-        if name in scope:
+        key = _key(token)
+        if key in scope:
             raise ParseError(f"{token} is defined twice", where=_at(token), hint="each value is assigned once (SSA)")
-        scope[name] = value = Value(type_, "" if str(token)[1:].isdigit() else name)
+        scope[key] = value = Value(type_, _unquote(token) if key[0] == "=" else "")
         return value
 
     def _use(self, scope: dict[str, Value], token: Token) -> Value:
-        name = _unquote(token)
-        if name not in scope:
+        key = _key(token)
+        if key not in scope:
             raise ParseError(f"{token} is not defined", where=_at(token),
                              hint="define it above; a nested graph sees only its own inputs")
-        return scope[name]
+        return scope[key]
 
     def _node(self, scope: dict[str, Value], s: _Statement) -> Node:
         operands = tuple(self._use(scope, t) for t in s.operands)
@@ -401,6 +401,11 @@ def _string(token: Token, start: int = 0) -> str:
 def _unquote(token: Token) -> str:
     """The name in %name, @name, %"name" or @"name"."""
     return _string(token, 1) if token[1] == '"' else str(token)[1:]
+
+
+def _key(token: Token) -> str:
+    """What a value is found by: %x and %"x" are the same, %0 has no name and is not %"0"."""
+    return str(token) if token[1:].isdigit() else f"={_unquote(token)}"
 
 
 def _integer(token: Token) -> int:

@@ -155,7 +155,7 @@ class Importer:
                     hint="one of " + ", ".join(i.name for i in declared),
                 )
         if twice := [name for name, count in Counter(i.name for i in declared).items() if count > 1]:
-            raise ParseError(f"input {twice[0]!r} is listed twice", where=self.source.name, hint="export the model again")
+            raise ParseError(f"input {twice[0]!r} is listed twice", where=self.source.name, hint="rename it")
         bindings = self._bindings(declared)
         ports = []
         for info in declared:

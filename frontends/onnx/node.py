@@ -221,6 +221,11 @@ class OnnxNode:
         raise ParseError(f"{self.op_type}: {message}", where=self.loc, hint="check the model with onnx.checker")
 
     # -- small things that many handlers need --
+    def of_rank(self, x: Value, least: int) -> None:
+        """Refuse a tensor of fewer axes."""
+        if len(x.shape) < least:
+            self.malformed(f"{x.type} has less than {least} axes")
+
     def axis(self, axis: int, rank: int) -> int:
         """An axis counted from the front."""
         if not -rank <= axis < max(rank, 1):

@@ -84,12 +84,14 @@ def _same_dtype(n: OnnxNode, *values: Value) -> tuple[Value, ...]:
 
 @onnx_op("InstanceNormalization")
 def instance_normalization(n: OnnxNode, x: Value, scale: Value, bias: Value) -> Value:
+    n.of_rank(x, 3)
     n.plain([x.shape[1]], "the number of channels")
     return n.b.group_norm(x, scale, bias, groups=x.shape[1], eps=n.attr("epsilon", 1e-5))
 
 
 @onnx_op("GroupNormalization")
 def group_normalization(n: OnnxNode, x: Value, scale: Value, bias: Value) -> Value:
+    n.of_rank(x, 2)
     groups, channels = n.attr("num_groups"), x.shape[1]
     if n.version < 21:
         scale, bias = (

@@ -181,8 +181,12 @@ class Scope:
                 hint="add a handler in frontends/onnx, or a model-local function",
             )
         known = schema or _schema(proto.op_type, onnx.defs.onnx_opset_version(), domain)
-        if known is not None:
-            _check_call(known, proto, inputs, loc)
+        if known is not None and schema is None:
+            raise UnsupportedError(
+                f"{proto.op_type} is not of opset {self.opsets[domain]}", where=loc, hint="export with a newer opset"
+            )
+        if schema is not None:
+            _check_call(schema, proto, inputs, loc)
         if handle is not None:
             node = OnnxNode(proto, self, schema.since_version if schema else self.opsets[domain], loc)
             try:
@@ -190,7 +194,7 @@ class Scope:
             except EffccError:
                 raise
             except Exception as e:  # handlers take nodes to be well formed
-                if reason := why_malformed(node, known, handle, inputs):
+                if reason := why_malformed(node, schema, handle, inputs):
                     raise ParseError(f"{proto.op_type}: {reason}", where=loc, hint=_CHECK) from e
                 raise ParseError(
                     f"{proto.op_type} cannot take these inputs ({type(e).__name__}: {e})",
@@ -389,7 +393,8 @@ def why_malformed(node: OnnxNode, schema: Any, handle: Handler, inputs: Sequence
         return None
     given = [(name, item) for name, item in zip(node.proto.input, inputs, strict=True) if item is not None]
     whole = {name: a for name, v in given if isinstance(v, Value) and (a := node.constant(v)) is not None}
-    data = {name: numpy_helper.from_array(a, name) for name, a in whole.items() if a.size <= 64 and a.dtype.kind in "iuf"}
+    small = {name: a for name, a in whole.items() if a.size <= 64 and a.dtype.kind in "iuf"}
+    data = {name: numpy_helper.from_array(a, name) for name, a in small.items()}
     types = {name: type_proto(item) for name, item in given}
     opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in node.scope.opsets.items()]
     try:

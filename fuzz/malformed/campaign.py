@@ -1,4 +1,4 @@
-"""A campaign of broken files: worker processes that a watchdog replaces when they crash, hang or end, and what they find.
+"""A campaign of broken files: worker processes that a watchdog replaces when they crash or hang, and what they find.
 
 File number k of a seed is always the same one. A folder holds the outcomes so far, a line a file, so that a later call
 goes on; and the findings, each the broken file and a .json that says what was done with it, one for each place in effcc
@@ -71,7 +71,8 @@ def actions(file: BrokenFile, draw: random.Random) -> Iterator[tuple[str, Sequen
         yield "load", ()
         harmless = file.changes == ("octets",)  # else what is run may be code that was cut off
         if draw.random() < 0.4:
-            yield draw.choice(("inspect FILE", "verify FILE", "run FILE --random" if harmless else "inspect FILE --graph")), ()
+            last = "run FILE --random" if harmless else "inspect FILE --graph"
+            yield draw.choice(("inspect FILE", "verify FILE", last)), ()
     else:
         yield "import" if file.suffix == ".onnx" else "print", (command,) if draw.random() < 0.2 else ()
         rare = draw.random()
@@ -234,15 +235,20 @@ def _keep(folder: Path, finding: dict[str, Any], answer: dict[str, Any], worker:
     if path.exists():
         return
     path.write_bytes((worker.box / "model" / f"m{answer['kind']}").read_bytes())
-    about = {"site": site, **finding, "seed": worker.seed, "number": answer["number"], "changes": answer["changes"]}
-    path.with_suffix(path.suffix + ".json").write_text(json.dumps(about, indent=1))
+    facts = {"site": site, **finding, "seed": worker.seed, "number": answer["number"], "changes": answer["changes"]}
+    about(path).write_text(json.dumps(facts, indent=1))
+
+
+def about(finding: Path) -> Path:
+    """The file that says what a finding is."""
+    return finding.with_suffix(f"{finding.suffix}.json")
 
 
 def replay(path: Path) -> None:
     """Do again with a kept file what broke the law; raises Broken where it still does."""
     import tempfile
 
-    action = json.loads(path.with_suffix(path.suffix + ".json").read_text())["action"]
+    action = json.loads(about(path).read_text())["action"]
     here = os.getcwd()
     with tempfile.TemporaryDirectory() as folder:
         box = Sandbox.make(Path(folder))
@@ -258,7 +264,7 @@ def replay(path: Path) -> None:
 # -- in a worker --
 def work(folder: Path, number: int, seed: int, connection: Connection) -> None:
     """Make and test the files whose numbers come, until none come any more."""
-    log = open(folder / f"worker-{number}.log", "w")  # noqa: SIM115  (as long as the process)
+    log = open(folder / f"worker-{number}.log", "w")  # as long as the process
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
     faulthandler.enable(log)

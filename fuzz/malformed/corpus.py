@@ -1,7 +1,7 @@
 """The whole files from which broken ones are made: small ONNX models, IR texts, artifacts.
 
-`Corpus.small()` is made here in a second or two; `Corpus.in_folder(folder)` holds the models of ONNX's own backend tests
-as well, texts that the generator draws, and keeps all of it in the folder.
+`Corpus.small()` is made here in a second or two; `Corpus.in_folder(folder)` holds the models of ONNX's own backend
+tests as well, texts that the generator draws, and keeps all of it in the folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What must hold of everything that reads files: it works, or it refuses in one line; in time, in memory, in its folder.
+"""What must hold of all that reads files: it works, or it refuses in one line; in time, in memory, in its folder.
 
 `Sandbox` is a folder with a model's place in it, and other places that nothing may touch; `hold(sandbox, action)` does
 one thing with the file in it and raises `Broken` where the law does not hold. Memory is what the process may have
@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -52,12 +53,12 @@ class OutOfTime(BaseException):
 def site(trace: str) -> str:
     """The last frame inside effcc, and what was raised: "effcc/text/parser.py string JSONDecodeError"."""
     frames = re.findall(r'File "([^"]+)", line \d+,? in (\S+)', trace)
-    ours = [(path, name) for path, name in frames if any(f"/{room}/" in path for room in _ROOMS) and "/fuzz/malformed/" not in path]
+    ours = [f for f in frames if any(f"/{room}/" in f[0] for room in _ROOMS) and "/fuzz/malformed/" not in f[0]]
     raised = re.findall(r"^([\w.]*(?:Error|Exception|Interrupt|Warning|OutOfTime)\w*)", trace, re.M)
     if not ours:
         return ""
     path, name = ours[-1]
-    short = re.sub(r".*?/((?:%s)/.*)" % "|".join(_ROOMS), r"\1", path.replace(str(_HERE) + "/", "/"))
+    short = re.sub(rf".*?/((?:{'|'.join(_ROOMS)})/.*)", r"\1", path.replace(f"{_HERE}/", "/"))
     return f"{short} {name} {raised[-1] if raised else ''}".strip()
 
 
@@ -83,6 +84,7 @@ class Sandbox:
         os.environ.update(
             HOME=str(box.home), TMPDIR=str(box.tmp), EFFCC_CACHE_DIR=str(box.cache), XDG_CACHE_HOME=str(box.home)
         )
+        tempfile.tempdir = None  # it is asked for again
         return box
 
     @property

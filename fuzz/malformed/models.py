@@ -51,7 +51,7 @@ def mutate(data: bytes, draw: Random, others: Sequence[bytes]) -> tuple[bytes, l
             try:
                 CHANGES[name](draw, model, others)
                 done.append(name)
-            except NothingToChange:
+            except (NothingToChange, EncodeError, DecodeError):  # or it is too deep for protobuf
                 continue
         try:
             data = model.SerializeToString()
@@ -197,7 +197,8 @@ def kind(draw: Random, model: onnx.ModelProto, others: Sequence[bytes]) -> None:
     """An attribute says it is of another kind, or a value of another element type."""
     import onnx
 
-    places = [m for m in messages(model) if isinstance(m, (onnx.AttributeProto, onnx.TensorProto, onnx.TypeProto.Tensor))]
+    kinds = (onnx.AttributeProto, onnx.TensorProto, onnx.TypeProto.Tensor)
+    places = [m for m in messages(model) if isinstance(m, kinds)]
     place = _drawn(draw, places)
     if isinstance(place, onnx.AttributeProto):
         place.type = draw.choice(onnx.AttributeProto.AttributeType.values())

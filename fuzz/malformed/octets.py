@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
-NUMBERS = (0, 1, -1, 2, 3, 7, 64, 127, 128, 255, 65536, 2**31 - 1, 2**31, -(2**31), 2**32, 2**40, 2**62, 2**63 - 1, -(2**63))
+NUMBERS = (
+    0, 1, -1, 2, 3, 7, 64, 127, 128, 255, 65536, 2**31 - 1, 2**31, -(2**31), 2**32, 2**40, 2**62, 2**63 - 1, -(2**63),
+)  # fmt: skip
 """Where readers of sizes, counts, axes and offsets go wrong."""
 
 
