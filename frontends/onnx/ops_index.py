@@ -93,6 +93,8 @@ def compress(n: OnnxNode, x: Value, keep: Value) -> Value:
     if "axis" not in n:
         x = n.b.reshape(x, shape=(product(x.shape),))
     axis = n.axis(n.attr("axis", 0), len(x.shape))
+    n.of_rank(keep, 1)
+    n.of_rank(x, 1)
     length, size = keep.shape[0], x.shape[axis]
     if length != size:  # a shorter condition keeps none of the rest
         shorter = dim_min(length, size)

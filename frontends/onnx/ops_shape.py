@@ -325,6 +325,8 @@ def center_crop_pad(n: OnnxNode, x: Value, shape: Value) -> Value:
     rank = len(x.shape)
     axes = tuple(n.axis(a, rank) for a in n.attr("axes", tuple(range(rank))))
     wanted = n.dims(shape, "the target shape")
+    if len(axes) != len(wanted):
+        n.malformed(f"a target shape of {len(wanted)} sizes for {len(axes)} axes")
     before: list[Dim] = [0] * rank
     after: list[Dim] = [0] * rank
     for axis, size in zip(axes, wanted, strict=True):

@@ -51,6 +51,8 @@ def conv(n: OnnxNode, x: Value, w: Value, bias: Value | None = None) -> Value:
 @onnx_op("ConvTranspose")
 def conv_transpose(n: OnnxNode, x: Value, w: Value, bias: Value | None = None) -> Value:
     k = len(w.shape) - 2
+    n.of_rank(w, 3)
+    n.of_rank(x, k + 2)
     n.plain(w.shape[2:], "the kernel's size")
     strides, dilations = tuple(n.attr("strides", (1,) * k)), tuple(n.attr("dilations", (1,) * k))
     extra = list(n.attr("output_padding", (0,) * k))

@@ -193,6 +193,9 @@ class Scope:
                 outputs = handle(node, *inputs)
             except EffccError:
                 raise
+            except MemoryError:
+                message = f"{proto.op_type}: its constants do not fit into memory"
+                raise UnsupportedError(message, where=loc, hint="are its sizes right?") from None
             except Exception as e:  # handlers take nodes to be well formed
                 if reason := why_malformed(node, schema, handle, inputs):
                     raise ParseError(f"{proto.op_type}: {reason}", where=loc, hint=_CHECK) from e
@@ -332,6 +335,8 @@ def refuse_strings(dtype: DType, where: str) -> None:
 def _schema(op_type: str, version: int, domain: str) -> Any:
     import onnx.defs
 
+    if not 0 < version < 1 << 31:
+        return None
     try:
         return onnx.defs.get_schema(op_type, version, domain)
     except onnx.defs.SchemaError:
