@@ -153,7 +153,7 @@ def _bound(exact: Any, spread: Any, unit: float) -> Any:
     if not exact.is_floating_point():
         return spread
     typical = spread[torch.isfinite(spread)].mean() if torch.isfinite(spread).any() else 0.0
-    return 16 * spread + 2 * typical + 4 * unit * exact.abs().nan_to_num(0.0, 0.0, 0.0) + 1e-40
+    return 16 * spread + 2 * typical + 4 * unit * exact.double().abs().nan_to_num(0.0, 0.0, 0.0) + 1e-40
 
 
 def _distance(a: Any, b: Any) -> Any:

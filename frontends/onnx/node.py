@@ -33,18 +33,21 @@ if TYPE_CHECKING:
 
 Handler = Callable[..., Any]
 HANDLERS: dict[tuple[str, str], Handler] = {}
+RANKS: dict[tuple[str, str], tuple[int, ...]] = {}
+"""The fewest axes that the inputs of an op have, in order; ONNX's own rules do not tell them all."""
 FAMILIES = (
     "elementwise", "shape", "index", "reduction", "contraction", "window", "normalization", "attention", "quantize",
     "recurrent", "control", "sequence", "resample", "signal", "random", "training", "gradient", "features",
 )  # fmt: skip
 
 
-def onnx_op(*names: str, domain: str = "") -> Callable[[Handler], Handler]:
-    """Register a handler for ops of a domain ('' is ai.onnx)."""
+def onnx_op(*names: str, domain: str = "", ranks: tuple[int, ...] = ()) -> Callable[[Handler], Handler]:
+    """Register a handler for ops of a domain ('' is ai.onnx). `ranks`: the fewest axes of each input, in order."""
 
     def register(handler: Handler) -> Handler:
         for name in names:
             HANDLERS[domain, name] = handler
+            RANKS[domain, name] = ranks
         return handler
 
     return register

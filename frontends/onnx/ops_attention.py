@@ -108,7 +108,7 @@ def _mask(n: OnnxNode, q: Value, mask: Value | None, keep: list[Value], keys: Di
     return n.b.where(allowed, mask, n.b.full_like(mask, -math.inf))
 
 
-@onnx_op("RotaryEmbedding")
+@onnx_op("RotaryEmbedding", ranks=(3, 2, 2))
 def rotary_embedding(n: OnnxNode, x: Value, cos: Value, sin: Value, positions: Value | None = None) -> Value:
     """x is [B, L, H·D] or [B, H, L, D]; the caches are [P, R/2] looked up at positions [B, L], or [B, L, R/2]."""
     flat = len(x.shape) == 3

@@ -157,7 +157,7 @@ def _aligned(n: OnnxNode, x: Value, labels: list[str], order: list[str]) -> Valu
     return n.b.reshape(x, shape=tuple(shape.get(label, 1) for label in order))
 
 
-@onnx_op("Det")
+@onnx_op("Det", ranks=(2,))
 def det(n: OnnxNode, x: Value) -> Value:
     """By Gaussian elimination with partial pivoting, unrolled: the size of the matrices is static."""
     rows, columns = x.shape[-2:]

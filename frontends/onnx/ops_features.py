@@ -11,7 +11,7 @@ from effcc.ir.types import f32, i64
 ML = "ai.onnx.ml"
 
 
-@onnx_op("TfIdfVectorizer")
+@onnx_op("TfIdfVectorizer", ranks=(1,))
 def tf_idf_vectorizer(n: OnnxNode, x: Value) -> Value:
     """Counts of the pool's n-grams (over windows whose elements lie up to max_skip_count apart), weighted."""
     if "pool_strings" in n:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from effcc.errors import EffccError, ParseError, UnsupportedError
-from effcc.frontends.onnx.node import Absent, Handler, Items, OnnxNode, handler
+from effcc.frontends.onnx.node import RANKS, Absent, Handler, Items, OnnxNode, handler
 from effcc.frontends.onnx.proto import Source, array, element_code, element_dtype, no_text, opsets
 from effcc.frontends.onnx.values import Contents
 from effcc.ir.builder import Builder
@@ -124,8 +124,9 @@ class Scope:
         proto = self._resolved(proto)
         domain = "" if proto.domain == "ai.onnx" else proto.domain
         label = proto.name or next((o for o in proto.output if o), proto.op_type)
-        if isinstance(label, bytes):
-            raise no_text(label, self.importer.source)
+        for name in (label, proto.op_type, proto.domain):
+            if isinstance(name, bytes):
+                raise no_text(name, self.importer.source)
         loc = Loc(self.importer.source.name, label)
         inputs = [self.lookup(name, f"input {name!r} of {label!r}") if name else None for name in proto.input]
         with self.builder.at(loc):
@@ -190,6 +191,9 @@ class Scope:
         if handle is not None:
             node = OnnxNode(proto, self, schema.since_version if schema else self.opsets[domain], loc)
             try:
+                for item, least in zip(inputs, RANKS[domain, proto.op_type], strict=False):
+                    if isinstance(item, Value):
+                        node.of_rank(item, least)
                 outputs = handle(node, *inputs)
             except EffccError:
                 raise

@@ -79,10 +79,10 @@ def operators() -> list[Any]:
     """The 71 that NNSmith draws by default, each for the dtypes that torch on the CPU and the back end take."""
     from nnsmith.materialize.torch import TorchModelCPU
 
-    from effcc.fuzz.vocabulary import VOCABULARY
+    from effcc.fuzz.vocabulary import NNSMITH
 
     found = [op for op in dict.fromkeys(TorchModelCPU.operators()) if not op.limit_domain]
-    assert {op.__name__ for op in found} == set(VOCABULARY), "NNSmith's operators are others than the vocabulary's"
+    assert {op.__name__ for op in found} == set(NNSMITH), "NNSmith's operators are others than the vocabulary's"
     return found
 
 

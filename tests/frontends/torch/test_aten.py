@@ -100,6 +100,10 @@ def cases() -> dict[str, Case]:
             r(3, 4),
             r(4),
         ),
+        "numbers below 0 for bytes": (
+            lambda x: (x.clamp(-1, 1), x + (-3), x > -1, x.masked_fill(x > 3, -2), torch.where(x > 3, x, -1)),
+            i(9, 9).to(torch.uint8),
+        ),
         "where": (
             lambda c, x, y: (torch.where(c, x, y), torch.where(c, x, 1.0), x.masked_fill(c, -1)),
             b(3, 4),
