@@ -6,6 +6,7 @@ and what they use of the enclosing ones becomes captures.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -391,6 +392,7 @@ def why_malformed(node: OnnxNode, schema: Any, handle: Handler, inputs: Sequence
     not ONNX's; None if nothing."""
     import inspect
 
+    import onnx.checker
     import onnx.shape_inference
     from onnx import numpy_helper
 
@@ -400,16 +402,20 @@ def why_malformed(node: OnnxNode, schema: Any, handle: Handler, inputs: Sequence
         except TypeError:
             return f"it does not take {len(inputs)} inputs"
         return None
-    given = [(name, item) for name, item in zip(node.proto.input, inputs, strict=True) if item is not None]
+    proto = onnx.NodeProto()
+    proto.CopyFrom(node.proto)
+    del proto.input[:]
+    proto.input.extend("" if item is None else name for name, item in zip(node.proto.input, inputs, strict=True))
+    given = [(name, item) for name, item in zip(proto.input, inputs, strict=True) if name]
     whole = {name: a for name, v in given if isinstance(v, Value) and (a := node.constant(v)) is not None}
     small = {name: a for name, a in whole.items() if a.size <= 64 and a.dtype.kind in "iuf"}
     data = {name: numpy_helper.from_array(a, name) for name, a in small.items()}
     types = {name: type_proto(item) for name, item in given}
     opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in node.scope.opsets.items()]
     try:
-        onnx.shape_inference.infer_node_outputs(schema, node.proto, types, data, opset_imports=opsets)
-    except Exception as error:
-        return str(error).removeprefix("[ShapeInferenceError] ") or type(error).__name__
+        onnx.shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=opsets)
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+        return re.sub(r"\[\w+\] ", "", str(error))
     return None
 
 

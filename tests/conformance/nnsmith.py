@@ -7,7 +7,7 @@ operators by an SMT solver and makes them torch modules with inputs; `Factory` i
 them by effcc, and NNSmith's own comparison (relative 1e-2, absolute 1e-3) judges. Each model ends as
 
     pass          every output agrees
-    mismatch      an output differs; where float overflow or NaN arises in eager itself, as invalid
+    mismatch      an output differs
     unsupported   effcc refuses by name
     crash         anything else is raised
     invalid       torch eager has NaN or infinities, or cannot run the model
@@ -130,13 +130,12 @@ def pairs(graph: Any) -> set[tuple[str, str]]:
     return found
 
 
-def test(graph: Any, back_end: Any, seed: int) -> tuple[str, str]:
-    """(outcome, reason) of one graph."""
+def test(graph: Any, back_end: Any, seed: int, kept: Path) -> tuple[str, str]:
+    """(outcome, reason) of one graph; a model that crashes or differs is kept, as graphs of a seed depend on the SMT
+    solver's earlier ones."""
     import torch
     from nnsmith.materialize import TestCase
     from nnsmith.materialize.torch import TorchModelCPU
-
-    from effcc.errors import UnsupportedError
 
     torch.manual_seed(seed)
     try:
@@ -144,17 +143,40 @@ def test(graph: Any, back_end: Any, seed: int) -> tuple[str, str]:
         oracle = model.make_oracle()
     except (RuntimeError, NotImplementedError, TypeError, IndexError, ValueError) as error:
         return "invalid", _line(error)
-    if any(not np.isfinite(x).all() for x in oracle.output.values()):
+    case = TestCase(model, oracle)
+    outcome, reason = judge(case, back_end)
+    if outcome in ("crash", "mismatch"):
+        (kept / str(seed)).mkdir(parents=True, exist_ok=True)
+        case.dump(str(kept / str(seed)))
+    return outcome, reason
+
+
+def judge(case: Any, back_end: Any) -> tuple[str, str]:
+    from effcc.errors import UnsupportedError
+
+    if any(not np.isfinite(x).all() for x in case.oracle.output.values()):
         return "invalid", "torch eager gives NaN or infinities"
     try:
-        run = back_end.make_backend(model)
-        output = run(oracle.input)
+        output = back_end.make_backend(case.model)(case.oracle.input)
     except UnsupportedError as error:
         return "unsupported", _line(error)
     except Exception as error:
         return "crash", _line(error)
-    report = back_end.verify_results(output, TestCase(model, oracle))
+    report = back_end.verify_results(output, case)
     return ("pass", "") if report is None else ("mismatch", " ".join(report.log.split())[-300:])
+
+
+def replay(folder: Path) -> int:
+    """A kept model again, with the graph and the traceback."""
+    from nnsmith.materialize import TestCase
+    from nnsmith.materialize.torch import TorchModelCPU
+
+    case = TestCase.load(TorchModelCPU, str(folder))
+    print(case.model.torch_model.ir.pretty())
+    factory().make_backend(case.model)(case.oracle.input)
+    outcome, reason = judge(case, factory())
+    print(outcome, reason)
+    return int(outcome != "pass")
 
 
 def _line(error: BaseException) -> str:
@@ -167,9 +189,12 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--generate-only", action="store_true", help="measure the generator alone")
+    parser.add_argument("--replay", type=Path, help="run a kept model again")
     parser.add_argument("--folder", type=Path, default=Path(__file__).parents[2] / "conformance")
     options = parser.parse_args()
     graph_gen, materialize = generator()
+    if options.replay is not None:
+        return replay(options.replay)
     warnings.simplefilter("ignore")
     np.seterr(all="ignore")
     materialize.TorchModelCPU.add_seed_setter()
@@ -189,7 +214,7 @@ def main() -> int:
             reached |= pairs(graph)
             if options.generate_only:
                 continue
-            outcome, reason = test(graph, back_end, seed)
+            outcome, reason = test(graph, back_end, seed, options.folder / "nnsmith.kept")
             outcomes[outcome] += 1
             out.write(json.dumps({"seed": seed, "outcome": outcome, "reason": reason}) + "\n")
             out.flush()
