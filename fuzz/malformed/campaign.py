@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from effcc.errors import EffccError
-from effcc.fuzz.malformed import artifacts, models, texts
+from effcc.fuzz.malformed import artifacts, models, octets, texts
 from effcc.fuzz.malformed.corpus import Corpus
 from effcc.fuzz.malformed.law import Broken, Sandbox, Watch, hold
 
@@ -54,7 +54,9 @@ def make(corpus: Corpus, key: str) -> BrokenFile:
         data, changes = models.mutate(draw.choice(corpus.onnx), draw, corpus.onnx)
     elif kind == "effir":
         text, changes = texts.mutate(draw.choice(corpus.effir), draw, corpus.effir)
-        data = text.encode(errors="surrogatepass")
+        data = text.encode()
+        if draw.random() < 0.1:
+            data, changes = octets.mutate(data, draw), [*changes, "octets"]
     else:
         data, changes = artifacts.mutate(draw.choice(corpus.effcc), draw)
     return BrokenFile(f".{kind}", data, tuple(changes))

@@ -198,9 +198,10 @@ def _compile(path: Path) -> None:
 
 def _print(path: Path) -> None:
     """Parse, print, parse again."""
+    import effcc.frontends
     from effcc.text import parse, print_graph
 
-    graph = parse(path.read_text())
+    graph = effcc.frontends.find(str(path)).load(str(path))  # type: ignore[union-attr]
     again = parse(print_graph(graph))
     if again != graph:
         raise AssertionError(f"printed and parsed again it is another graph: {graph}")
