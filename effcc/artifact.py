@@ -4,7 +4,7 @@
     ...              texts: the IR, the pass log                            checked on each load
     constants.bin    the weights, each at a multiple of 64 bytes            mapped into memory; checked by `verify`
     manifest.json    format, versions, target, CPU features that the code needs, options, measured choices, the
-                     backend's own program as JSON, and the size and SHA-256 of all the rest
+                     backend's own program as JSON, the size and SHA-256 of all the rest, and its own SHA-256
 
 Nothing is pickled or compressed, and no path in it is ever used as a path.  It holds native code all the same: like
 any shared library, load only what you trust.
@@ -40,6 +40,7 @@ from .ir.graph import Graph
 from .ir.types import Tensor
 from .machine import Machine, host
 from .program import LoadedProgram, Program
+from .report_form import FORM, misfit
 
 FORMAT = 1
 ALIGNMENT = 64
@@ -49,6 +50,7 @@ LIMIT = 256 << 20
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 _CHUNK = 1 << 24
+_SIGNATURE = ',"sha256":"'
 _RECOMPILE = "compile the model again"
 
 
@@ -111,7 +113,13 @@ def write(
         for name, blob in sorted(blobs.items()):
             archive.writestr(zipfile.ZipInfo(name), blob)
         _write_constants(archive, constants, manifest["constants"])
-        archive.writestr(zipfile.ZipInfo(MANIFEST), json.dumps(manifest, separators=(",", ":"), allow_nan=False))
+        archive.writestr(zipfile.ZipInfo(MANIFEST), signed(manifest))
+
+
+def signed(manifest: Mapping[str, Any]) -> bytes:
+    """A manifest as JSON that ends in the hash of what stands before it: the launch program is in no other hash."""
+    text = json.dumps(manifest, separators=(",", ":"), allow_nan=False)[:-1].encode()
+    return text + f'{_SIGNATURE}{_digest([text])}"}}'.encode()
 
 
 def read(path: str | os.PathLike[str], machine: Machine | None = None) -> Artifact:
@@ -124,7 +132,7 @@ def read(path: str | os.PathLike[str], machine: Machine | None = None) -> Artifa
         with open(path, "rb") as file:
             places = _places(file, path)
             text = _content(file, places, MANIFEST, path)
-            if zlib.crc32(text) != zipfile.ZipFile(file).getinfo(MANIFEST).CRC:  # it holds the hashes of all the rest
+            if zlib.crc32(text) != zipfile.ZipFile(file).getinfo(MANIFEST).CRC:  # bytes changed, whatever they say now
                 raise _damaged(path, MANIFEST)
             manifest = _manifest(text, path)
             _check_machine(manifest, machine or host(), path)
@@ -193,10 +201,12 @@ def load(path: str | os.PathLike[str], threads: int | None = None) -> LoadedProg
     module, _, function = loaders[artifact.backend].partition(":")
     try:
         report = json.loads(artifact.blobs[REPORT])
+        if (part := misfit(report, FORM)) is not None:
+            raise ParseError(f"{REPORT} has no valid {part}", where=path, hint=_RECOMPILE)
         text = artifact.blobs[GRAPH].decode()
         code = getattr(importlib.import_module(module), function)(artifact, threads)
         return LoadedProgram(code, report, text, str(path))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ParseError(f"{REPORT} or {GRAPH} is malformed ({error})", where=path, hint=_RECOMPILE) from error
 
 
@@ -361,6 +371,9 @@ def _manifest(text: bytes, path: Path) -> dict[str, Any]:
             numbers = [entry[key] for key in keys - {"sha256"}]
             if any(type(n) is not int or n < 0 for n in numbers) or entry.get("offset", 0) % ALIGNMENT:
                 raise ParseError(f"{MANIFEST} has no valid {part!r} ({name})", where=path, hint=_RECOMPILE)
+    before, _, digest = text.rpartition(_SIGNATURE.encode())
+    if digest != f'{_digest([before])}"}}'.encode():
+        raise _damaged(path, MANIFEST)
     return manifest
 
 

@@ -5,6 +5,8 @@ The command prints `error: <message>` and exits with status 2; a traceback means
 
 from __future__ import annotations
 
+import re
+
 
 class EffccError(Exception):
     """A mistake in the input (model, text, artifact, option), with one line that says what, where, and how to mend
@@ -13,7 +15,22 @@ class EffccError(Exception):
     def __init__(self, message: str, *, where: object = None, hint: str | None = None):
         self.message, self.where, self.hint = message, where, hint
         text = message if where is None or str(where) == "" else f"{where}: {message}"
-        super().__init__(text if hint is None else f"{text}; {hint}")
+        super().__init__(one_line(text if hint is None else f"{text}; {hint}"))
+
+
+LONGEST = 800
+
+
+def one_line(text: str) -> str:
+    """A text that quotes whatever a file holds, as one line of moderate length that a terminal can show.
+
+    >>> one_line("no op \\x1b[31m, \\n in 'a'")
+    "no op \\\\x1b[31m, in 'a'"
+    """
+    if not text.isprintable():
+        words = re.sub(r"\s+", " ", text)
+        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in words)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 300]} … {text[-290:]}"
 
 
 class TypeRuleError(EffccError):

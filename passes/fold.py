@@ -50,8 +50,8 @@ class Fold(Pass):
         return w.freeze()
 
     def _fold(self, item: Item, w: Workspace, ctx: Context) -> None:
-        if not item.op.pure or item.op.family in KEPT_FAMILIES:
-            return
+        if not item.op.pure or item.op.family in KEPT_FAMILIES or item.node().sizes:
+            return  # (sizes known at run time only)
         operands = [blob for v in item.operands if (blob := w.constant(v)) is not None]
         if len(operands) < len(item.operands):
             return
@@ -74,7 +74,6 @@ class Fold(Pass):
             return
         made = [w.insert(Const(blob), (), item, item.loc) for blob in blobs]
         w.replace(item, tuple(i.result for i in made), made)
-
 
     def example(self, d: Any, b: Any) -> Any:
         """Constants under ops that NumPy computes, that it does not, or that are too large for it."""

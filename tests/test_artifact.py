@@ -275,6 +275,25 @@ def test_names_that_no_reader_would_take_are_refused(tmp_path):
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 0 and not os.listdir(tmp_path)
 
 
+def test_a_manifest_that_was_edited_is_refused(path):
+    """Its own hash covers the launch program, which no other does; whoever puts that right as well is believed."""
+
+    def change(manifest):
+        manifest["program"]["steps"] = []
+
+    repack(path, edit(change))
+    with pytest.raises(EffccError, match=r"manifest.json is damaged"):
+        artifact.read(path)
+
+    def sign(entries):
+        manifest = json.loads(entries["manifest.json"])
+        del manifest["sha256"]
+        entries["manifest.json"] = artifact.signed(manifest)
+
+    repack(path, sign)
+    assert artifact.read(path).program["steps"] == []
+
+
 def test_every_byte_of_the_manifest_counts(path):
     """A changed number in it could make native code read or write elsewhere."""
     whole = path.read_bytes()

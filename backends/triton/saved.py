@@ -12,6 +12,7 @@ import numpy as np
 from effcc.artifact import Artifact
 from effcc.backends.tvm import entry
 from effcc.backends.tvm.saved import from_json, to_json
+from effcc.backends.tvm.wellformed import check
 from effcc.errors import ParseError
 
 if TYPE_CHECKING:
@@ -54,8 +55,7 @@ def load(artifact: Artifact, threads: int | None = None) -> SavedCode:
     """The program of an artifact. Raises ParseError where the artifact's parts do not make one."""
     try:
         program, manifest = from_json(artifact.program["launches"]), artifact.program["kernels"]
-        if not isinstance(program, entry.Program):
-            raise TypeError("not a program")
+        check(program)
         for step in program.steps:
             if isinstance(step, entry.Launch) and len(manifest[step.kernel]["signature"]) != (
                 len(step.pointers) + len(step.dims)
@@ -65,7 +65,7 @@ def load(artifact: Artifact, threads: int | None = None) -> SavedCode:
             for a in facts["on"]:
                 artifact.blobs[f"code/sm_{int(a)}/{name}.cubin"]
         return SavedCode(program, artifact.constants, manifest, artifact.blobs)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ParseError(
             f"its launch program is malformed ({reason})", where=artifact.path, hint="compile the model again"

@@ -22,6 +22,7 @@ from effcc.errors import ParseError
 
 from . import entry
 from .runtime import Executable
+from .wellformed import check
 
 _KINDS: dict[str, type] = {
     kind.__name__: kind
@@ -45,8 +46,7 @@ def load(artifact: Artifact, threads: int | None = None) -> Executable:
     """The program of an artifact, loaded. Raises ParseError where the artifact's parts do not make one."""
     try:
         program = from_json(artifact.program)
-        if not isinstance(program, entry.Program):
-            raise TypeError("not a program")
+        check(program)
         driver = artifact.blobs[DRIVER]
         images = [blob for name, blob in artifact.blobs.items() if name.startswith("code/") and name != DRIVER]
         return Executable(program, images, driver, artifact.constants, threads=threads)

@@ -148,7 +148,7 @@ def _bound(exact: Any, spread: Any, unit: float) -> Any:
     if not exact.is_floating_point():
         return spread
     typical = spread[torch.isfinite(spread)].mean() if torch.isfinite(spread).any() else 0.0
-    return 16 * spread + 2 * typical + 4 * unit * exact.abs().nan_to_num(0.0, 0.0, 0.0) + 1e-40
+    return 16 * spread + 2 * typical + 4 * unit * exact.double().abs().nan_to_num(0.0, 0.0, 0.0) + 1e-40
 
 
 def _distance(a: Any, b: Any) -> Any:
@@ -164,35 +164,40 @@ def _perturb(
     node: Node, operands: tuple, results: tuple, unit: float, generator: Any, quanta: bool = False
 ) -> tuple | None:
     """Each float element moved by up to one rounding of what was added up to make it."""
-    if node.op.family in MOVES or not any(isinstance(r, torch.Tensor) and r.is_floating_point() for r in results):
+    if node.op.family in MOVES or not any(isinstance(r, torch.Tensor) and _has_sums(r) for r in results):
         return None
     magnitude = _magnitude(node, operands, results)
     if quanta and node.op.name == "dequantize_linear":
         x, scale = operands[:2]
         magnitude = (0.5 / unit * node.op.spread(x, scale).abs().to(results[0].dtype).expand_as(x),)  # type: ignore[attr-defined]
     return tuple(
-        r + unit * m * (torch.rand(r.shape, generator=generator, dtype=r.dtype) * 2 - 1) if r.is_floating_point() else r
+        r + unit * m * (torch.rand(r.shape, generator=generator, dtype=r.dtype) * 2 - 1) if _has_sums(r) else r
         for r, m in zip(results, magnitude)
     )
+
+
+def _has_sums(x: Any) -> bool:
+    """Whether torch computes in the dtype: floats of a byte are only stored, so they move no finer than they are."""
+    return x.is_floating_point() and x.element_size() > 1
 
 
 def _magnitude(node: Node, operands: tuple, results: tuple) -> tuple:
     """|result|; for formulas of several functions (gelu: cancellation inside) also the operands' magnitudes; for sums
     sqrt(terms) * (the same sum of absolute values)."""
-    plain = tuple(r.abs().nan_to_num(0.0, 0.0, 0.0) if r.is_floating_point() else r for r in results)
+    plain = tuple(r.abs().nan_to_num(0.0, 0.0, 0.0) if _has_sums(r) else r for r in results)
     if node.op.family == "elementwise" and _is_formula(node.op, node.types):
-        return tuple(_with_operands(p, operands) if p.is_floating_point() else p for p in plain)
+        return tuple(_with_operands(p, operands) if _has_sums(p) else p for p in plain)
     if node.op.family not in SUMS:
         return plain
     try:
-        sums = node.op.run(*(x.abs() if x.is_floating_point() else x for x in operands))
-        nest = node.op.compute(*(Tensor(DTYPES["f64"] if x.is_floating_point() else DType.of(x.dtype), tuple(x.shape))
+        sums = node.op.run(*(x.abs() if _has_sums(x) else x for x in operands))
+        nest = node.op.compute(*(Tensor(DTYPES["f64"] if _has_sums(x) else DType.of(x.dtype), tuple(x.shape))
                                  for x in operands))
     except (TypeError, RuntimeError):
         return plain
     terms = evaluate(product(e for e, k in zip(nest.extents, nest.kinds) if k in (REDUCTION, SCAN)), {}) if nest else 1
     grown = max(terms, 1) ** 0.5
-    return tuple(torch.maximum(p, grown * s.abs().nan_to_num(0.0, 0.0, 0.0)) if s.is_floating_point() else p
+    return tuple(torch.maximum(p, grown * s.abs().nan_to_num(0.0, 0.0, 0.0)) if _has_sums(s) else p
                  for p, s in zip(plain, sums))
 
 
@@ -203,6 +208,6 @@ def _is_formula(op: Op, types: tuple[Type, ...]) -> bool:
 
 def _with_operands(magnitude: Any, operands: tuple) -> Any:
     for x in operands:
-        if x.is_floating_point():
+        if _has_sums(x):
             magnitude = torch.maximum(magnitude, x.abs().nan_to_num(0.0, 0.0, 0.0))
     return magnitude

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +17,10 @@ def fuzz(
     laws: Annotated[
         str | None, typer.Option(metavar="NAME,NAME", help="Which laws; all by default.", show_default=False)
     ] = None,
+    malformed: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="FILES", help="Test readers on so many broken files instead.", show_default=False),
+    ] = None,
     folder: Annotated[Path, typer.Option(help="Where findings and progress are kept.")] = Path("fuzz-findings"),
     replay: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Only test a saved finding again.", show_default=False)
@@ -26,30 +30,58 @@ def fuzz(
     """Draw random graphs, hold them against the laws, and save what fails as small .effir files."""
     import importlib
 
-    from effcc.cli.show import print_json, progress
-    from effcc.errors import EffccError, InputError
+    from effcc.cli.show import progress
+    from effcc.errors import InputError
 
-    campaign = importlib.import_module("effcc.fuzz.campaign")
-    known = importlib.import_module("effcc.fuzz.laws").LAWS
     if replay is not None:
-        if not replay.is_file():
-            raise InputError("there is no such file", where=replay)
-        try:
-            campaign.replay(replay)
-        except campaign.Finding as finding:
-            raise EffccError(f"still fails: {finding}", where=replay) from None
-        print(f"{replay}: holds")
+        _again(replay)
         return
+    campaign = importlib.import_module("effcc.fuzz.campaign")
+    broken = importlib.import_module("effcc.fuzz.malformed.campaign")
+    known = importlib.import_module("effcc.fuzz.laws").LAWS
     chosen = list(known) if laws is None else laws.split(",")
     if unknown := [law for law in chosen if law not in known]:
         raise InputError(f"there is no law {unknown[0]!r}", where="--laws", hint=f"laws: {', '.join(known)}")
     with progress(quiet=as_json) as tell:
-        total, found = campaign.run(folder, seed, jobs, chosen, 60 * minutes, tell)
-    if as_json:
-        print_json({**total.facts(), "findings": [str(path) for path in found]})
-    else:
-        print(total)
-        for path in found:
-            print(f"{path}: {path.read_text().splitlines()[0].removeprefix('# ')}")
+        if malformed is None:
+            total, found = campaign.run(folder, seed, jobs, chosen, 60 * minutes, tell)
+        else:
+            total, found = broken.run(folder / "malformed", seed, jobs, malformed, tell)
+    _report(total, found, as_json)
     if found:
         raise typer.Exit(1)
+
+
+def _again(finding: Path) -> None:
+    """Hold a saved finding against its law; what was a broken file has a .json beside it that says what was done."""
+    import importlib
+
+    from effcc.errors import EffccError, InputError
+
+    if not finding.is_file():
+        raise InputError("there is no such file", where=finding)
+    graphs = importlib.import_module("effcc.fuzz.campaign")
+    files = importlib.import_module("effcc.fuzz.malformed.campaign")
+    try:
+        (files if files.about(finding).is_file() else graphs).replay(finding)
+    except (graphs.Finding, files.Broken) as failure:
+        raise EffccError(f"still fails: {failure}", where=finding) from None
+    print(f"{finding}: holds")
+
+
+def _report(total: Any, found: list[Path], as_json: bool) -> None:
+    import json
+
+    from effcc.cli.show import print_json
+
+    if as_json:
+        print_json({**total.facts(), "findings": [str(path) for path in found]})
+        return
+    print(total)
+    for path in found:
+        beside = path.with_suffix(f"{path.suffix}.json")
+        if beside.is_file():
+            about = json.loads(beside.read_text())
+            print(f"{path}: {about['kind']}: {about['message'].splitlines()[0]}")
+        else:
+            print(f"{path}: {path.read_text().splitlines()[0].removeprefix('# ')}")

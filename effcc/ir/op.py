@@ -140,7 +140,11 @@ class Op:
         except TypeRuleError as error:
             shown = ", ".join(map(str, types))
             raise TypeRuleError(f"{self.name}({shown}): {error.message}", hint=error.hint) from None
-        return out if isinstance(out, tuple) else (out,)
+        out = out if isinstance(out, tuple) else (out,)
+        for t in out:
+            if isinstance(t, Tensor) and any(type(d) is int and d < 0 for d in t.shape):
+                raise TypeRuleError(f"{self.name} gives {t}, with a size below 0")
+        return out
 
     def run(self, *tensors: Any, results: tuple[Type, ...] = ()) -> tuple[Any, ...]:
         """Evaluate `reference` and normalise to a tuple."""

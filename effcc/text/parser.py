@@ -14,6 +14,7 @@ from lark import Lark, Token, Transformer
 from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedInput, VisitError
 
 from effcc.errors import EffccError, ParseError, TypeRuleError, VerifyError
+from effcc.ir.attributes import fits
 from effcc.ir.blob import Blob
 from effcc.ir.dims import Dim, Symbol, dim_max, dim_min, floordiv, mod
 from effcc.ir.encodings import encode, is_compressed
@@ -35,9 +36,13 @@ def parse_graph(text: str, blobs: Mapping[str, Any], verify: bool) -> Graph:
     try:
         graph = _Build(blobs, verify).transform(_parser().parse(text))
     except VisitError as error:
+        if isinstance(error.orig_exc, RecursionError):
+            raise _too_deep() from None
         raise error.orig_exc from None
     except UnexpectedInput as error:
         raise _syntax_error(error, text) from None
+    except RecursionError:
+        raise _too_deep() from None
     if verify:
         verify_graph(graph)
     return graph
@@ -47,6 +52,10 @@ def parse_graph(text: str, blobs: Mapping[str, Any], verify: bool) -> Graph:
 def _parser() -> Lark:
     grammar = (Path(__file__).parent / "effir.lark").read_text(encoding="utf-8")
     return Lark(grammar, parser="lalr", maybe_placeholders=True)
+
+
+def _too_deep() -> ParseError:
+    return ParseError("brackets, graphs or sums are nested too deeply", hint="name parts of it by %values")
 
 
 def _syntax_error(error: UnexpectedInput, text: str) -> ParseError:
@@ -112,7 +121,7 @@ class _Build(Transformer):
         return str(c[0]).strip("`")
 
     def bound(self, c: list[Any]) -> int:
-        return -int(c[1]) if c[0] else int(c[1])
+        return -_integer(c[1]) if c[0] else _integer(c[1])
 
     def symbol(self, c: list[Any]) -> None:
         name, lo, hi = c
@@ -150,17 +159,18 @@ class _Build(Transformer):
         return Graph(_unquote(name) if name else "", inputs, nodes, outs, aliases)
 
     def _define(self, scope: dict[str, Value], token: Token, type_: Type) -> Value:
-        if str(token) in scope:
+        key = _key(token)
+        if key in scope:
             raise ParseError(f"{token} is defined twice", where=_at(token), hint="each value is assigned once (SSA)")
-        name = _unquote(token)
-        scope[str(token)] = value = Value(type_, "" if str(token)[1:].isdigit() else name)
+        scope[key] = value = Value(type_, _unquote(token) if key[0] == "=" else "")
         return value
 
     def _use(self, scope: dict[str, Value], token: Token) -> Value:
-        if str(token) not in scope:
+        key = _key(token)
+        if key not in scope:
             raise ParseError(f"{token} is not defined", where=_at(token),
                              hint="define it above; a nested graph sees only its own inputs")
-        return scope[str(token)]
+        return scope[key]
 
     def _node(self, scope: dict[str, Value], s: _Statement) -> Node:
         operands = tuple(self._use(scope, t) for t in s.operands)
@@ -193,6 +203,10 @@ class _Build(Transformer):
         if unknown:
             raise ParseError(f"{cls.name} has no attribute {unknown[0]!r}", where=_at(s.token),
                              hint=f"it takes {', '.join(fields) or 'none'}")
+        for name, value in attributes.items():
+            kind = next(f.type for f in cls.attributes() if f.name == name)
+            if not fits(value, str(kind)):
+                raise ParseError(f"{cls.name}: {name}={value!r} is not of type {kind}", where=_at(s.token))
         try:
             return cls(**attributes)
         except (TypeError, ValueError) as error:
@@ -231,7 +245,7 @@ class _Build(Transformer):
         return c[0]
 
     def blob(self, c: list[Any]) -> Blob:
-        digest = json.loads(c[0]).removeprefix("sha256:")
+        digest = _string(c[0]).removeprefix("sha256:")
         if digest not in self.blobs:
             raise ParseError(f"there is no blob {digest[:12]}…", where=_at(c[0]),
                              hint="pass the constants with the text: parse(text, blobs)")
@@ -267,13 +281,13 @@ class _Build(Transformer):
 
     # -- attribute values --------------------------------------------------------------------------------------------
     def string(self, c: list[Token]) -> str:
-        return json.loads(c[0])
+        return _string(c[0])
 
     def tuple_value(self, c: list[Any]) -> tuple[Any, ...]:
         return tuple(c)
 
     def integer(self, c: list[Token]) -> int:
-        return int(c[0])
+        return _integer(c[0])
 
     def real(self, c: list[Token]) -> float:
         return float(c[0])
@@ -296,16 +310,16 @@ class _Build(Transformer):
         return self.sizes[name]
 
     def add(self, c: list[Any]) -> Dim:
-        return c[0] + c[1]
+        return _size(c[0]) + _size(c[1])
 
     def sub(self, c: list[Any]) -> Dim:
-        return c[0] - c[2]
+        return _size(c[0]) - _size(c[2])
 
     def mul(self, c: list[Any]) -> Dim:
-        return c[0] * c[1]
+        return _size(c[0]) * _size(c[1])
 
     def neg(self, c: list[Any]) -> Any:
-        return -c[1]
+        return -c[1] if isinstance(c[1], float) else -_size(c[1])
 
     def call(self, c: list[Any]) -> Dim:
         token, *args = c
@@ -313,7 +327,10 @@ class _Build(Transformer):
         if function is None or (arity is not None and len(args) != arity):
             raise ParseError(f"{token}(...) of {len(args)} is not an expression of sizes", where=_at(token),
                              hint="use + - * floordiv(a, b) mod(a, b) min(...) max(...)")
-        return function(*args)
+        try:
+            return function(*map(_size, args))
+        except ZeroDivisionError:
+            raise ParseError("a size is divided by 0", where=_at(token)) from None
 
     # -- types -------------------------------------------------------------------------------------------------------
     def plain_type(self, c: list[Token]) -> Type:
@@ -326,7 +343,10 @@ class _Build(Transformer):
         token, *dims, encoding = c
         if token not in DTYPES:
             raise ParseError(f"unknown dtype {str(token)!r}", where=_at(token), hint=f"one of {', '.join(DTYPES)}")
-        return Tensor(DTYPES[token], tuple(d for d in dims if d is not None), encoding)
+        shape = tuple(_size(d, token) for d in dims if d is not None)
+        if negative := [d for d in shape if isinstance(d, int) and d < 0]:
+            raise ParseError(f"the size {negative[0]} is below 0", where=_at(token))
+        return Tensor(DTYPES[token], shape, encoding)
 
     def generic(self, c: list[Any]) -> Type:
         if c[0] not in GENERICS:
@@ -341,7 +361,7 @@ class _Build(Transformer):
         return c[0]
 
     def place(self, c: list[Any]) -> Loc:
-        first, second = (json.loads(t) if t else None for t in c)
+        first, second = (_string(t) if t else None for t in c)
         assert first is not None  # the grammar's optional part is the second
         return Loc(name=first) if second is None else Loc(first, second)
 
@@ -349,7 +369,7 @@ class _Build(Transformer):
         return FusedLoc(locs=tuple(p for p in c if p is not None))
 
     def pass_place(self, c: list[Any]) -> Loc:
-        return PassLoc(name=json.loads(c[0]), origin=c[1])
+        return PassLoc(name=_string(c[0]), origin=c[1])
 
     def return_(self, c: list[Any]) -> list[Token]:
         return [t for t in c if t is not None]
@@ -368,10 +388,39 @@ def _flatten(payload: Any, token: Token) -> tuple[list[str], tuple[int, ...]]:
     return [t for texts, _ in parts for t in texts], (len(parts), *(parts[0][1] if parts else ()))
 
 
-def _unquote(token: str) -> str:
+def _string(token: Token, start: int = 0) -> str:
+    """What a quoted text says, from a position in its token on."""
+    try:
+        text = json.loads(token[start:])
+        text.encode()  # half of a surrogate pair is no character
+    except ValueError as error:
+        raise ParseError(f"{token} is not a text: {error}", where=_at(token), hint="escape as JSON does") from None
+    return text
+
+
+def _unquote(token: Token) -> str:
     """The name in %name, @name, %"name" or @"name"."""
-    name = str(token)[1:]
-    return json.loads(name) if name.startswith('"') else name
+    return _string(token, 1) if token[1] == '"' else str(token)[1:]
+
+
+def _key(token: Token) -> str:
+    """What a value is found by: %x and %"x" are the same, %0 has no name and is not %"0"."""
+    return str(token) if token[1:].isdigit() else f"={_unquote(token)}"
+
+
+def _integer(token: Token) -> int:
+    try:
+        return int(token)
+    except ValueError:  # Python's limit for the digits of a number
+        raise ParseError(f"a number of {len(token)} digits", where=_at(token), hint="sizes are of 64 bits") from None
+
+
+def _size(value: Any, token: Token | None = None) -> Dim:
+    """A value that has to be a size or an expression of sizes."""
+    if not fits(value, "Dim"):
+        raise ParseError(f"{value!r} is not a size", where=_at(token) if token else None,
+                         hint="sizes are whole numbers, declared names, and + - * of them")
+    return value
 
 
 def _at(token: Token) -> str:

@@ -7,7 +7,9 @@ value analysis (values.py); where it ends in run-time data, `NeedsValue` names t
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ import numpy as np
 
 from effcc.errors import EffccError, InputError, NeedsValue, ParseError, UnsupportedError
 from effcc.frontends.onnx.node import Absent, Items
-from effcc.frontends.onnx.proto import Source, element_dtype, inputs, opsets
+from effcc.frontends.onnx.proto import Source, element_dtype, inputs, names_of_bytes, no_text, opsets
 from effcc.frontends.onnx.scope import GraphBuilder, Item, Scope, finish, refuse_strings
 from effcc.frontends.onnx.values import Contents
 from effcc.ir.dims import Dim, Symbol, as_symbol, substitute
@@ -26,6 +28,8 @@ from effcc.ir.types import DType, Tensor, type_symbols
 if TYPE_CHECKING:
     import onnx
 
+EXPANDED = 30_000
+"""How many nodes a model may expand to, however few it has; 16 for each of its own are granted besides."""
 Shape = Sequence[Any]
 """An overriding shape: an axis is a size, a symbol's name, a (low, high) range, a Symbol, or None (as declared)."""
 
@@ -70,12 +74,31 @@ def import_model(
             equal = {s: substitute(d, more) for s, d in equal.items()} | more
     except EffccError:
         raise
-    except Exception as e:  # names that are no text, and what else a damaged file holds
+    except RecursionError:
+        message = "graphs and functions are nested too deeply"
+        raise UnsupportedError(message, where=source.name, hint="nest fewer of them") from None
+    except Exception as e:
+        if (name := next(names_of_bytes(source.model), None)) is not None:
+            raise no_text(name, source) from e
+        if reason := _why_malformed(source):
+            raise ParseError(reason, where=source.name, hint="export the model again") from e
         raise ParseError(
-            f"cannot be imported ({type(e).__name__}: {' '.join(str(e).split())[:120]})",
+            f"cannot be imported ({type(e).__name__}: {e})",
             where=source.name,
             hint="check the model with onnx.checker; if it is well formed, this is a bug in effcc",
         ) from e
+
+
+def _why_malformed(source: Source) -> str | None:
+    """What ONNX's own checker has against a model; None if nothing."""
+    import onnx.checker
+
+    with contextlib.suppress(ValueError):  # it is too large to be checked
+        try:
+            onnx.checker.check_model(source.model)
+        except onnx.checker.ValidationError as error:
+            return str(error)
+    return None
 
 
 class Importer:
@@ -90,7 +113,11 @@ class Importer:
         self.inputs: dict[Value, str] = {}
         self.defined_sizes: dict[Symbol, Value] = {}
         """Symbols that ops define (NonZero, Unique...) -> the data that decide them."""
-        self.depth = 0
+        self.calls: list[str] = []
+        """The functions that are being inlined."""
+        model = source.model
+        self.most = EXPANDED + 16 * (len(model.graph.node) + sum(len(f.node) for f in model.functions))
+        self.expanded = 0
 
     def run(self) -> Imported:
         graph = self.source.model.graph
@@ -112,6 +139,13 @@ class Importer:
         }
         return Imported(finish(builder, results, names), tuple(ports), tuple(outputs))
 
+    def spend(self) -> None:
+        """Count a node. What functions within functions and unrolled loops expand to has an end."""
+        self.expanded += 1
+        if self.expanded > self.most:
+            message = f"its functions and unrolled loops expand to more than {self.most} nodes"
+            raise UnsupportedError(message, where=self.source.name, hint="call functions, or loop, fewer times")
+
     # -- inputs --
     def _inputs(self, scope: Scope, graph: onnx.GraphProto) -> list[Port]:
         declared = inputs(graph)
@@ -122,6 +156,8 @@ class Importer:
                     where=self.source.name,
                     hint="one of " + ", ".join(i.name for i in declared),
                 )
+        if twice := [name for name, count in Counter(i.name for i in declared).items() if count > 1]:
+            raise ParseError(f"input {twice[0]!r} is listed twice", where=self.source.name, hint="rename it")
         bindings = self._bindings(declared)
         ports = []
         for info in declared:

@@ -33,18 +33,21 @@ if TYPE_CHECKING:
 
 Handler = Callable[..., Any]
 HANDLERS: dict[tuple[str, str], Handler] = {}
+RANKS: dict[tuple[str, str], tuple[int, ...]] = {}
+"""The fewest axes that the inputs of an op have, in order; ONNX's own rules do not tell them all."""
 FAMILIES = (
     "elementwise", "shape", "index", "reduction", "contraction", "window", "normalization", "attention", "quantize",
     "recurrent", "control", "sequence", "resample", "signal", "random", "training", "gradient", "features",
 )  # fmt: skip
 
 
-def onnx_op(*names: str, domain: str = "") -> Callable[[Handler], Handler]:
-    """Register a handler for ops of a domain ('' is ai.onnx)."""
+def onnx_op(*names: str, domain: str = "", ranks: tuple[int, ...] = ()) -> Callable[[Handler], Handler]:
+    """Register a handler for ops of a domain ('' is ai.onnx). `ranks`: the fewest axes of each input, in order."""
 
     def register(handler: Handler) -> Handler:
         for name in names:
             HANDLERS[domain, name] = handler
+            RANKS[domain, name] = ranks
         return handler
 
     return register
@@ -221,6 +224,11 @@ class OnnxNode:
         raise ParseError(f"{self.op_type}: {message}", where=self.loc, hint="check the model with onnx.checker")
 
     # -- small things that many handlers need --
+    def of_rank(self, x: Value, least: int) -> None:
+        """Refuse a tensor of fewer axes."""
+        if len(x.shape) < least:
+            self.malformed(f"{x.type} has less than {least} axes")
+
     def axis(self, axis: int, rank: int) -> int:
         """An axis counted from the front."""
         if not -rank <= axis < max(rank, 1):

@@ -31,6 +31,8 @@ def attention(
     if n.wants(3):
         return NotImplemented
     flat = len(q.shape) == 3
+    for x in (q, k, v):
+        n.of_rank(x, 3 if flat else 4)
     if flat:
         q, k, v = (heads_first(n, x, n.attr(f"{who}_num_heads")) for x, who in ((q, "q"), (k, "kv"), (v, "kv")))
     past: Dim = 0
@@ -93,6 +95,7 @@ def _mask(n: OnnxNode, q: Value, mask: Value | None, keep: list[Value], keys: Di
     allowed = reduce(n.b.and_, keep) if keep else None
     if mask is None:
         return allowed
+    n.of_rank(mask, 1)
     if mask.shape[-1] != keys and mask.shape[-1] != 1:
         fill = n.b.const(np.array(False)) if mask.dtype.is_bool else n.b.full_like(mask, -math.inf)
         rank = len(mask.shape)
@@ -105,7 +108,7 @@ def _mask(n: OnnxNode, q: Value, mask: Value | None, keep: list[Value], keys: Di
     return n.b.where(allowed, mask, n.b.full_like(mask, -math.inf))
 
 
-@onnx_op("RotaryEmbedding")
+@onnx_op("RotaryEmbedding", ranks=(3, 2, 2))
 def rotary_embedding(n: OnnxNode, x: Value, cos: Value, sin: Value, positions: Value | None = None) -> Value:
     """x is [B, L, H·D] or [B, H, L, D]; the caches are [P, R/2] looked up at positions [B, L], or [B, L, R/2]."""
     flat = len(x.shape) == 3

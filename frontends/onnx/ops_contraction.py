@@ -87,8 +87,13 @@ def _equation(n: OnnxNode, operands: tuple[Value, ...]) -> tuple[list[list[str]]
         width = max(width, hidden)
         inputs.append([*before, *(str(i) for i in reversed(range(hidden))), *after])
     ellipsis = [str(i) for i in reversed(range(width))]
+    before, dots, after = right.partition("...")
+    letters = {*left} - {*",."}
+    if not all(c.isascii() and c.isalpha() for c in letters) or {*before, *after} - letters or (
+        len({*before, *after}) < len(before) + len(after)
+    ):
+        n.malformed(f"equation {text!r} has labels that are no letters, or a result that does not follow")
     if arrow:
-        before, dots, after = right.partition("...")
         return inputs, [*before, *(ellipsis if dots else []), *after]
     counts = [label for labels in inputs for label in labels if not label.isdigit()]
     return inputs, ellipsis + sorted({c for c in counts if counts.count(c) == 1})
@@ -152,7 +157,7 @@ def _aligned(n: OnnxNode, x: Value, labels: list[str], order: list[str]) -> Valu
     return n.b.reshape(x, shape=tuple(shape.get(label, 1) for label in order))
 
 
-@onnx_op("Det")
+@onnx_op("Det", ranks=(2,))
 def det(n: OnnxNode, x: Value) -> Value:
     """By Gaussian elimination with partial pivoting, unrolled: the size of the matrices is static."""
     rows, columns = x.shape[-2:]

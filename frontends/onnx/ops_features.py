@@ -11,7 +11,7 @@ from effcc.ir.types import f32, i64
 ML = "ai.onnx.ml"
 
 
-@onnx_op("TfIdfVectorizer")
+@onnx_op("TfIdfVectorizer", ranks=(1,))
 def tf_idf_vectorizer(n: OnnxNode, x: Value) -> Value:
     """Counts of the pool's n-grams (over windows whose elements lie up to max_skip_count apart), weighted."""
     if "pool_strings" in n:
@@ -27,7 +27,10 @@ def tf_idf_vectorizer(n: OnnxNode, x: Value) -> Value:
     first = 0
     counts = []
     for size in range(1, len(starts)):
-        grams = np.array(pool[starts[size - 1] : starts[size]], np.int64).reshape(-1, size)
+        part = pool[starts[size - 1] : starts[size]]
+        if len(part) % size:
+            n.malformed(f"{len(part)} elements of the pool are no {size}-grams")
+        grams = np.array(part, np.int64).reshape(-1, size)
         if not low <= size <= high:
             grams = grams[:0] if not len(grams) else grams
         total = b.broadcast_to(b.const(np.float32(0)), shape=(rows.shape[0], len(grams)))

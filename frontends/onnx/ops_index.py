@@ -88,7 +88,7 @@ def nonzero(n: OnnxNode, x: Value) -> Value:
     return n.b.nonzero(x, size=data_size(n, x, product(x.shape)))
 
 
-@onnx_op("Compress")
+@onnx_op("Compress", ranks=(1, 1))
 def compress(n: OnnxNode, x: Value, keep: Value) -> Value:
     if "axis" not in n:
         x = n.b.reshape(x, shape=(product(x.shape),))
@@ -143,7 +143,7 @@ def cumulate(n: OnnxNode, x: Value, axis: Value) -> Value:
     return op(x, axis=k, exclusive=bool(n.attr("exclusive", 0)), reverse=bool(n.attr("reverse", 0)))
 
 
-@onnx_op("MaxUnpool")
+@onnx_op("MaxUnpool", ranks=(3, 3))
 def max_unpool(n: OnnxNode, x: Value, index: Value, output_shape: Value | None = None) -> Value:
     """Indices are flat in the tensor that was pooled; a larger output has that tensor in its upper left corner."""
     spatial = len(x.shape) - 2
@@ -165,7 +165,7 @@ def max_unpool(n: OnnxNode, x: Value, index: Value, output_shape: Value | None =
     return n.b.pad(y, pads=(*[0] * len(pooled), *(w - p for w, p in zip(wanted, pooled, strict=True))))
 
 
-@onnx_op("NonMaxSuppression")
+@onnx_op("NonMaxSuppression", ranks=(3, 3))
 def non_max_suppression(
     n: OnnxNode,
     boxes: Value,

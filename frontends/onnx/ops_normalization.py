@@ -82,13 +82,13 @@ def _same_dtype(n: OnnxNode, *values: Value) -> tuple[Value, ...]:
     return tuple(cast(n, v, widest) for v in values)
 
 
-@onnx_op("InstanceNormalization")
+@onnx_op("InstanceNormalization", ranks=(3,))
 def instance_normalization(n: OnnxNode, x: Value, scale: Value, bias: Value) -> Value:
     n.plain([x.shape[1]], "the number of channels")
     return n.b.group_norm(x, scale, bias, groups=x.shape[1], eps=n.attr("epsilon", 1e-5))
 
 
-@onnx_op("GroupNormalization")
+@onnx_op("GroupNormalization", ranks=(2,))
 def group_normalization(n: OnnxNode, x: Value, scale: Value, bias: Value) -> Value:
     groups, channels = n.attr("num_groups"), x.shape[1]
     if n.version < 21:
@@ -154,7 +154,7 @@ def mean_variance_normalization(n: OnnxNode, x: Value) -> Value:
     return n.b.div(centred, n.b.add(deviation, n.b.full_like(x, 1e-9)))
 
 
-@onnx_op("LRN")
+@onnx_op("LRN", ranks=(2,))
 def local_response_normalization(n: OnnxNode, x: Value) -> Value:
     """x / (bias + alpha/size Σ x²)^beta, the sum over `size` channels around each (Krizhevsky et al. 2012, 3.3)."""
     size, alpha, beta = n.attr("size"), n.attr("alpha", 1e-4), n.attr("beta", 0.75)

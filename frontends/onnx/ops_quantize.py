@@ -140,12 +140,12 @@ def _integer_conv(n: OnnxNode, x: Value, w: Value, x_zero: Value | None, w_zero:
     )
 
 
-@onnx_op("ConvInteger")
+@onnx_op("ConvInteger", ranks=(3, 3))
 def conv_integer(n: OnnxNode, x: Value, w: Value, x_zero: Value | None = None, w_zero: Value | None = None) -> Value:
     return _integer_conv(n, x, w, x_zero, w_zero, i32)
 
 
-@onnx_op("QLinearConv")
+@onnx_op("QLinearConv", ranks=(3, 0, 0, 3))
 def qlinear_conv(
     n: OnnxNode,
     x: Value,

@@ -61,7 +61,7 @@ def bernoulli(n: OnnxNode, p: Value) -> Value:
     return n.b.bernoulli(p, *state(n), dtype=dtype)
 
 
-@onnx_op("Multinomial")
+@onnx_op("Multinomial", ranks=(2,))
 def multinomial(n: OnnxNode, x: Value) -> Any:
     """Class indices drawn from unnormalized log-probabilities [B, C], by the greatest of Gumbel-perturbed ones."""
     batch, classes = x.shape

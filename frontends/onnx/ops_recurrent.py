@@ -225,7 +225,7 @@ def gates(b: Any, x: Value, count: int) -> list[Value]:
     ]
 
 
-@onnx_op("RNN")
+@onnx_op("RNN", ranks=(3, 3, 3))
 def rnn(
     n: OnnxNode,
     x: Value,
@@ -251,7 +251,7 @@ def rnn(
     return run(rec, cells, products, states)
 
 
-@onnx_op("GRU")
+@onnx_op("GRU", ranks=(3, 3, 3))
 def gru(
     n: OnnxNode,
     x: Value,
@@ -305,7 +305,7 @@ def gru(
     return run(rec, cells, products, states)
 
 
-@onnx_op("LSTM")
+@onnx_op("LSTM", ranks=(3, 3, 3))
 def lstm(
     n: OnnxNode,
     x: Value,

@@ -285,7 +285,7 @@ def range_(n: OnnxNode, start: Value, limit: Value, delta: Value) -> Value:
     return n.b.add(n.b.mul(steps, delta), start)
 
 
-@onnx_op("Trilu")
+@onnx_op("Trilu", ranks=(2,))
 def trilu(n: OnnxNode, x: Value, k: Value | None = None) -> Value:
     rank = len(x.shape)
     rows, columns = (n.b.iota(shape=x.shape[-2:], axis=a, dtype=i64) for a in (0, 1))
@@ -296,7 +296,7 @@ def trilu(n: OnnxNode, x: Value, k: Value | None = None) -> Value:
     return n.b.where(keep, x, n.b.full_like(x, 0) if x.dtype != bool_ else n.b.const(np.array(False)))
 
 
-@onnx_op("DepthToSpace")
+@onnx_op("DepthToSpace", ranks=(4,))
 def depth_to_space(n: OnnxNode, x: Value) -> Value:
     batch, channels, height, width = x.shape
     block = n.attr("blocksize")
@@ -310,7 +310,7 @@ def depth_to_space(n: OnnxNode, x: Value) -> Value:
     )
 
 
-@onnx_op("SpaceToDepth")
+@onnx_op("SpaceToDepth", ranks=(4,))
 def space_to_depth(n: OnnxNode, x: Value) -> Value:
     batch, channels, height, width = x.shape
     block = n.attr("blocksize")
@@ -325,6 +325,8 @@ def center_crop_pad(n: OnnxNode, x: Value, shape: Value) -> Value:
     rank = len(x.shape)
     axes = tuple(n.axis(a, rank) for a in n.attr("axes", tuple(range(rank))))
     wanted = n.dims(shape, "the target shape")
+    if len(axes) != len(wanted):
+        n.malformed(f"a target shape of {len(wanted)} sizes for {len(axes)} axes")
     before: list[Dim] = [0] * rank
     after: list[Dim] = [0] * rank
     for axis, size in zip(axes, wanted, strict=True):

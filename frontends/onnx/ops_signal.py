@@ -75,7 +75,7 @@ def dft(n: OnnxNode, x: Value, length: Value | None = None, axis: Value | None =
     return n.b.transpose(y, perm=tuple(back))
 
 
-@onnx_op("STFT")
+@onnx_op("STFT", ranks=(2,))
 def stft(n: OnnxNode, x: Value, step: Value, window: Value | None = None, length: Value | None = None) -> Value:
     """Frames [B, F, N, 1 or 2], times the window, transformed."""
     if len(x.shape) == 2:

@@ -22,9 +22,12 @@ def geometry(n: OnnxNode, x: Value, kernel: Sequence[int]) -> tuple[tuple[int, .
         n.malformed(f"a window over {k} axes of {x.type}")
     strides = tuple(n.attr("strides", (1,) * k))
     dilations = tuple(n.attr("dilations", (1,) * k))
+    pads = tuple(n.attr("pads", (0,) * (2 * k)))
+    if (len(strides), len(dilations), len(pads)) != (k, k, 2 * k) or min((*strides, *dilations), default=1) < 1:
+        n.malformed(f"strides {strides}, dilations {dilations} and pads {pads} of a window over {k} axes")
     mode = n.attr("auto_pad", "NOTSET") or "NOTSET"
     if mode == "NOTSET":
-        return strides, tuple(n.attr("pads", (0,) * (2 * k))), dilations
+        return strides, pads, dilations
     if mode == "VALID":
         return strides, (0,) * (2 * k), dilations
     if mode not in ("SAME_UPPER", "SAME_LOWER"):
@@ -40,7 +43,7 @@ def geometry(n: OnnxNode, x: Value, kernel: Sequence[int]) -> tuple[tuple[int, .
     return strides, (*begin, *end), dilations
 
 
-@onnx_op("Conv")
+@onnx_op("Conv", ranks=(3, 3))
 def conv(n: OnnxNode, x: Value, w: Value, bias: Value | None = None) -> Value:
     n.plain(w.shape[2:], "the kernel's size")
     strides, pads, dilations = geometry(n, x, w.shape[2:])
@@ -48,9 +51,10 @@ def conv(n: OnnxNode, x: Value, w: Value, bias: Value | None = None) -> Value:
     return n.b.conv(*operands, strides=strides, pads=pads, dilations=dilations, groups=n.attr("group", 1))
 
 
-@onnx_op("ConvTranspose")
+@onnx_op("ConvTranspose", ranks=(3, 3))
 def conv_transpose(n: OnnxNode, x: Value, w: Value, bias: Value | None = None) -> Value:
     k = len(w.shape) - 2
+    n.of_rank(x, k + 2)
     n.plain(w.shape[2:], "the kernel's size")
     strides, dilations = tuple(n.attr("strides", (1,) * k)), tuple(n.attr("dilations", (1,) * k))
     extra = list(n.attr("output_padding", (0,) * k))
@@ -171,7 +175,7 @@ def global_lp_pool(n: OnnxNode, x: Value) -> Value:
     return _power(n, n.b.sum(_power(n, n.b.abs(x), p), axes=_spatial(x), keepdims=True), 1 / p)
 
 
-@onnx_op("Col2Im")
+@onnx_op("Col2Im", ranks=(2,))
 def col2im(n: OnnxNode, x: Value, image_shape: Value, block_shape: Value) -> Value:
     """Columns added back into an image: a transposed convolution whose weights are one-hot."""
     image, block = n.dims(image_shape, "the image's shape"), n.ints(block_shape, "the block's shape")
@@ -197,7 +201,7 @@ def col2im(n: OnnxNode, x: Value, image_shape: Value, block_shape: Value) -> Val
     )
 
 
-@onnx_op("DeformConv")
+@onnx_op("DeformConv", ranks=(4, 4, 4))
 def deform_conv(
     n: OnnxNode, x: Value, w: Value, offset: Value, bias: Value | None = None, mask: Value | None = None
 ) -> Value:

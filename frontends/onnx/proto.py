@@ -7,7 +7,9 @@ Source: https://onnx.ai/onnx/repo-docs/ExternalData.html, onnx.proto3.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +68,39 @@ def _checked(source: Source) -> Source:
         raise ParseError("holds no ONNX graph", where=source.name, hint="copy or export the file again")
     if not model.graph.output:
         raise ParseError("the graph has no outputs", where=source.name, hint="copy or export the file again")
+    for name in (model.graph.name, *(i.name for i in (*model.graph.input, *model.graph.output))):
+        if isinstance(name, bytes):
+            raise no_text(name, source)
     return source
+
+
+def no_text(name: bytes, source: Source) -> ParseError:
+    """The refusal of a name that protobuf gives as bytes."""
+    return ParseError(f"the name {name!r} is no UTF-8", where=source.name, hint="copy or export the file again")
+
+
+def names_of_bytes(message: Any) -> Iterator[bytes]:
+    """The names in a message, and in those inside of it, that are no text. Looking at all of them takes a while."""
+    stack = [message]
+    while stack:
+        inner = stack.pop()
+        names, nested = _fields(inner.DESCRIPTOR)
+        for field, repeated in names:
+            found = getattr(inner, field)
+            yield from (text for text in (found if repeated else (found,)) if isinstance(text, bytes))
+        for field, repeated in nested:
+            if repeated:
+                stack.extend(getattr(inner, field))
+            elif inner.HasField(field):
+                stack.append(getattr(inner, field))
+
+
+@cache
+def _fields(descriptor: Any) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
+    """(fields of text that effcc reads, fields of messages), each with whether it is repeated."""
+    read = [f for f in descriptor.fields if f.name not in ("doc_string", "metadata_props", "quantization_annotation")]
+    names = [(f.name, f.is_repeated) for f in read if f.type == f.TYPE_STRING]
+    return names, [(f.name, f.is_repeated) for f in read if f.message_type is not None]
 
 
 def inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
@@ -121,7 +155,11 @@ def _external(tensor: onnx.TensorProto, dtype: np.dtype, shape: tuple[int, ...],
             where=where,
             hint="give the path of the .onnx file",
         )
-    path = (source.folder / location).resolve()
+    try:
+        path = (source.folder / location).resolve()
+        path.exists()
+    except (OSError, ValueError):  # too long, or with a zero byte
+        raise ParseError(f"{location!r} is no name of a data file", where=where, hint="save the model again") from None
     if not location or not path.is_relative_to(source.folder.resolve()):
         raise ParseError(
             f"external data at {location!r} lies outside of the model's folder",

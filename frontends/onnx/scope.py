@@ -6,14 +6,15 @@ and what they use of the enclosing ones becomes captures.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from effcc.errors import EffccError, ParseError, UnsupportedError
-from effcc.frontends.onnx.node import Absent, Items, OnnxNode, handler
-from effcc.frontends.onnx.proto import Source, array, element_code, element_dtype, opsets
+from effcc.frontends.onnx.node import RANKS, Absent, Handler, Items, OnnxNode, handler
+from effcc.frontends.onnx.proto import Source, array, element_code, element_dtype, no_text, opsets
 from effcc.frontends.onnx.values import Contents
 from effcc.ir.builder import Builder
 from effcc.ir.graph import Graph, Node, Value
@@ -31,6 +32,9 @@ Item = Any
 for an input that the caller of a function leaves out."""
 
 _MISSING = object()
+DEEPEST = 64
+"""How deep calls of functions may be nested."""
+_CHECK = "check the model with onnx.checker"
 
 
 class GraphBuilder(Builder):
@@ -73,7 +77,7 @@ class Scope:
             raise ParseError(
                 f"{what} is not defined before it is used",
                 where=self.importer.source.name,
-                hint="check the model with onnx.checker",
+                hint=_CHECK,
             )
         return item
 
@@ -117,9 +121,13 @@ class Scope:
             self._run_node(proto)
 
     def _run_node(self, proto: onnx.NodeProto) -> None:
+        self.importer.spend()
         proto = self._resolved(proto)
         domain = "" if proto.domain == "ai.onnx" else proto.domain
         label = proto.name or next((o for o in proto.output if o), proto.op_type)
+        for name in (label, proto.op_type, proto.domain):
+            if isinstance(name, bytes):
+                raise no_text(name, self.importer.source)
         loc = Loc(self.importer.source.name, label)
         inputs = [self.lookup(name, f"input {name!r} of {label!r}") if name else None for name in proto.input]
         with self.builder.at(loc):
@@ -157,6 +165,8 @@ class Scope:
         function = self.importer.functions.get((domain, proto.op_type, proto.overload))
         if function is not None:
             return self._inline(function, proto, inputs, loc, opsets(function))
+        import onnx.defs
+
         if domain not in self.opsets:
             raise ParseError(
                 f"{proto.op_type} is of domain {domain!r}, which the model does not import",
@@ -172,17 +182,30 @@ class Scope:
                 where=loc,
                 hint="add a handler in frontends/onnx, or a model-local function",
             )
+        known = schema or _schema(proto.op_type, onnx.defs.onnx_opset_version(), domain)
+        if known is not None and schema is None:
+            raise UnsupportedError(
+                f"{proto.op_type} is not of opset {self.opsets[domain]}", where=loc, hint="export with a newer opset"
+            )
         if schema is not None:
-            _check_call(schema, proto, loc)
+            _check_call(schema, proto, inputs, loc)
         if handle is not None:
             node = OnnxNode(proto, self, schema.since_version if schema else self.opsets[domain], loc)
             try:
+                for item, least in zip(inputs, RANKS[domain, proto.op_type], strict=False):
+                    if isinstance(item, Value):
+                        node.of_rank(item, least)
                 outputs = handle(node, *inputs)
             except EffccError:
                 raise
-            except Exception as e:
+            except MemoryError:
+                message = f"{proto.op_type}: its constants do not fit into memory"
+                raise UnsupportedError(message, where=loc, hint="are its sizes right?") from None
+            except Exception as e:  # handlers take nodes to be well formed
+                if reason := why_malformed(node, schema, handle, inputs):
+                    raise ParseError(f"{proto.op_type}: {reason}", where=loc, hint=_CHECK) from e
                 raise ParseError(
-                    f"{proto.op_type} cannot take these inputs ({type(e).__name__}: {' '.join(str(e).split())[:120]})",
+                    f"{proto.op_type} cannot take these inputs ({type(e).__name__}: {e})",
                     where=loc,
                     hint="check the model with onnx.checker; if it is well formed, this is a bug in effcc",
                 ) from e
@@ -208,8 +231,10 @@ class Scope:
         versions: Mapping[str, int],
     ) -> tuple[Item, ...]:
         importer = self.importer
-        if importer.depth > 64:
+        if function.name in importer.calls and len(importer.calls) > DEEPEST:
             raise ParseError(f"function {function.name} calls itself", where=loc, hint="ONNX functions may not recurse")
+        if len(importer.calls) > DEEPEST:
+            raise UnsupportedError(f"functions that call each other {DEEPEST} deep", where=loc, hint="inline some")
         schema = _schema(proto.op_type, self.opsets.get(proto.domain, 1), proto.domain)
         defaults = {
             a.name: a.default_value for a in (schema.attributes.values() if schema else ()) if a.default_value.name
@@ -221,9 +246,9 @@ class Scope:
             raise ParseError(f"{function.name} takes {len(function.input)} inputs, got {len(inputs)}", where=loc)
         inner.names = dict(zip(function.input, inputs, strict=False))
         inner.names.update(dict.fromkeys(function.input[len(inputs) :]))
-        importer.depth += 1
+        importer.calls.append(function.name)
         inner.run(function)
-        importer.depth -= 1
+        importer.calls.pop()
         wanted = [bool(o) for o in proto.output]
         return tuple(
             inner.lookup(name, f"output {name!r} of {function.name}") if asked else None
@@ -315,13 +340,15 @@ def refuse_strings(dtype: DType, where: str) -> None:
 def _schema(op_type: str, version: int, domain: str) -> Any:
     import onnx.defs
 
+    if not 0 < version < 1 << 31:
+        return None
     try:
         return onnx.defs.get_schema(op_type, version, domain)
     except onnx.defs.SchemaError:
         return None
 
 
-def _check_call(schema: Any, proto: onnx.NodeProto, loc: Loc) -> None:
+def _check_call(schema: Any, proto: onnx.NodeProto, inputs: Sequence[Item], loc: Loc) -> None:
     """The number of inputs and outputs and the required attributes are what the schema says."""
     import onnx.defs
 
@@ -333,31 +360,63 @@ def _check_call(schema: Any, proto: onnx.NodeProto, loc: Loc) -> None:
             raise ParseError(
                 f"{proto.op_type} takes {low} to {high} {what}, got {count}",
                 where=loc,
-                hint="check the model with onnx.checker",
+                hint=_CHECK,
             )
     for i, formal in enumerate(schema.inputs):
         if (
             formal.option == onnx.defs.OpSchema.FormalParameterOption.Single
-            and i < len(proto.input)
-            and not proto.input[i]
+            and i < len(inputs)
+            and inputs[i] is None
         ):
             raise ParseError(
                 f"{proto.op_type}: input {formal.name!r} is missing",
                 where=loc,
-                hint="check the model with onnx.checker",
+                hint=_CHECK,
             )
     given = {a.name: a for a in proto.attribute}
     for name, attribute in schema.attributes.items():
         if attribute.required and name not in given:
             raise ParseError(
-                f"{proto.op_type}: attribute {name!r} is missing", where=loc, hint="check the model with onnx.checker"
+                f"{proto.op_type}: attribute {name!r} is missing", where=loc, hint=_CHECK
             )
         if name in given and given[name].type and int(attribute.type.value) != given[name].type:
             raise ParseError(
                 f"{proto.op_type}: attribute {name!r} is of the wrong kind",
                 where=loc,
-                hint="check the model with onnx.checker",
+                hint=_CHECK,
             )
+
+
+def why_malformed(node: OnnxNode, schema: Any, handle: Handler, inputs: Sequence[Item]) -> str | None:
+    """What ONNX's own rules for types and shapes have against a node, or against the number of inputs of one that is
+    not ONNX's; None if nothing."""
+    import inspect
+
+    import onnx.checker
+    import onnx.shape_inference
+    from onnx import numpy_helper
+
+    if schema is None:
+        try:
+            inspect.signature(handle).bind(node, *inputs)
+        except TypeError:
+            return f"it does not take {len(inputs)} inputs"
+        return None
+    proto = onnx.NodeProto()
+    proto.CopyFrom(node.proto)
+    del proto.input[:]
+    proto.input.extend("" if item is None else name for name, item in zip(node.proto.input, inputs, strict=True))
+    given = [(name, item) for name, item in zip(proto.input, inputs, strict=True) if name]
+    whole = {name: a for name, v in given if isinstance(v, Value) and (a := node.constant(v)) is not None}
+    small = {name: a for name, a in whole.items() if a.size <= 64 and a.dtype.kind in "iuf"}
+    data = {name: numpy_helper.from_array(a, name) for name, a in small.items()}
+    types = {name: type_proto(item) for name, item in given}
+    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in node.scope.opsets.items()]
+    try:
+        onnx.shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=opsets)
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+        return re.sub(r"\[\w+\] ", "", str(error))
+    return None
 
 
 def _schema_function(

@@ -512,7 +512,11 @@ def _slice(node: Any, a: np.ndarray) -> np.ndarray | None:
 def _gather(node: Any, a: np.ndarray, index: np.ndarray) -> np.ndarray | None:
     if not is_concrete(index):
         return None
-    out = np.take(a, index.astype(np.int64), axis=node.op.axis)
+    at = index.astype(np.int64)
+    size = a.shape[node.op.axis]
+    if ((at < -size) | (at >= size)).any():  # out of range: it has no value
+        return None
+    out = np.take(a, at, axis=node.op.axis)
     return out if isinstance(out, np.ndarray) else _scalar(out)
 
 

@@ -150,6 +150,8 @@ class Emitter:
             value = int(value) if math.isfinite(value) else (dtype.max if value > 0 else dtype.min)
         if dtype.is_bool:
             value = bool(value)
+        if dtype.kind == "u" and -(1 << dtype.bits) < value < 0:  # torch lets a number below 0 wrap
+            value %= 1 << dtype.bits
         return self.b.const(value, dtype)
 
     def tensor(self, x: Any, dtype: DType | None = None) -> Value:

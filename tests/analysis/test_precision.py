@@ -29,6 +29,14 @@ def test_bounds_hold_and_are_useful(name):
     assert b.bound.median() < 4000 * unit_roundoff(g) * b.exact.abs().median()
 
 
+@pytest.mark.parametrize("name", ["f8e4m3", "f8e4m3fnuz", "f8e5m2"])
+def test_results_in_floats_of_a_byte(name):
+    """torch only stores these: it has neither abs nor random numbers for them."""
+    b = Builder()
+    x = b.input("x", Tensor(f32, (4,)))
+    bounded_run(b.graph(b.cast(b.exp(x), to=DTYPES[name])), torch.rand(4, generator=torch.Generator().manual_seed(1)))
+
+
 def test_cancellation_widens_the_bound():
     b = Builder()
     x, y = (b.input(n, Tensor(f32, (1,))) for n in "xy")

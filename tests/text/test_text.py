@@ -209,6 +209,40 @@ def test_attributes_without_a_text_form_are_refused():
         print_graph(Graph("g", (x,), (Node(op, (x,), (y,)),), (y,)))
 
 
+SUM = "graph @f(%x: f32[2]) -> f32[] {{ %0: f32[] = sum(%x) {{axes={0}}} return %0 }}"
+INPUT = "graph @f(%x: f32[{0}]) -> f32[{0}] {{ return %x }}"
+
+
+@pytest.mark.parametrize(
+    ("frame", "part", "message"),
+    [
+        (SUM, "true", "axes=True is not of type tuple"),
+        (SUM, '"a"', "axes='a' is not of type"),
+        (SUM, "(0.5,)", "is not of type"),
+        (SUM, "(1 + true,)", "True is not a size"),
+        (SUM, "(floordiv(1, 0),)", "divided by 0"),
+        (SUM, r'"\q"', "is not a text"),
+        (SUM, r'"\ud800"', "is not a text"),
+        (INPUT, "true", "True is not a size"),
+        (INPUT, "0.5", "0.5 is not a size"),
+        (INPUT, "-1", "size -1 is below 0"),
+        (INPUT, "9" * 5000, "a number of 5000 digits"),
+        (INPUT, "1" + " + 1" * 3000, "nested too deeply"),
+        ('graph @f(%x: f32[2], %"x": f32[2]) -> f32[2] {{ return %x }}', "", "defined twice"),
+        ("graph @{0}(%x: f32[2]) -> f32[2] {{ return %x }}", r'"\q"', "is not a text"),
+        ("graph @f(%x: f32[2]) -> f32[2] {{ return {0} }}", "9" * 5000, "unexpected"),
+    ],
+)
+def test_malformed_text_is_refused_in_one_line(frame, part, message):
+    with pytest.raises(EffccError, match=message) as error:
+        parse(frame.format(part))
+    assert str(error.value).isprintable() and len(str(error.value)) < 1000
+
+
+def test_a_quoted_name_is_the_same_value():
+    assert parse('graph @f(%x: f32[2]) -> f32[2] { return %"x" }').inputs[0].name == "x"
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_damaged_text_gives_one_error_never_a_traceback(seed):
     rng = random.Random(seed)

@@ -351,6 +351,8 @@ def hardtanh(e: Emitter, x: Value, min_val: Any = None, max_val: Any = None) -> 
 def prelu(e: Emitter, x: Value, weight: Value) -> Value:
     if len(weight.shape) == 1 and len(x.shape) > 1:
         weight = e.reshape(weight, (weight.shape[0], *(1 for _ in x.shape[2:])))
+    elif not x.shape:  # one weight, which does not make an axis of a number
+        weight = e.reshape(weight, ())
     return e.b.prelu(x, weight)
 
 

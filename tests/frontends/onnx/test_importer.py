@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import parser
+from onnx import TensorProto, helper, parser
 from onnx.reference import ReferenceEvaluator
 
 from effcc import interp
@@ -205,6 +207,23 @@ def test_functions_that_call_themselves_are_refused():
         load(proto)
 
 
+@pytest.mark.parametrize(("count", "calls", "message"), [(40, 2, "expand to more than"), (100, 1, "64 deep")])
+def test_functions_that_multiply_or_are_too_deep_are_refused(count, calls, message):
+    """Each calls the next one twice: 2 ** 40 nodes."""
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    functions = []
+    for k in range(count):
+        op, domain = (f"f{k + 1}", "own") if k + 1 < count else ("Neg", "")
+        names = ["x", *(f"t{j}" for j in range(calls))]
+        nodes = [helper.make_node(op, [a], [b], domain=domain) for a, b in itertools.pairwise(names)]
+        functions.append(helper.make_function("own", f"f{k}", ["x"], [names[-1]], nodes, opsets))
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [3]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("f0", ["x"], ["y"], domain="own")], "m", [x], [y])
+    proto = helper.make_model(graph, functions=functions, opset_imports=opsets)
+    with pytest.raises(UnsupportedError, match=message):
+        load(proto)
+
+
 def test_ops_without_a_handler_expand_by_their_schema():
     text = "m (float[5,3] x, int64[5] t) => (float y) { y = SoftmaxCrossEntropyLoss(x, t) }"
     check(model(text), X.reshape(-1)[:15].reshape(5, 3), np.array([0, 2, 1, 1, 0]))
@@ -378,6 +397,34 @@ def test_sequence_inputs_need_their_structure():
         ("m (float[2] x, float[3] z) => (float[2] y) { y = Add(x, z) }", Exception, "sizes 2 and 3 do not broadcast"),
         ("m (string[2] x) => (string[2] y) { y = Identity(x) }", UnsupportedError, "tensors of strings"),
         ("m (float[2] x) => (float[2] y) { y = other.Op(x) }", ParseError, "does not import"),
+        ("m (float[2] x, float[2] x) => (float[2] y) { y = Neg(x) }", ParseError, "input 'x' is listed twice"),
+        ("m (float[2] x) => (float[2] y) { y = BitwiseNot(x) }", UnsupportedError, "BitwiseNot is not of opset 17"),
+        ('m (float[2] x) => (float y) { y = Einsum<equation = "i->j">(x) }', ParseError, "does not follow"),
+        ('m (float[2] x) => (float y) { y = Einsum<equation = "i->ii">(x) }', ParseError, "does not follow"),
+        ("m (float[2] x, bool k) => (float[N] y) { y = Compress<axis = 0>(x, k) }", ParseError, "less than 1 axes"),
+        ("m (float[2] x, float[2] s) => (float[2] y) { y = InstanceNormalization(x, s, s) }", ParseError, "3 axes"),
+        ("m (float[2] x, float[2] w) => (float[2] y) { y = ConvTranspose(x, w) }", ParseError, "less than 3 axes"),
+        ("m (seq(float[2]) s) => (float[2] y) { y = Neg(s) }", NeedsValue, "'s' is of a sequence type"),
+        (
+            "m (float[2] x) => (float[2] y) { y = SequenceInsert(x, x) }",
+            ParseError,
+            "SequenceInsert: .*same elem type",  # as ONNX's own rules say
+        ),
+        (
+            "m (float[2,3] x, float[1,2,3] w) => (float[2] h) { y, h = LSTM<hidden_size = 4>(x, w, w) }",
+            ParseError,
+            "less than 3 axes",
+        ),
+        (
+            "m (float[2] x) => (float[2] y) <int64[1] at = {7}> { s = Shape(x) n = Gather(s, at) y = Reshape(x, n) }",
+            Exception,
+            "m:",
+        ),
+        (
+            "m (float[1] x) => (float y) <int64[2] shape = {-3, 2}> { y = Expand(x, shape) }",
+            Exception,
+            "with a size below 0",
+        ),
     ],
 )
 def test_bad_models_are_refused_in_one_line(text, error, message):
@@ -389,6 +436,15 @@ def test_bad_models_are_refused_in_one_line(text, error, message):
 def test_opsets_that_onnx_does_not_know_are_refused():
     with pytest.raises(UnsupportedError, match="opset 999"):
         load(model("m (float[2] x) => (float[2] y) { y = Relu(x) }", opset=999))
+
+
+def test_constants_that_no_memory_holds_are_refused():
+    text = """m (int64[4] x) => (float[N] y) {
+      y = TfIdfVectorizer<max_gram_length = 1, max_skip_count = 0, min_gram_length = 1, mode = "TF",
+          ngram_counts = [0], ngram_indexes = [1099511627776], pool_int64s = [3]>(x)
+    }"""
+    with pytest.raises(UnsupportedError, match="do not fit into memory"):
+        load(model(text))
 
 
 def test_signature_leaves_out_constants_listed_as_inputs():

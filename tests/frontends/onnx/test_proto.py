@@ -57,6 +57,24 @@ def test_a_missing_data_file_is_named(external):
         load(external)
 
 
+@pytest.mark.parametrize("location", ["a" * 5000, "a\0b"])
+def test_names_that_no_file_has_are_refused(external, location):
+    retarget(external, location)
+    with pytest.raises(ParseError, match="is no name of a data file") as error:
+        load(external)
+    assert str(error.value).isprintable() and len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize("name", [b"relu", b"x", b"y", b"N"])
+def test_names_that_are_no_text_are_refused(name):
+    """Of a node, an input, an output, a dimension."""
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N"]) for n in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"], name="relu")], "m", [x], [y])
+    data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
+    with pytest.raises(ParseError, match=r"is no UTF-8|not an ONNX model"):
+        load(data.replace(name, b"\xff" * len(name)))
+
+
 @pytest.mark.parametrize("location", ["../secret", "/etc/passwd", "a/../../secret", ""])
 def test_paths_out_of_the_folder_are_refused(external, location):
     (external.parent.parent / "secret").write_bytes(W.tobytes())

@@ -100,6 +100,10 @@ def cases() -> dict[str, Case]:
             r(3, 4),
             r(4),
         ),
+        "numbers below 0 for bytes": (
+            lambda x: (x.clamp(-1, 1), x + (-3), x > -1, x.masked_fill(x > 3, -2), torch.where(x > 3, x, -1)),
+            i(9, 9).to(torch.uint8),
+        ),
         "where": (
             lambda c, x, y: (torch.where(c, x, y), torch.where(c, x, 1.0), x.masked_fill(c, -1)),
             b(3, 4),
@@ -109,6 +113,7 @@ def cases() -> dict[str, Case]:
         "elu of CELU": (lambda x: (F.elu(x, 0.5), F.celu(x, 2.0), aten.elu(x, 1.5, 2.0, 0.5)), r(9)),
         "softplus beta": (lambda x: F.softplus(x, 2.0, 1.0), r(9)),
         "prelu": (lambda x, w: F.prelu(x, w), r(2, 3, 4), r(3)),
+        "prelu of a number": (lambda x, w: F.prelu(x, w), torch.tensor(-2.0), r(1)),
         "gelu tanh": (lambda x: F.gelu(x, approximate="tanh"), r(9)),
         "casts": (lambda x: (x.int(), x.double(), x.bool(), x.to(torch.uint8), x.half()), p(9) * 3),
         "special": (lambda x: (torch.special.expit(x), torch.special.xlogy(x, 2.0), torch.nan_to_num(x / 0)), p(9)),
