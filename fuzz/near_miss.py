@@ -210,6 +210,8 @@ def other_size(d: Any, graph: Graph) -> Graph:
     """One size is another, or a symbol, wherever it stands."""
     inputs = _tensors(graph.inputs)
     old = d.choose([s for v in inputs for s in v.shape if isinstance(s, int)] or d.nothing("only scalars"))
+    if max(v.shape.count(old) for v in graph.values if isinstance(v.type, Tensor)) > 2:
+        d.nothing("larger ones would be huge")
     new = Symbol("N", min(old, d.choose((0, 1, 2))), d.choose((None, 64))) if d.boolean() else d.choose(DIMS)
     types = {v: v.tensor.with_shape(tuple(new if s == old else s for s in v.shape)) for v in inputs}
     nodes = {}
