@@ -303,9 +303,11 @@ class Lowering(Placing):
     def _immediates_in_memory(
         self, body: Graph, operands: tuple[Place, ...], anchor: Node
     ) -> tuple[Graph, tuple[Place, ...]]:
-        """The region with constants of one element, where its anchor reads them, as operands: templates load weights
-        from memory."""
-        read = [n for n in body.nodes if isinstance(n.op, Const) and n.result in anchor.operands]
+        """The region with constants of one element as operands where its anchor, or what dequantizes for it, reads
+        them: templates load weights and scales from memory."""
+        makers = [m for v in anchor.operands if (m := body.producer(v)) is not None and m.op.family == "quantize"]
+        wanted = {v for n in (anchor, *makers) for v in n.operands}
+        read = [n for n in body.nodes if isinstance(n.op, Const) and n.result in wanted]
         if not read:
             return body, operands
         inputs = (*body.inputs, *(n.result for n in read))
