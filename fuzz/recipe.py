@@ -19,7 +19,7 @@ from typing import Any
 from effcc.driver import backend_of
 from effcc.errors import EffccError, ParseError, UnsupportedError
 from effcc.pipeline import Pass, find_pass, parse_pipeline, pass_table, print_pipeline, with_options
-from effcc.testing.contracts import Contract
+from effcc.testing.contracts import EQUALITIES, Contract, holds
 
 LONGEST = 8
 """Passes of a recipe, at most."""
@@ -165,6 +165,13 @@ def _values(cls: type[Pass]) -> dict[str, Sequence[Any]]:
         texts = (f"{option}={span.shown(span.value(k))}" for k in range((span.last or 3) + 1))
         table[option] = [getattr(with_options(cls(), [text]), option) for text in texts]
     return {**table, **cls.choices}
+
+
+@cache
+def promising() -> tuple[Pass, ...]:
+    """Every installed pass that promises something with its default options."""
+    passes = (find_pass(name)() for name in sorted(pass_table()))
+    return tuple(p for p in passes if holds(p) in EQUALITIES)
 
 
 @cache

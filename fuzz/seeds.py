@@ -6,17 +6,16 @@ What a rule's pattern says, drawn with its near misses, is where its guards are 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 from effcc.errors import EffccError
-from effcc.ir import Builder, Graph, Tensor, Value
-from effcc.pipeline import Pass, RulePass, find_pass, pass_table
-from effcc.rewrite import Rule
+from effcc.ir import Graph, Tensor
+from effcc.pipeline import Pass, find_pass, pass_table
+from effcc.testing import example, instance
 from effcc.testing.contracts import Contract
-from effcc.testing.draw import Drawer, NothingDrawn
+from effcc.testing.draw import Drawer
 from effcc.text import parse
 
 Source = Callable[[Drawer], Graph]
@@ -26,14 +25,17 @@ Source = Callable[[Drawer], Graph]
 def examples(names: tuple[str, ...] | None = None) -> tuple[Source, ...]:
     """What draws a graph for each rule of the passes, and for each kind of example that a pass has."""
     found: list[Source] = []
-    for name in sorted(pass_table()) if names is None else names:
-        p: Any = find_pass(name)()
-        found += [_drawing(rule) for rule in (p.rules if isinstance(p, RulePass) else ())]
-        methods = [method for _, method, _ in Contract.of(p.contract).drawn if hasattr(p, method)]
+    for p in (find_pass(name)() for name in (sorted(pass_table()) if names is None else names)):
+        found += [partial(instance, rule) for rule in p.rules]
+        methods = [method for _, method, _ in Contract.of(p.contract).drawn]
         if type(p).example is not Pass.example:
             methods.append("example")
-        found += [_building(getattr(p, method)) for method in methods]
+        found += [partial(_example, p, method) for method in methods]
     return tuple(found)
+
+
+def _example(p: Pass, method: str, d: Drawer) -> Graph:
+    return example(p, d, method)
 
 
 @cache
@@ -83,21 +85,3 @@ def _closing(text: str, start: int) -> int | None:
         if depth < 0:
             break
     return None
-
-
-def _drawing(rule: Rule) -> Source:
-    if type(rule).example is not Rule.example:
-        return _building(rule.example)
-    return lambda d: d.instance(rule.compiled)
-
-
-def _building(example: Callable[[Drawer, Builder], Value | Sequence[Value]]) -> Source:
-    def draw(d: Drawer) -> Graph:
-        b = Builder("example")
-        try:
-            out = example(d, b)
-        except EffccError as error:
-            raise NothingDrawn(str(error)) from None
-        return b.graph(*((out,) if isinstance(out, Value) else out))
-
-    return draw

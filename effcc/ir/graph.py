@@ -158,7 +158,7 @@ def symbols_in(value: object) -> set[Symbol]:
     """Every size symbol in an attribute: a dimension, a type, a graph, a tuple of such."""
     match value:
         case Expr() | Atom():
-            return symbols(value)
+            return symbols(value)  # type: ignore[arg-type]
         case tuple():
             return set().union(*map(symbols_in, value))
         case Type():
