@@ -14,7 +14,9 @@ wider one while an op runs (`CARRIERS`) and wrapped or rounded back after it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from effcc.errors import EffccError, InputError, UnsupportedError, VerifyError
@@ -45,14 +47,27 @@ MOVING = frozenset({"view", "index", "control", "constant", "fused"})
 """Ops, and families that only move elements, that are right on u64 held in int64 whatever the top bit is."""
 
 
+_everywhere: ContextVar[Observer | None] = ContextVar("everywhere", default=None)
+
+
+@contextmanager
+def observed(observe: Observer) -> Iterator[None]:
+    """Every run inside of the block is observed, those of branches, loops' bodies and fused regions too."""
+    token = _everywhere.set(observe)
+    try:
+        yield
+    finally:
+        _everywhere.reset(token)
+
+
 def run(graph: Graph, *tensors: Any, bindings: Bindings | None = None, observe: Observer | None = None) -> tuple:
     """Evaluate a graph.
 
     tensors: one torch tensor (or NumPy array) for each input, of its dtype and shape; a list for a sequence, None for
         an absent optional.
     bindings: values of symbols that no input's shape tells.
-    observe: called with each node, its operands and its results, in order; what it returns, if anything, takes their
-    place.
+    observe: called with each node of this graph (with `observed`: of nested ones too), its operands and its results,
+    in order; what it returns, if anything, takes their place.
     Raises InputError for inputs that do not fit, VerifyError where an op's meaning and its type disagree.
     """
     if len(tensors) != len(graph.inputs):
@@ -60,6 +75,7 @@ def run(graph: Graph, *tensors: Any, bindings: Bindings | None = None, observe: 
     values = tuple(t if _is_torch(t) else _from_numpy(t) for t in tensors)
     bound = bind_inputs(graph.inputs, values, bindings)
     env: dict[Value, Any] = dict(zip(graph.inputs, values))
+    observe = observe or _everywhere.get()
     dies = _last_uses(graph)
     for i, node in enumerate(graph.nodes):
         operands = tuple(env[v] for v in node.operands)

@@ -17,7 +17,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from queue import Empty
@@ -25,21 +25,32 @@ from typing import Any
 
 from effcc.errors import EffccError
 from effcc.fuzz.case import NUMERIC, PROFILES, SPECIAL, STRICT, Case, Finding, Profile
+from effcc.fuzz.corpus import Corpus, Entry, constants, constants_in
+from effcc.fuzz.coverage import Coverage
 from effcc.fuzz.generate import GraphDrawer
 from effcc.fuzz.laws import LAWS, run_passes
+from effcc.fuzz.mutate import GraphMutator
+from effcc.fuzz.recipe import Recipe, Subject, written_in
 from effcc.fuzz.reduce import reduce_graph, reduce_list
+from effcc.fuzz.seeds import examples, written
 from effcc.ir import Graph, Tensor
 from effcc.ir.lazy import torch
 from effcc.pipeline import parse_pipeline
+from effcc.testing.draw import NothingDrawn
 from effcc.testing.search import Choices
 
 SHRINK_SECONDS = 20.0
-LAW_EVERY = {"text": 4, "embellished": 4, "compiled": 12, "schedules": 24}
+LAW_EVERY = {"text": 4, "embellished": 4, "compiled": 12, "schedules": 24, "recipes": 24}
 """Dear laws are held against one graph in so many."""
+RECIPE_LAWS = ("pass-orders", "recipes")
+"""Those that say something new where only a recipe is."""
 PROFILES_DRAWN = (STRICT, SPECIAL, STRICT, SPECIAL, SPECIAL, NUMERIC)
 """Which inputs a test has, as often as they stand here: one kind a test, for more graphs in the same time."""
-
-
+MUTATED, SEEDED = 0.5, 0.2
+"""Shares of tests that are mutated, and that are examples of rules and passes; the others are drawn."""
+FAILURES = 5
+"""After so many mutations of a graph that reached nothing new, its recipe is mutated once (Tzer)."""
+CI_TESTS = 100
 SHARES = ("empty", "special", "symbolic", "rejected")
 
 
@@ -57,11 +68,18 @@ class Tally:
     """Graphs without inputs on which they have a value."""
     symbolic: int = 0
     findings: int = 0
+    mutated: int = 0
+    """Tests made of others that had reached something new."""
+    corpus: int = 0
+    """Of those there are so many."""
+    branches: int = 0
+    """Of passes/, that tests reached (in the job that reached the most)."""
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(self.tests + other.tests, max(self.seconds, other.seconds), self.laws + other.laws,
                      self.empty + other.empty, self.special + other.special, self.rejected + other.rejected,
-                     self.symbolic + other.symbolic, self.findings + other.findings)
+                     self.symbolic + other.symbolic, self.findings + other.findings, self.mutated + other.mutated,
+                     self.corpus + other.corpus, max(self.branches, other.branches))
 
     @property
     def rate(self) -> float:
@@ -73,21 +91,32 @@ class Tally:
 
     def __str__(self) -> str:
         share = {name: f"{getattr(self, name) / max(self.tests, 1):.1%}" for name in SHARES}
+        kept = f"{self.mutated / max(self.tests, 1):.0%} mutated from {self.corpus} kept, {self.branches} branches"
         held = ", ".join(f"{law} {count}" for law, count in self.laws.items())
         return (
             f"{self.tests} tests, {self.rate:.0f} a second; {share['empty']} with empty tensors, {share['special']} "
             f"with special values, {share['symbolic']} with symbolic sizes, {share['rejected']} without a value; "
+            f"{f'{kept}; ' if self.corpus else ''}"
             f"{held}; {self.findings} findings"
         )
 
 
 class Job:
-    """One process's share of a campaign. `number` tells its random draws from the other jobs'."""
+    """One process's share of a campaign. `number` tells its random draws from the other jobs'. coverage: whether tests
+    that reach something new are kept, and mutated."""
 
-    def __init__(self, folder: Path, seed: int, number: int, laws: Sequence[str], size: tuple[int, int] = (4, 12)):
+    def __init__(
+        self, folder: Path, seed: int, number: int, laws: Sequence[str], size: tuple[int, int] = (4, 12),
+        subject: Subject | None = None, coverage: bool = True,
+    ):
         self.folder, self.seed, self.number, self.laws, self.size = folder, seed, number, tuple(laws), size
+        self.subject = subject or Subject()
         self.state = folder / f"job-{seed}-{number}.json"
         self.tally, self.tried = Tally(), Counter()
+        self.coverage = Coverage() if coverage else None
+        self.corpus = Corpus(folder / f"corpus-{seed}-{number}") if coverage else None
+        self.parent: Entry | None = None
+        """What is being mutated, until its recipe has been as well."""
         if self.state.exists():
             kept = json.loads(self.state.read_text())
             self.tally = Tally(**{**kept["tally"], "laws": Counter(kept["tally"]["laws"])})
@@ -106,28 +135,35 @@ class Job:
         return self.tally
 
     def test(self, key: str) -> None:
-        """One graph against the laws."""
-        graph = GraphDrawer(Choices(rest=random.Random(key)), self.tried).graph(*self.size)
+        """One graph and recipe against the laws."""
+        if self.coverage is not None:
+            self.coverage.take()  # (what a test reached that failed is not kept)
+        entry, parent = self.drawn(key)
+        graph = entry.graph
         number = self.tally.tests
         self.tally.tests += 1
         self.tally.empty += any(0 in v.shape for v in graph.values if isinstance(v.type, Tensor))
         self.tally.symbolic += bool(graph.symbols)
+        self.tally.mutated += parent is not None
         try:
-            case = Case.of(graph, key, self.profiles(key), most=1)
+            about = {"subject": self.subject, "recipe": entry.recipe, "coverage": self.coverage}
+            case = Case.of(graph, key, self.profiles(key), most=1, **about)
         except Finding as finding:
-            self.report(finding, key, None)
+            self.report(finding, key, None, entry.recipe)
             return
         self.tally.rejected += not case.inputs
         self.tally.special += any(profile.special for profile in case.inputs)
+        same_graph = parent is not None and parent.graph is graph
         for law in self.laws:
-            if number % LAW_EVERY.get(law, 1):
+            if number % LAW_EVERY.get(law, 1) or same_graph and law not in RECIPE_LAWS:
                 continue
             self.tally.laws[law] += 1
             try:
                 LAWS[law](case)
             except Finding as finding:
-                self.report(finding, key, law)
+                self.report(finding, key, law, entry.recipe)
                 return
+        self.keep(entry, parent)
 
     @staticmethod
     def profiles(key: str) -> tuple[Profile, ...]:
@@ -135,7 +171,43 @@ class Job:
         first = random.Random(f"profile {key}").choice(PROFILES_DRAWN)
         return (first, *(p for p in PROFILES if p is not first))
 
-    def report(self, finding: Finding, key: str, law: str | None) -> None:
+    def drawn(self, key: str) -> tuple[Entry, Entry | None]:
+        """A test, and the one that it is a mutation of."""
+        chance, choose = random.Random(f"recipe {key}"), Choices(rest=random.Random(key))
+        recipe, kind = self.subject.draw(chance), chance.random()
+        with contextlib.suppress(NothingDrawn):
+            if self.corpus is not None and kind < MUTATED and self.corpus.entries:
+                parent = self.parent = self.parent or self.corpus.pick(chance)
+                if parent.failures >= FAILURES:
+                    parent.failures, self.parent = 0, None
+                    return Entry(parent.graph, self.subject.change(parent.recipe, chance)), parent
+                parent.failures += 1  # (until something new is reached)
+                mutator = GraphMutator(choose, self.tried, [e.graph for e in self.corpus.entries])
+                together = self.subject.change(parent.recipe, chance) if chance.random() < 0.5 else parent.recipe
+                return Entry(mutator.mutate(parent.graph, chance.randint(1, 3)), together), parent
+            if self.corpus is not None and kind > 1 - SEEDED:
+                return Entry(self.example(chance, choose), recipe), None
+        return Entry(GraphDrawer(Choices(rest=random.Random(key)), self.tried).graph(*self.size), recipe), None
+
+    def example(self, chance: random.Random, choose: Choices) -> Graph:
+        """An example of a rule or a pass, or (seldom: there are few) a graph that someone wrote."""
+        sources, texts = examples(self.subject.pool()), written()
+        if texts and (not sources or chance.random() < 0.2):
+            return chance.choice(texts)
+        if not sources:
+            raise NothingDrawn("no pass has examples")
+        return chance.choice(sources)(GraphDrawer(choose))
+
+    def keep(self, entry: Entry, parent: Entry | None) -> None:
+        """Keep a test that reached something new."""
+        if self.corpus is None or self.coverage is None:
+            return
+        self.coverage.graph(entry.graph)
+        if self.corpus.add(entry, self.coverage.take()) and parent is not None:
+            parent.failures = 0
+        self.tally.corpus, self.tally.branches = len(self.corpus.entries), self.corpus.branches
+
+    def report(self, finding: Finding, key: str, law: str | None, recipe: Recipe) -> None:
         """Reduce a finding and save it, unless one like it is known."""
         if (self.folder / f"{signature(finding)}.seen").exists():
             return
@@ -144,7 +216,7 @@ class Job:
 
         def fails(graph: Graph) -> bool:
             try:
-                case = Case.of(graph, key)
+                case = Case.of(graph, key, subject=self.subject, recipe=recipe)
                 if law is not None:
                     LAWS[law](case)
             except Finding as again:
@@ -156,10 +228,12 @@ class Job:
             return False
 
         reduce_graph(finding.graph, fails, SHRINK_SECONDS)
-        save(with_fewer_passes(smallest[0], key), self.folder, key)
+        save(with_fewer_passes(smallest[0], key, self.subject), self.folder, key, recipe)
         self.tally.findings += 1
 
     def save(self) -> None:
+        if self.corpus is not None:
+            self.corpus.save()
         tally = {**vars(self.tally), "laws": dict(self.tally.laws)}
         known = {" ".join(pair): n for pair, n in self.tried.items()}
         temporary = self.state.with_suffix(".part")
@@ -167,13 +241,13 @@ class Job:
         temporary.replace(self.state)
 
 
-def with_fewer_passes(finding: Finding, key: str) -> Finding:
+def with_fewer_passes(finding: Finding, key: str, subject: Subject) -> Finding:
     """The finding with no more passes than it takes, where passes on the graph itself are what fails."""
     smallest = [finding]
 
     def fails(passes: Sequence[str]) -> bool:
         try:
-            run_passes(Case.of(finding.graph, key), finding.law, parse_pipeline(",".join(passes)))
+            run_passes(Case.of(finding.graph, key, subject=subject), finding.law, parse_pipeline(",".join(passes)))
         except Finding as again:
             if kind(again) == kind(finding):
                 smallest[0] = again
@@ -186,13 +260,15 @@ def with_fewer_passes(finding: Finding, key: str) -> Finding:
 
 
 def run(
-    folder: Path, seed: int, jobs: int, laws: Sequence[str], seconds: float, tell: Callable[[str], None]
+    folder: Path, seed: int, jobs: int, laws: Sequence[str], seconds: float, tell: Callable[[str], None],
+    subject: Subject | None = None, coverage: bool = True,
 ) -> tuple[Tally, list[Path]]:
     """Run jobs side by side until the time is over: what they did, and every finding in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
-    workers = [context.Process(target=_work, args=(folder, seed, k, laws, seconds, queue)) for k in range(jobs)]
+    workers = [context.Process(target=_work, args=(folder, seed, k, laws, seconds, queue, subject, coverage))
+               for k in range(jobs)]
     for worker in workers:
         worker.start()
     tallies: dict[int, Tally] = {}
@@ -206,7 +282,23 @@ def run(
     return sum(tallies.values(), Tally()), sorted(folder.glob("*.effir"))
 
 
-def _work(folder: Path, seed: int, number: int, laws: Sequence[str], seconds: float, queue: Any) -> None:
+def ci(
+    folder: Path, laws: Sequence[str], subject: Subject | None = None, coverage: bool = True
+) -> tuple[Tally, list[Path]]:
+    """As many tests as `make test` runs, the same each time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    job = Job(folder, 0, 0, laws, subject=subject, coverage=coverage)
+    start = time.monotonic()
+    for k in range(CI_TESTS):
+        job.test(f"ci {k}")
+    job.tally.seconds = time.monotonic() - start
+    return job.tally, sorted(folder.glob("*.effir"))
+
+
+def _work(
+    folder: Path, seed: int, number: int, laws: Sequence[str], seconds: float, queue: Any, subject: Subject | None,
+    coverage: bool,
+) -> None:
     last = 0.0
 
     def progress(tally: Tally) -> None:
@@ -215,7 +307,7 @@ def _work(folder: Path, seed: int, number: int, laws: Sequence[str], seconds: fl
             last = time.monotonic()
             queue.put((number, tally))
 
-    queue.put((number, Job(folder, seed, number, laws).run(seconds, progress)))
+    queue.put((number, Job(folder, seed, number, laws, subject=subject, coverage=coverage).run(seconds, progress)))
 
 
 def kind(finding: Finding) -> str:
@@ -227,19 +319,20 @@ def signature(finding: Finding) -> str:
     return sha256(kind(finding).encode()).hexdigest()[:12]
 
 
-def save(finding: Finding, folder: Path, key: str) -> Path:
+def save(finding: Finding, folder: Path, key: str, recipe: Recipe) -> Path:
     """Writes NAME.effir, the inputs, and what failed; returns the first."""
     import numpy as np
 
     from effcc.ir.blob import Blob
-    from effcc.text import blobs
 
     ops = "-".join(dict.fromkeys(n.op.name for n in finding.graph.walk() if n.op.name != "const"))[:60]
     path = folder / f"{finding.law}-{ops}-{signature(finding)}.effir"
     about = [f"# {finding.law}: {finding.message}"]
     about += [f"# passes: {','.join(finding.passes)}"] if finding.passes else []
+    if finding.law in RECIPE_LAWS:
+        about.append(f"# recipe: {replace(recipe, passes=parse_pipeline(','.join(finding.passes)))}")
     path.write_text("\n".join([*about, f"# seed: {key}", str(finding.graph), ""]))
-    arrays: dict[str, Any] = {f"blob {name}": blob.array for name, blob in blobs(finding.graph).items()}
+    arrays: dict[str, Any] = {**constants(finding.graph)}
     for k, tensor in enumerate(finding.inputs or ()):
         arrays[f"input {k}"] = Blob.from_torch(tensor).array
     np.savez(path.with_suffix(".npz"), **arrays)
@@ -256,7 +349,7 @@ def replay(path: Path) -> None:
     law = text.split(":", 1)[0].removeprefix("# ")
     key = next(line.removeprefix("# seed: ") for line in text.splitlines() if line.startswith("# seed: "))
     with np.load(path.with_suffix(".npz")) as file:
-        known = {name.removeprefix("blob "): file[name] for name in file.files if name.startswith("blob ")}
-    case = Case.of(parse(text, known), key)
+        known = constants_in(file)
+    case = Case.of(parse(text, known), key, recipe=written_in(text))
     if law in LAWS:
         LAWS[law](case)

@@ -7,14 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import and_
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from effcc.errors import EffccError, VerifyError
+from effcc.fuzz.recipe import Recipe, Subject
 from effcc.interp import bind_type, run
 from effcc.ir import Graph, Node, Symbol, Tensor, load_ops
 from effcc.ir.lazy import torch
 from effcc.ir.types import Type
+from effcc.pipeline import Context, Pass
+from effcc.testing import as_samples
 from effcc.testing.compare import Fairness, Mismatch, compare_bounded, random_inputs, same_bits
+
+if TYPE_CHECKING:
+    from effcc.fuzz.coverage import Coverage
 
 SIZES = (2, 3, 1, 5, 4, 0, 7, 16, 17, 33)
 """What symbols are bound to where sizes drawn for them do not fit together."""
@@ -53,13 +59,22 @@ class Case:
     runs: dict[tuple[int, Profile], tuple[Any, ...]] = field(default_factory=dict)
     kept: list[Graph] = field(default_factory=list)
     """Graphs of `runs`, which knows them by identity."""
+    subject: Subject = field(default_factory=Subject)
+    recipe: Recipe = field(default_factory=Recipe)
+    coverage: Coverage | None = None
+    """What watches the passes that laws run."""
 
     @staticmethod
-    def of(graph: Graph, seed: int | str, profiles: Sequence[Profile] = PROFILES, most: int = len(PROFILES)) -> Case:
-        """Inputs drawn for the first profiles, `most` of them, on which the graph has a value; Finding where the
-        interpreter breaks the graph's own types."""
+    def of(
+        graph: Graph, seed: int | str, profiles: Sequence[Profile] = PROFILES, most: int = len(PROFILES),
+        subject: Subject | None = None, recipe: Recipe | None = None, coverage: Coverage | None = None,
+    ) -> Case:
+        """Inputs drawn for the first profiles, `most` of them, on which the graph has a value, and a recipe where none
+        is given; Finding where the interpreter breaks the graph's own types."""
         chance = random.Random(f"case {seed}")
-        case = Case(graph, {}, seed)
+        subject = subject or Subject()
+        recipe = recipe or subject.draw(random.Random(f"recipe {seed}"))
+        case = Case(graph, {}, seed, subject=subject, recipe=recipe, coverage=coverage)
         if any(node.op.name == "bitcast" for node in graph.walk()):  # it would tell one NaN from another
             profiles = [p for p in profiles if not p.special]
         for size in (None, None, None, None, *SIZES) if graph.symbols else (None,):
@@ -88,6 +103,15 @@ class Case:
                     raise Finding("meaning", error.message, self.graph, inputs=inputs) from error
             except EffccError:  # sizes that do not fit together, values on which an op has no meaning
                 del self.inputs[profile]
+
+    def context(self) -> Context:
+        """The surroundings of passes: the target's machine, and the inputs as calibration data."""
+        plain = [inputs for profile, inputs in self.inputs.items() if not profile.special]
+        return Context(machine=self.subject.backend.machine, calibration=as_samples(self.graph, plain))
+
+    def run_pass(self, p: Pass, graph: Graph, ctx: Context) -> Graph:
+        """What a pass makes of a graph, watched where coverage is wanted."""
+        return p.run(graph, ctx) if self.coverage is None else self.coverage.run(p, graph, ctx)
 
     def chance(self, law: str) -> random.Random:
         """A law's own random draws: the same whichever laws went before it."""

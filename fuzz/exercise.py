@@ -21,8 +21,8 @@ from effcc import machine
 from effcc.errors import EffccError, InputError
 from effcc.fuzz.case import SPECIAL, Case, Finding
 from effcc.fuzz.generate import GraphDrawer, in_branch, in_loop
-from effcc.fuzz.laws import promising
 from effcc.fuzz.near_miss import ATTEMPTS, changed, drawn, embedded
+from effcc.fuzz.recipe import promising
 from effcc.ir import Graph, Node, verify
 from effcc.ir.location import Loc
 from effcc.pipeline import Context, Pass, with_options

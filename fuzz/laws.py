@@ -6,18 +6,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from effcc.analysis.precision import bounded_run, unit_roundoff
-from effcc.driver import backend_of, compile_graph
-from effcc.errors import EffccError, UnsupportedError
+from effcc.driver import compile_graph
+from effcc.errors import EffccError, InputError, UnsupportedError
 from effcc.fuzz.case import Case, Finding, Profile
 from effcc.fuzz.transform import embellish
 from effcc.ir import Graph, verify
+from effcc.ir.blob import Blob
 from effcc.ir.lazy import torch
 from effcc.ir.types import DTYPES, DType
-from effcc.pipeline import Context, Pass, parse_pipeline, pass_table
+from effcc.pipeline import Pass, parse_pipeline
 from effcc.testing.compare import same_bits
 from effcc.testing.contracts import covers_special, holds
 from effcc.text import parse
@@ -42,14 +45,13 @@ def text(case: Case) -> None:
 
 
 def each_pass(case: Case) -> None:
-    """Every pass of the default pipeline keeps its promise, and a second run of the pipeline gives the same graph."""
-    run_passes(case, "each-pass", default_pipeline("cpu"))
+    """Every pass of the pipeline keeps its promise."""
+    run_passes(case, "each-pass", case.subject.pipeline())
 
 
 def pass_orders(case: Case) -> None:
-    """So do passes in orders that no pipeline has, some of them several times."""
-    chance, pool = case.chance("pass-orders"), promising()
-    run_passes(case, "pass-orders", [chance.choice(pool) for _ in range(chance.randint(1, 6))])
+    """So do the recipe's: in orders that no pipeline has, some of them several times, with other options."""
+    run_passes(case, "pass-orders", case.recipe.passes)
 
 
 def embellished(case: Case) -> None:
@@ -60,20 +62,23 @@ def embellished(case: Case) -> None:
         case.equal("embellished", case.graph, changed)
     except EffccError as error:
         raise Finding("embellished", f"embellished: {error.message}", case.graph) from error
-    run_passes(case, "embellished", default_pipeline("cpu"), changed)
+    run_passes(replace(case, coverage=None), "embellished", case.subject.pipeline(), changed)
 
 
 def run_passes(case: Case, law: str, passes: Sequence[Pass], graph: Graph | None = None) -> Graph:
-    """Run passes one by one; a Finding tells which one broke its contract."""
-    graph, texts, ctx = graph or case.graph, [], Context(machine=backend_of("cpu").machine)
+    """Run passes one by one; a Finding tells which one broke its contract. A pass that is no part of a target's
+    pipeline may refuse a graph (InputError), and is passed over."""
+    graph, texts, ctx = graph or case.graph, [], case.context()
     for p in passes:
         texts.append(str(p))
         before = len(ctx.log)
         try:
-            new = p.run(graph, ctx)
+            new = case.run_pass(p, graph, ctx)
             if new is not graph:
                 verify(new)
         except Exception as error:
+            if isinstance(error, InputError) and p.category not in ("exact", "lower"):
+                continue
             raise Finding(law, f"pass {p}: {_say(error)}", case.graph, texts) from error
         if new is not graph:
             try:
@@ -86,35 +91,52 @@ def run_passes(case: Case, law: str, passes: Sequence[Pass], graph: Graph | None
 
 
 def compiled(case: Case) -> None:
-    """The program for this CPU agrees with the interpreter, writes to no input, and gives the same bits twice, its
+    """The program for the target agrees with the interpreter, writes to no input, and gives the same bits twice, its
     memory poisoned in between."""
-    check_compiled("compiled", case, compile_graph)
+    check_compiled("compiled", case)
 
 
 def schedules(case: Case) -> None:
     """The same under the schedule without barriers."""
-    check_compiled("schedules", case, lambda graph: compile_graph(graph, schedule="tiles"))
+    if "tiles" in case.subject.schedules:
+        check_compiled("schedules", case, schedule="tiles")
 
 
-def check_compiled(law: str, case: Case, compile: Callable[[Graph], Any]) -> None:
-    graph = case.graph
+def recipes(case: Case) -> None:
+    """What the recipe's passes leave is compiled by its schedule, for its threads, and agrees as well."""
+    recipe = case.recipe
+    left = run_passes(case, "recipes", recipe.passes)
     try:
-        program = compile(graph)
+        check_compiled("recipes", replace(case, graph=left), schedule=recipe.schedule, threads=recipe.threads)
+    except Finding as finding:
+        passes = [str(p) for p in recipe.passes]
+        raise Finding("recipes", finding.message, case.graph, passes, finding.inputs) from finding
+
+
+def check_compiled(law: str, case: Case, **options: Any) -> None:
+    """The compiled graph of a case agrees with the interpreter; `options` are compile_graph's."""
+    graph, subject = case.graph, case.subject
+    if subject.schedules == ("barriers",):
+        options.pop("schedule", None)
+    try:
+        program = compile_graph(graph, subject.target, **options)
     except UnsupportedError:
         return
     except Exception as error:
         raise Finding(law, f"it does not compile: {_say(error)}", graph) from error
+    if case.coverage is not None:
+        case.coverage.compiled(program.code)
     covered = all(
         covers_special(p, {done.rule for done in program.context.log if done.pass_name == p.name})
-        for p in default_pipeline("cpu")
+        for p in parse_pipeline(subject.backend.pipeline())
     )
     for profile, inputs in case.inputs.items():
         given = [_copy(x) for x in inputs]
         try:
-            first = program(*given)
+            first = tuple(map(_tensor, program(*given)))
             kept = [_copy(x) for x in first]
-            program.code.poison()
-            second = program(*[_copy(x) for x in inputs])
+            getattr(program.code, "poison", _nothing)()
+            second = tuple(map(_tensor, program(*[_copy(x) for x in inputs])))
         except Exception as error:
             raise Finding(law, f"it does not run: {_say(error)}", graph, inputs=inputs) from error
         donated = {j for _, j in graph.aliases}
@@ -150,6 +172,8 @@ def agree(law: str, case: Case, optimized: Graph, profile: Profile, found: Seque
             continue
         same = (w == f) | (w.isnan() & f.isnan()) | ((w - f).abs() <= limit) | limit.isinf() | limit.isnan()
         far = ~same if case.fair(profile, graph).bitwise else ~same & w.isfinite()
+        if found[k].is_floating_point():  # (nobody can hold more)
+            far &= ~(w.abs() > torch.finfo(found[k].dtype).max) | w.isinf()
         if far.any():
             at = tuple(int(i) for i in far.nonzero()[0])
             values = (found[k][at].item(), wanted[k][at].item(), w[at].item(), limit[at].item())
@@ -157,27 +181,17 @@ def agree(law: str, case: Case, optimized: Graph, profile: Profile, found: Seque
             raise Finding(law, f"{profile.name}: result {k}{list(at)} {said}", graph, inputs=inputs)
 
 
-@cache
-def default_pipeline(target: str) -> tuple[Pass, ...]:
-    return tuple(parse_pipeline(backend_of(target).pipeline()))
-
-
-@cache
-def promising() -> tuple[Pass, ...]:
-    """Every installed pass that promises something with its default options."""
-    found = []
-    for name in sorted(pass_table()):
-        try:
-            p = parse_pipeline(name)[0]
-        except EffccError:  # it has options that must be given
-            continue
-        if holds(p) in ("exact", "bounded", "refines"):
-            found.append(p)
-    return tuple(found)
-
-
 def _roundoff(dtype: DType) -> float:
     return {"bf16": 2.0**-8, "f16": 2.0**-11, "f32": 2.0**-24, "f64": 2.0**-53}[dtype.name]
+
+
+def _nothing() -> None:
+    """Where a target's programs have no memory of their own."""
+
+
+def _tensor(x: Any) -> Any:
+    """A result for torch: where nothing was given, NumPy's arrays come back."""
+    return Blob(x).torch() if isinstance(x, np.ndarray) else x
 
 
 def _copy(x: Any) -> Any:
@@ -196,4 +210,5 @@ LAWS: dict[str, Law] = {
     "embellished": embellished,
     "compiled": compiled,
     "schedules": schedules,
+    "recipes": recipes,
 }

@@ -53,7 +53,7 @@ class Fold(Pass):
         if not item.op.pure or item.op.family in KEPT_FAMILIES or item.node().sizes:
             return  # (sizes known at run time only)
         operands = [blob for v in item.operands if (blob := w.constant(v)) is not None]
-        if len(operands) < len(item.operands):
+        if len(operands) < len(item.operands) or item.node().sizes:  # (`dim` reads a size of the call)
             return
         types = [r.type for r in item.results if isinstance(r.type, Tensor) and r.type.is_static]
         if len(types) < len(item.results):

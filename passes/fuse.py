@@ -53,7 +53,8 @@ class Region:
 
 
 class Fuse(Pass):
-    """Greedy, in program order: a node joins the regions of its operands where spaces and kinds allow."""
+    """Greedy, in program order: a node joins the regions of its operands where spaces and kinds allow. Regions of an
+    earlier run are opened first: passes that ran in between may have left bodies that are no regions any more."""
 
     name = "fuse"
     category = "lower"
@@ -62,8 +63,30 @@ class Fuse(Pass):
     max_ops: int = 48
 
     def run(self, graph: Graph, ctx: Context) -> Graph:
-        nested = _fuse_nested(self, graph, ctx)
-        return _Fusion(nested, self.max_ops, ctx).run()
+        nested = _fuse_nested(self, _opened(graph), ctx)
+        fused = _Fusion(nested, self.max_ops, ctx).run()
+        return graph if fused == graph else fused
+
+
+def _opened(graph: Graph) -> Graph:
+    """The graph with the bodies of its regions in their place; the same where it has none."""
+    if not any(isinstance(node.op, Fused) for node in graph.nodes):
+        return graph
+    nodes: list[Node] = []
+    now: dict[Value, Value] = {v: v for v in graph.inputs}
+    for node in graph.nodes:
+        if not isinstance(node.op, Fused):
+            nodes.append(Node(node.op, tuple(now[v] for v in node.operands), node.results, node.loc))
+            now.update(zip(node.results, node.results, strict=True))
+            continue
+        body = node.op.body
+        inside = dict(zip(body.inputs, (now[v] for v in node.operands), strict=True))
+        for n in body.nodes:
+            results = tuple(Value(r.type, r.name) for r in n.results)
+            nodes.append(Node(n.op, tuple(inside[v] for v in n.operands), results, n.loc))
+            inside.update(zip(n.results, results, strict=True))
+        now.update(zip(node.results, (inside[v] for v in body.results), strict=True))
+    return Graph(graph.name, graph.inputs, tuple(nodes), tuple(now[v] for v in graph.results), graph.aliases)
 
 
     def example(self, d: Any, b: Any) -> Any:

@@ -15,6 +15,10 @@ FUNCTIONS: dict[str, str] = {
     "either": "def either(a, b):\n    return a | b",
     "greater": "def greater(a, b):\n    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)",
     "lesser": "def lesser(a, b):\n    return tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)",
+    "divisor": """
+def divisor(b):
+    return tl.where(b == 0, 1, b)
+""",
     "floor_divide": """
 def floor_divide(a, b):
     q = a // b

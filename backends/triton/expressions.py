@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from effcc.backends.triton.kernel import Code, KernelText, name_of, register_dtype
 from effcc.errors import UnsupportedError
@@ -203,6 +204,9 @@ class Emitter:
 
     def _divide(self, node: Apply, fn: str, of: DType, a: Code, b: Code) -> str:
         ranges = [self.range(x) for x in node.args]
+        known = isinstance(node.args[1], Literal) and node.args[1].value or ranges[1] is not None and ranges[1][0] > 0
+        if not known:  # by 0 it divides by 1, as the CPU does
+            b = self.kernel.bind("t", replace(b, text=f"{self.kernel.function('divisor')}({b.text})"))
         if of.kind == "u" or (all(r is not None and r[0] >= 0 for r in ranges) and of == i64):
             return f"{a.atom} {'//' if fn in ('div', 'floordiv') else '%'} {b.atom}"
         helper = {"div": "truncating_divide", "floordiv": "floor_divide", "mod": "modulo", "fmod": "remainder"}[fn]

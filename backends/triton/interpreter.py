@@ -1,4 +1,4 @@
-"""What Triton's interpreter lacks: libdevice, and right arithmetic on bf16.
+"""What Triton's interpreter lacks: libdevice, right arithmetic on bf16, comparisons of scalars beside blocks.
 
 The interpreter (3.7 to 3.9) holds bf16 as the integers of its bits. Its tl.dot multiplies those integers, conversions
 of integers and f64 give integers, and that of f32 cuts bits off where devices round to the nearest, halves to even.
@@ -22,7 +22,7 @@ def mended() -> Iterator[None]:
     from triton.runtime import interpreter
 
     builder: Any = interpreter.interpreter_builder
-    dot, cast = builder.create_dot, builder.cast_impl
+    dot, cast, splat = builder.create_dot, builder.cast_impl, builder.create_splat
 
     def create_dot(a: Any, b: Any, *rest: Any) -> Any:
         return dot(*(cast(x, tl.float32) if x.dtype.scalar == tl.bfloat16 else x for x in (a, b)), *rest)
@@ -33,12 +33,17 @@ def mended() -> Iterator[None]:
             return interpreter.TensorHandle(bits.reshape(x.data.shape), target.scalar)
         return cast(x, target)
 
+    def create_splat(type_: Any, x: Any) -> Any:
+        if x.data.dtype == bool:  # a comparison, which says that it is of its operands' dtype
+            return splat(type_, interpreter.TensorHandle(x.data, tl.int1))
+        return splat(type_, x)
+
     with _LOCK:
-        builder.create_dot, builder.cast_impl = create_dot, cast_impl
+        builder.create_dot, builder.cast_impl, builder.create_splat = create_dot, cast_impl, create_splat
         try:
             yield
         finally:
-            del builder.create_dot, builder.cast_impl
+            del builder.create_dot, builder.cast_impl, builder.create_splat
 
 
 class Library:

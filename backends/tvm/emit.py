@@ -69,6 +69,14 @@ def literal(dtype: str, value: float | int | bool, lanes: int = 1) -> Tir:
     return splat(tvm.prim.IntImm(dtype, value), lanes)
 
 
+def reinterpreted(dtype: str, x: Tir, lanes: int) -> Tir:
+    """The same bits as another dtype. (TVM takes a constant 0 in a reinterpretation for a null pointer.)"""
+    value = x.value if isinstance(x, tvm.prim.Broadcast) else x
+    if isinstance(value, tvm.prim.IntImm) and int(value) == 0:
+        return literal(dtype, 0, lanes)
+    return T.reinterpret(with_lanes(dtype, lanes), x)
+
+
 def eq(a: Tir, b: Tir) -> Tir:
     return tvm.prim.EQ(a, b)
 
@@ -356,11 +364,10 @@ def _positions(nodes: list[s.Scalar]) -> set[int]:
 def function(fn: str, dtype: DType, operands: tuple[s.Scalar, ...], args: list[Tir], lanes: int) -> Tir:
     """One of `scalar.FUNCTIONS` on register values of equal lanes."""
     kind = operands[-1].dtype
-    target = with_lanes(register_dtype(dtype), lanes)
     if fn == "cast":
         return cast(args[0], operands[0].dtype, dtype, lanes)
     if fn == "bitcast":
-        return T.reinterpret(target, args[0])
+        return reinterpreted(register_dtype(dtype), args[0], lanes)
     if fn == "select":
         return T.Select(*args)
     if fn in ("eq", "ne", "lt", "le", "gt", "ge"):

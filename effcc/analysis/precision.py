@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from effcc.interp import run
+from effcc.interp import observed, run
 from effcc.ir.blob import Blob
 from effcc.ir.builder import Builder, inline
 from effcc.ir.dims import evaluate, product
@@ -25,6 +25,11 @@ NARROW = {"f32": 2.0**-24, "f16": 2.0**-11, "bf16": 2.0**-8, "f64": 2.0**-53}
 SUMS = frozenset({"contraction", "reduction", "scan", "window"})
 MOVES = frozenset({"view", "index", "constant"})
 SAMPLES = 6
+
+
+def interpolates(op: Op) -> bool:
+    """Whether an op adds up neighbours with fractional weights, axis by axis."""
+    return op.name == "roi_align" or getattr(op, "mode", None) in ("linear", "cubic")
 
 
 def widen(graph: Graph) -> Graph:
@@ -132,7 +137,8 @@ def bounded_run(
     generator = torch.Generator().manual_seed(seed)
     spread = [torch.zeros_like(t, dtype=torch.float64) for t in exact]
     for _ in range(SAMPLES):
-        moved = run(wide, *inputs, observe=lambda n, xs, rs: _perturb(n, xs, rs, unit, generator, quanta))
+        with observed(lambda n, xs, rs: _perturb(n, xs, rs, unit, generator, quanta)):
+            moved = run(wide, *inputs)
         for s, a, b in zip(spread, moved, exact):
             s.copy_(torch.maximum(s, _distance(a, b)))
     return tuple(Bounded(x, _bound(x, s, unit)) for x, s in zip(exact, spread))
@@ -164,7 +170,8 @@ def _perturb(
     node: Node, operands: tuple, results: tuple, unit: float, generator: Any, quanta: bool = False
 ) -> tuple | None:
     """Each float element moved by up to one rounding of what was added up to make it."""
-    if node.op.family in MOVES or not any(isinstance(r, torch.Tensor) and _has_sums(r) for r in results):
+    moves = node.op.family in MOVES and not interpolates(node.op)
+    if moves or not any(isinstance(r, torch.Tensor) and _has_sums(r) for r in results):
         return None
     magnitude = _magnitude(node, operands, results)
     if quanta and node.op.name == "dequantize_linear":
@@ -187,10 +194,11 @@ def _magnitude(node: Node, operands: tuple, results: tuple) -> tuple:
     plain = tuple(r.abs().nan_to_num(0.0, 0.0, 0.0) if _has_sums(r) else r for r in results)
     if node.op.family == "elementwise" and _is_formula(node.op, node.types):
         return tuple(_with_operands(p, operands) if _has_sums(p) else p for p in plain)
-    if node.op.family not in SUMS:
+    if node.op.family not in SUMS and not interpolates(node.op):
         return plain
     try:
-        sums = node.op.run(*(x.abs() if _has_sums(x) else x for x in operands))
+        places = 1 if interpolates(node.op) else len(operands)  # (the others say where to look)
+        sums = node.op.run(*(x.abs() if _has_sums(x) and k < places else x for k, x in enumerate(operands)))
         nest = node.op.compute(*(Tensor(DTYPES["f64"] if _has_sums(x) else DType.of(x.dtype), tuple(x.shape))
                                  for x in operands))
     except (TypeError, RuntimeError):

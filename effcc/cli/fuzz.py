@@ -17,6 +17,18 @@ def fuzz(
     laws: Annotated[
         str | None, typer.Option(metavar="NAME,NAME", help="Which laws; all by default.", show_default=False)
     ] = None,
+    target: Annotated[
+        str, typer.Option(metavar="cpu|cuda", help="What compiled code is for; cuda runs in Triton's interpreter.")
+    ] = "cpu",
+    passes: Annotated[
+        str | None,
+        typer.Option(metavar="PASS,PASS", help="Which passes; by default the target's, and all in other orders.",
+                     show_default=False),
+    ] = None,
+    coverage: Annotated[
+        bool, typer.Option("--coverage/--no-coverage", help="Keep tests that reach something new, and mutate them.")
+    ] = True,
+    ci: Annotated[bool, typer.Option("--ci", help="A fixed list of tests instead, as `make test` does.")] = False,
     malformed: Annotated[
         int | None,
         typer.Option(min=1, metavar="FILES", help="Test readers on so many broken files instead.", show_default=False),
@@ -33,6 +45,10 @@ def fuzz(
     from effcc.cli.show import progress
     from effcc.errors import InputError
 
+    campaign = importlib.import_module("effcc.fuzz.campaign")
+    broken = importlib.import_module("effcc.fuzz.malformed.campaign")
+    subject = importlib.import_module("effcc.fuzz.recipe").Subject.of(target, passes)
+    known = importlib.import_module("effcc.fuzz.laws").LAWS
     if replay is not None:
         _again(replay)
         return
@@ -43,10 +59,12 @@ def fuzz(
     if unknown := [law for law in chosen if law not in known]:
         raise InputError(f"there is no law {unknown[0]!r}", where="--laws", hint=f"laws: {', '.join(known)}")
     with progress(quiet=as_json) as tell:
-        if malformed is None:
-            total, found = campaign.run(folder, seed, jobs, chosen, 60 * minutes, tell)
-        else:
+        if malformed is not None:
             total, found = broken.run(folder / "malformed", seed, jobs, malformed, tell)
+        elif ci:
+            total, found = campaign.ci(folder, chosen, subject, coverage)
+        else:
+            total, found = campaign.run(folder, seed, jobs, chosen, 60 * minutes, tell, subject, coverage)
     _report(total, found, as_json)
     if found:
         raise typer.Exit(1)

@@ -147,7 +147,7 @@ class RoiAlign(Resampling):
         return t.with_shape((r.shape[0], t.shape[1], *self.output_size))
 
     def reference(self, x: Any, rois: Any, batch_indices: Any) -> Any:
-        y, boxes = wide(x), wide(rois)
+        y, boxes = wide(x), wide(rois).nan_to_num(0.0, 0.0, 0.0)  # (a box of infinite size has no number of points)
         out = torch.zeros((len(rois), x.shape[1], *self.output_size), dtype=y.dtype)
         shift = 0.5 if self.aligned else 0.0
         for r, (box, image) in enumerate(zip(boxes, batch_indices)):

@@ -50,6 +50,12 @@ COORDINATES = (
 NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 
 
+def weighted(value: Scalar, weight: Scalar) -> Scalar:
+    """value · weight, and 0 where the weight is 0: a neighbour that takes no part may be infinite. So an axis that
+    keeps its size, for some sizes, gives what it is given."""
+    return s.select(weight.eq(0.0), 0.0, value * weight)
+
+
 class Resize(Resampling):
     """Resampling to `sizes` (one for each axis; axes that keep their size pass), by the `nearest` element, or a
     `linear` or `cubic` (kernel parameter `cubic_a`) combination of neighbours in each resized axis. (ONNX Resize 19;
@@ -122,7 +128,7 @@ class Resize(Resampling):
             for k, (i, w) in zip(axes, chosen):
                 at[k], weight = i, w if weight is None else weight if w is None else weight * w
             value = Read(x.dtype, 0, tuple(at))
-            term = value if weight is None else s.cast(value, acc) * weight
+            term = value if weight is None else weighted(s.cast(value, acc), weight)
             total = term if total is None else total + term
         assert total is not None
         result = s.cast(total, x.dtype)
@@ -246,7 +252,8 @@ class Resize(Resampling):
             at[k], weight = clamp_index(i, n), w if weight is None else weight * w
         assert weight is not None
         zero = s.const(acc, 0)
-        step = (State(acc, 0) + s.cast(Read(x.dtype, 0, tuple(at)), acc) * weight, State(acc, 1) + weight)
+        term = weighted(s.cast(Read(x.dtype, 0, tuple(at)), acc), weight)
+        step = (State(acc, 0) + term, State(acc, 1) + weight)
         return Compute(
             tuple(extents),
             (s.cast(State(acc, 0) / State(acc, 1), x.dtype),),
@@ -278,7 +285,9 @@ class Resize(Resampling):
                 continue
             out = torch.zeros([self.sizes[a] if a == k else d for a, d in enumerate(y.shape)], dtype=y.dtype)  # type: ignore[misc]
             for place, weight in self.neighbours(whole, fraction, n, k):
-                out = out + y.index_select(k, place.clamp(0, n - 1)) * weight.to(y.dtype).reshape(lanes)
+                w = weight.to(y.dtype).reshape(lanes)
+                taken = y.index_select(k, place.clamp(0, n - 1)) * w
+                out = out + torch.where(w == 0, torch.zeros((), dtype=y.dtype), taken)
             y = out
         return torch.where(outside, torch.tensor(self.extrapolation).to(y.dtype), y).to(x.dtype).clone()
 

@@ -45,13 +45,19 @@ def _by_root(rules: tuple[Rule, ...]) -> dict[str, list[Rule]]:
     return found
 
 
+@cache
+def _reach(rules: tuple[Rule, ...]) -> int:
+    """How deep the deepest pattern is."""
+    return max((r.depth for r in rules), default=0)
+
+
 class _Greedy:
     def __init__(self, graph: Graph, rules: Sequence[Rule], ctx: Any):
         self.rules, self.ctx = rules, ctx
         self.workspace = Workspace(graph)
         self.workspace.lost_use = self._woken_by_lost_use
         self.by_root = _by_root(tuple(rules))
-        self.reach = max((r.depth for r in rules), default=0)
+        self.reach = _reach(tuple(rules))
         self.queue: deque[Item] = deque()
         self.queued: set[int] = set()
         self.fired: dict[str, int] = {}

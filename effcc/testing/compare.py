@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from effcc.analysis.precision import SUMS, bounded_run, unit_roundoff, widen, widen_tensor
-from effcc.interp import run
+from effcc.analysis.precision import SUMS, bounded_run, interpolates, unit_roundoff, widen, widen_tensor
+from effcc.interp import observed, run
 from effcc.ir.graph import Graph, Node
 from effcc.ir.lazy import torch
 from effcc.ir.scalar import Apply, walk
@@ -133,12 +133,14 @@ class Fairness:
             nest = node.op.compute(*node.types) if not node.op.graphs() and node.op.family != "constant" else None
             functions = {s.fn for s in walk(*nest.scalars) if isinstance(s, Apply)} if nest else set()
             composite = nest is None and node.op.family not in ("constant", "control", "sort", "view", "index")
-            if composite or functions & INEXACT or node.op.family in SUMS and not all(map(_is_whole, operands)):
+            sums = interpolates(node.op) or node.op.family in SUMS and not all(map(_is_whole, operands))
+            if composite or sums or functions & INEXACT:
                 bitwise = False
             if functions & {"max", "min"}:
                 signed_zeros = False
 
-        run(graph, *inputs, observe=see)
+        with observed(see):
+            run(graph, *inputs)
         return Fairness(bitwise, signed_zeros)
 
     def __and__(self, other: Fairness) -> Fairness:

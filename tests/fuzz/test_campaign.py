@@ -1,19 +1,24 @@
 """Campaigns find planted bugs, reduce and save them, and go on where they stopped."""
 
 import random
+from collections import Counter
 
 import pytest
 
-from effcc.fuzz.campaign import Job, replay
+from effcc.fuzz import campaign
+from effcc.fuzz.campaign import CI_TESTS, FAILURES, Job, ci, replay
 from effcc.fuzz.case import Case, Finding
+from effcc.fuzz.corpus import Entry
 from effcc.fuzz.generate import GraphDrawer
 from effcc.fuzz.laws import LAWS
+from effcc.fuzz.recipe import Recipe, Subject
 from effcc.fuzz.reduce import reduce_graph, reduce_list, weight
 from effcc.fuzz.transform import NOTHINGS
 from effcc.ir import Builder, Tensor, f32, verify
 from effcc.passes.simplify import Simplify
 from effcc.rewrite import Rule
 from effcc.testing.search import Choices
+from effcc.text import parse
 
 CHEAP = ("text", "each-pass", "pass-orders", "embellished")
 
@@ -32,16 +37,86 @@ class AbsIsNothing(Rule):
 
 def test_the_laws_hold(tmp_path):
     """A short campaign over everything that needs no compilation."""
-    job = Job(tmp_path, seed=11, number=0, laws=CHEAP)
-    for k in range(40):
-        job.test(f"ci {k}")
+    tally, findings = ci(tmp_path, CHEAP)
+    assert not findings, findings[0].read_text()
+    assert tally.tests == CI_TESTS and tally.special > 10 and tally.mutated > 10
+
+
+ATTENTION = """graph @f(%q: f32[2,3,4], %k: f32[2,4,5], %v: f32[2,5,4], %m: bool[2,3,5]) -> f32[2,3,4] {
+  %0: f32[2,3,5] = matmul(%q, %k)
+  %1: f32[] = const 0.5
+  %2: f32[2,3,5] = mul(%0, %1)
+  %3: f32[] = const -inf
+  %4: f32[2,3,5] = where(%m, %2, %3)
+  %5: f32[2,3,5] = softmax(%4) {axis=2}
+  %6: f32[2,3,4] = matmul(%5, %v)
+  return %6
+}"""
+
+
+def test_mutations_go_where_fresh_draws_do_not(tmp_path, monkeypatch):
+    """Of the rules that raise attention, as many tests reach more when they are mutations of one than when drawn."""
+    reached = {}
+    monkeypatch.setattr(campaign, "SEEDED", 0.0)
+    for mutated in (0.0, 1.0):
+        monkeypatch.setattr(campaign, "MUTATED", mutated)
+        job = Job(tmp_path / str(mutated), 2, 0, ("each-pass",), subject=Subject.of("cpu", "raise"))
+        assert job.corpus is not None and job.corpus.add(Entry(parse(ATTENTION), Recipe()), {"branch a 0 1"})
+        for k in range(60):
+            job.test(f"branches {k}")
+        assert (job.tally.mutated > 50) == bool(mutated) and not job.tally.findings
+        reached[mutated] = {f for f in job.corpus.counts if f.startswith("branch passes/raise_attention.py")}
+    assert len(reached[1.0]) > 2 * len(reached[0.0])
+
+
+def test_after_failures_in_a_row_the_recipe_is_mutated(tmp_path, monkeypatch):
+    monkeypatch.setattr(campaign, "MUTATED", 1.0)
+    job = Job(tmp_path, seed=3, number=0, laws=())
+    assert job.corpus is not None
+    job.test("first")
+    (parent,) = job.corpus.entries
+    entry, origin = job.drawn("second")
+    assert origin is parent and entry.graph != parent.graph and entry.recipe is parent.recipe
+    parent.failures = FAILURES
+    entry, origin = job.drawn("second")
+    assert origin is parent and entry.graph is parent.graph and entry.recipe != parent.recipe
+    assert parent.failures == 0
+
+
+def test_without_coverage_every_test_is_drawn(tmp_path):
+    job = Job(tmp_path, seed=1, number=0, laws=("text",), coverage=False)
+    for k in range(20):
+        job.test(f"plain {k}")
+    job.save()
+    assert job.tally.mutated == job.tally.branches == 0
+    assert not list(tmp_path.glob("corpus*"))
+
+
+def test_passes_and_target_are_chosen(tmp_path):
+    job = Job(tmp_path, seed=1, number=0, laws=("each-pass", "pass-orders"), subject=Subject.of("cpu", "dce,cse"))
+    ran = Counter()
+    assert job.coverage is not None
+    watched = job.coverage.run
+    monkeypatched = lambda p, graph, ctx: ran.update([p.name]) or watched(p, graph, ctx)  # noqa: E731
+    job.coverage.run = monkeypatched  # type: ignore[method-assign]
+    for k in range(5):
+        job.test(f"chosen {k}")
+    assert set(ran) == {"dce", "cse"}
+
+
+def test_cuda_code_agrees_in_tritons_interpreter(tmp_path):
+    pytest.importorskip("triton")
+    job = Job(tmp_path, seed=12, number=0, laws=("compiled", "schedules", "recipes"), subject=Subject.of("cuda"))
+    for k in range(3):
+        job.tally.tests = 0
+        job.test(f"cuda {k}")
     findings = [path.read_text() for path in tmp_path.glob("*.effir")]
     assert not findings, findings[0]
-    assert job.tally.tests == 40 and job.tally.special > 10
+    assert job.tally.laws["compiled"] == 3
 
 
 def test_compiled_graphs_agree(tmp_path):
-    job = Job(tmp_path, seed=12, number=0, laws=("compiled",))
+    job = Job(tmp_path, seed=12, number=0, laws=("compiled", "recipes"))
     for k in range(6):
         job.tally.tests = 0
         job.test(f"compiled {k}")
@@ -65,10 +140,32 @@ def test_a_planted_bug_is_found_reduced_and_replayed(tmp_path, monkeypatch):
     replay(found)
 
 
+def test_a_finding_of_a_recipe_is_replayed_with_its_passes(tmp_path, monkeypatch):
+    """The passes are kept in the file: which ones were drawn for the seed does not matter."""
+    monkeypatch.setattr(Simplify, "rules", (*Simplify.rules, AbsIsNothing()))
+    b = Builder()
+    graph = b.graph(b.neg(b.abs(b.input("x", Tensor(f32, (3,))))))
+    job = Job(tmp_path, seed=1, number=0, laws=("pass-orders",))
+    recipe = Recipe.parse("cse,fold,simplify,dce | tiles | 2")
+    with pytest.raises(Finding) as found:
+        LAWS["pass-orders"](Case.of(graph, "key", recipe=recipe))
+    job.report(found.value, "key", "pass-orders", recipe)
+    (path,) = tmp_path.glob("*.effir")
+    assert "# recipe: simplify | tiles | 2\n" in path.read_text()
+    with pytest.raises(Finding):
+        replay(path)
+    monkeypatch.undo()
+    replay(path)
+
+
 def test_a_campaign_goes_on_where_it_stopped(tmp_path):
-    Job(tmp_path, 5, 0, ("text",)).run(0.2)
+    before = Job(tmp_path, 5, 0, ("text",))
+    before.run(0.2)
     again = Job(tmp_path, 5, 0, ("text",))
     assert again.tally.tests > 0 and again.tried
+    assert before.corpus is not None and again.corpus is not None
+    assert [e.graph for e in again.corpus.entries] == [e.graph for e in before.corpus.entries]
+    assert again.corpus.counts == before.corpus.counts and before.corpus.entries
 
 
 @pytest.mark.parametrize("nothing", NOTHINGS, ids=lambda f: f.__name__)

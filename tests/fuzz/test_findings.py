@@ -6,6 +6,7 @@ import pytest
 
 from effcc.fuzz.case import Case
 from effcc.fuzz.laws import LAWS
+from effcc.fuzz.recipe import written_in
 from effcc.text import parse
 
 FINDINGS = sorted((Path(__file__).parent / "findings").glob("*.effir"))
@@ -13,8 +14,9 @@ FINDINGS = sorted((Path(__file__).parent / "findings").glob("*.effir"))
 
 @pytest.mark.parametrize("path", FINDINGS, ids=lambda p: p.stem)
 def test_mended(path):
-    graph = parse(path.read_text())
+    text = path.read_text()
+    graph, recipe = parse(text), written_in(text)
     for seed in range(3):
-        case = Case.of(graph, seed)
+        case = Case.of(graph, seed, recipe=recipe)
         for law in LAWS.values():
             law(case)

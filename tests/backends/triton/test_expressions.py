@@ -19,6 +19,14 @@ def test_division_of_negative_integers(op, dtype, agreement):
     agreement(lambda g, x, y: getattr(g, op)(x, y), a, b)
 
 
+@pytest.mark.parametrize("op", ["div", "floordiv", "mod", "fmod"])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.uint8])
+def test_division_by_zero_is_by_one(op, dtype, agreement):
+    """As on the CPU: the result is undefined, but the same everywhere."""
+    a, b = torch.tensor([7, 0, 5, 3], dtype=dtype), torch.tensor([0, 0, 2, 0], dtype=dtype)
+    agreement(lambda g, x, y: getattr(g, op)(x, y), a, b)
+
+
 def test_integers_wrap(agreement):
     x = torch.tensor([127, -128, 100], dtype=torch.int8)
     agreement(lambda g, v: (g.add(v, v), g.mul(v, v), g.neg(v), g.abs(v)), x)
