@@ -191,24 +191,7 @@ class Scope:
             _check_call(schema, proto, inputs, loc)
         if handle is not None:
             node = OnnxNode(proto, self, schema.since_version if schema else self.opsets[domain], loc)
-            try:
-                for item, least in zip(inputs, RANKS[domain, proto.op_type], strict=False):
-                    if isinstance(item, Value):
-                        node.of_rank(item, least)
-                outputs = handle(node, *inputs)
-            except EffccError:
-                raise
-            except MemoryError:
-                message = f"{proto.op_type}: its constants do not fit into memory"
-                raise UnsupportedError(message, where=loc, hint="are its sizes right?") from None
-            except Exception as e:  # handlers take nodes to be well formed
-                if reason := why_malformed(node, schema, handle, inputs):
-                    raise ParseError(f"{proto.op_type}: {reason}", where=loc, hint=_CHECK) from e
-                raise ParseError(
-                    f"{proto.op_type} cannot take these inputs ({type(e).__name__}: {e})",
-                    where=loc,
-                    hint="check the model with onnx.checker; if it is well formed, this is a bug in effcc",
-                ) from e
+            outputs = _handled(handle, RANKS[domain, proto.op_type], node, schema, inputs)
             if outputs is not NotImplemented:
                 return outputs if isinstance(outputs, tuple) else (outputs,)
         body = _schema_function(schema, self.opsets[domain], proto, inputs)
@@ -385,6 +368,28 @@ def _check_call(schema: Any, proto: onnx.NodeProto, inputs: Sequence[Item], loc:
                 where=loc,
                 hint=_CHECK,
             )
+
+
+def _handled(handle: Handler, ranks: Sequence[int], node: OnnxNode, schema: Any, inputs: Sequence[Item]) -> Any:
+    """What a handler makes of a node. Handlers take nodes to be well formed; where that shows not to be so, ONNX's
+    rules say why."""
+    try:
+        for item, least in zip(inputs, ranks, strict=False):
+            if isinstance(item, Value):
+                node.of_rank(item, least)
+        return handle(node, *inputs)
+    except EffccError:
+        raise
+    except MemoryError:
+        node.refuse("its constants do not fit into memory", "are its sizes right?")
+    except Exception as e:
+        if reason := why_malformed(node, schema, handle, inputs):
+            raise ParseError(f"{node.op_type}: {reason}", where=node.loc, hint=_CHECK) from e
+        raise ParseError(
+            f"{node.op_type} cannot take these inputs ({type(e).__name__}: {e})",
+            where=node.loc,
+            hint="check the model with onnx.checker; if it is well formed, this is a bug in effcc",
+        ) from e
 
 
 def why_malformed(node: OnnxNode, schema: Any, handle: Handler, inputs: Sequence[Item]) -> str | None:

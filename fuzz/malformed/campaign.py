@@ -182,6 +182,8 @@ def run(
             done.add(answer["number"])
             tally.add(answer)
     todo = [k for k in range(files) if k not in done]
+    if record.exists() and not record.read_text().endswith("\n"):  # it was stopped while it wrote
+        record.write_text(record.read_text() + "\n")
     start = time.monotonic()
     workers = [Worker(folder, k, seed) for k in range(min(jobs, len(todo)))]
     try:

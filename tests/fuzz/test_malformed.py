@@ -242,11 +242,12 @@ def test_a_stuck_or_dead_worker_is_a_finding(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_campaign_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(Corpus, "in_folder", classmethod(lambda cls, folder: cls.small()))
+def test_a_campaign_goes_on_where_it_stopped(tmp_path):
+    """In the middle of writing a line."""
     Corpus.small()._save(tmp_path / "corpus.zip")
-    first, found = campaign.run(tmp_path, seed=5, jobs=1, files=4)
-    assert not found and first.files.total() == 4
-    second, _ = campaign.run(tmp_path, seed=5, jobs=1, files=6)
-    assert second.files.total() == 6
-    assert len((tmp_path / "done-5.jsonl").read_text().splitlines()) == 6
+    (tmp_path / "done-5.jsonl").write_text(
+        '{"number": 1, "kind": ".onnx", "changes": [], "outcomes": {"import": "refused"}, "seconds": 0.5}\n{"numb'
+    )
+    tally, found = campaign.run(tmp_path, seed=5, jobs=1, files=3)
+    assert not found and tally.files.total() == 3
+    assert sorted(answer["number"] for answer in campaign._recorded(tmp_path / "done-5.jsonl")) == [0, 1, 2]
