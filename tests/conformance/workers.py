@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import selectors
+import select
 import subprocess
 import sys
 import time
@@ -28,39 +28,55 @@ class Worker:
     def __init__(self, command: list[str], limit: float):
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen([sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.DEVNULL, text=True, env=environment)  # fmt: skip
+                                        stderr=subprocess.DEVNULL, env=environment)  # fmt: skip
+        self.text = ""
         self.limit, self.case, self.deadline = limit, "", time.monotonic() + START
 
     def give(self, case: str) -> None:
         assert self.process.stdin is not None
         self.case, self.deadline = case, time.monotonic() + self.limit + 30
-        self.process.stdin.write(case + "\n")
+        self.process.stdin.write(case.encode() + b"\n")
         self.process.stdin.flush()
 
     def answer(self) -> Answer | str | None:
         """ "ready", an answer, or None if there is none yet; a dead or overdue worker answers with a failure."""
-        assert self.process.stdout is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.process.stdout, selectors.EVENT_READ)
-            if selector.select(timeout=0.05):
-                line = self.process.stdout.readline()
-                if line.strip() == "ready":
-                    return "ready"
-                if line:
-                    told = json.loads(line)
-                    if "progress" not in told:
-                        return told
-                    self.deadline = time.monotonic() + self.limit + 30
-                    return None
-                code = self.process.wait()
-                if not self.case:
-                    raise RuntimeError(f"a worker ended with status {code} before its first case")
-                return self._failure(f"crashed (status {code})", 0)
+        line = self._line()
+        if line == "ready":
+            return line
+        if line:
+            told = json.loads(line)
+            if "progress" not in told:
+                return told
+            self.deadline = time.monotonic() + self.limit + 30
+            return None
+        code = self.process.poll()
+        if line is None and code is not None:
+            if not self.case:
+                raise RuntimeError(f"a worker ended with status {code} before its first case")
+            return self._failure(f"crashed (status {code})", 0)
         if time.monotonic() > self.deadline:
             if not self.case:
                 raise RuntimeError("a worker does not start")
             return self._failure("hung (killed)", self.limit)
         return None
+
+    def _line(self) -> str | None:
+        """The next whole line, "" where there is none yet, None at the end. (A buffered reader would hold lines back
+        that select no longer sees.)"""
+        assert self.process.stdout is not None
+        if "\n" not in self.text:
+            if not select.select([self.process.stdout], [], [], 0.05)[0]:
+                return ""
+            more = os.read(self.process.stdout.fileno(), 1 << 16)
+            if not more:
+                self.process.wait()
+                return None
+            self.text += more.decode()
+        line, found, rest = self.text.partition("\n")
+        if not found:
+            return ""
+        self.text = rest
+        return line.strip()
 
     def _failure(self, reason: str, seconds: float) -> Answer:
         return {"case": self.case, "outcome": "fail", "reason": reason, "seconds": seconds}
