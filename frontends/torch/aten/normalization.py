@@ -127,7 +127,7 @@ def batch_norm_batch(
     e: Emitter, x: Value, weight: Value | None, bias: Value | None, training: bool, momentum: float, eps: float
 ) -> Any:
     mean, var, rstd = _batch_statistics(e, x, eps)
-    return _apply(e, x, weight, bias, mean, var, eps), mean, rstd
+    return _apply(e, x, weight, bias, mean, var, eps), *_as_saved(e, mean, rstd)
 
 
 @lowers("_native_batch_norm_legit_functional")
@@ -176,7 +176,13 @@ def _train(
     count = product(d for k, d in enumerate(x.shape) if k != 1)
     n = e.tensor(count, var.dtype)
     unbiased = e.b.mul(var, e.b.div(n, e.b.max(e.b.sub(n, e.number(1, n.dtype)), e.number(1, n.dtype))))
-    return y, mean, rstd, _moved(e, running_mean, mean, momentum), _moved(e, running_var, unbiased, momentum)
+    updated = _moved(e, running_mean, mean, momentum), _moved(e, running_var, unbiased, momentum)
+    return y, *_as_saved(e, mean, rstd), *updated
+
+
+def _as_saved(e: Emitter, *statistics: Value) -> tuple[Value, ...]:
+    """Statistics in the dtypes of the node's second and further results."""
+    return tuple(e.cast(v, e.dtype_of(e.meta[1 + k].dtype)) for k, v in enumerate(statistics))
 
 
 def _batch_statistics(e: Emitter, x: Value, eps: float) -> tuple[Value, Value, Value]:
