@@ -360,7 +360,8 @@ def function(fn: str, dtype: DType, operands: tuple[s.Scalar, ...], args: list[T
     if fn == "cast":
         return cast(args[0], operands[0].dtype, dtype, lanes)
     if fn == "bitcast":
-        return T.reinterpret(target, args[0])
+        bits = encode(bind(args[0]), operands[0].dtype)  # narrow floats are wider in registers than in memory
+        return decode(bind(T.reinterpret(with_lanes(memory_dtype(dtype), lanes), bits)), dtype)
     if fn == "select":
         return T.Select(*args)
     if fn in ("eq", "ne", "lt", "le", "gt", "ge"):

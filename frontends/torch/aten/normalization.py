@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from effcc.frontends.torch.emitter import Emitter, lowers
-from effcc.ir import Value, f32, product
+from effcc.ir import Value, product
 
 
 @lowers("_softmax", "softmax")
@@ -118,7 +118,7 @@ def _apply(
 def batch_norm_inference(
     e: Emitter, x: Value, weight: Value | None, bias: Value | None, mean: Value, var: Value, momentum: float, eps: float
 ) -> Any:
-    nothing = e.full((0,), 0.0, f32) if e.uses(1, 2) else None
+    nothing = e.full((0,), 0.0, e.dtype_of(e.meta[1].dtype)) if e.uses(1, 2) else None
     return _apply(e, x, weight, bias, mean, var, eps), nothing, nothing
 
 
@@ -177,12 +177,13 @@ def _train(
     n = e.tensor(count, var.dtype)
     unbiased = e.b.mul(var, e.b.div(n, e.b.max(e.b.sub(n, e.number(1, n.dtype)), e.number(1, n.dtype))))
     updated = _moved(e, running_mean, mean, momentum), _moved(e, running_var, unbiased, momentum)
-    return y, *_as_saved(e, mean, rstd), *updated
+    last = [e.dtype_of(m.dtype) for m in e.meta[-2:]]
+    return y, *_as_saved(e, mean, rstd), *(e.cast(v, dtype) for v, dtype in zip(updated, last, strict=True))
 
 
 def _as_saved(e: Emitter, *statistics: Value) -> tuple[Value, ...]:
-    """Statistics in the dtypes of the node's second and further results."""
-    return tuple(e.cast(v, e.dtype_of(e.meta[1 + k].dtype)) for k, v in enumerate(statistics))
+    """Statistics in the dtypes of the node's second and third results."""
+    return tuple(e.cast(v, e.dtype_of(m.dtype)) for v, m in zip(statistics, e.meta[1:], strict=False))
 
 
 def _batch_statistics(e: Emitter, x: Value, eps: float) -> tuple[Value, Value, Value]:
@@ -194,5 +195,5 @@ def _batch_statistics(e: Emitter, x: Value, eps: float) -> tuple[Value, Value, V
 
 
 def _moved(e: Emitter, running: Value, now: Value, momentum: float) -> Value:
-    old = e.b.mul(running, e.number(1 - momentum, running.dtype))
-    return e.b.add(old, e.cast(e.b.mul(now, e.number(momentum, now.dtype)), running.dtype))
+    old = e.b.mul(e.cast(running, now.dtype), e.number(1 - momentum, now.dtype))
+    return e.b.add(old, e.b.mul(now, e.number(momentum, now.dtype)))
