@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from effcc.errors import TypeRuleError
 from effcc.frontends.torch.emitter import Emitter, lowers
 from effcc.ir import Value
 
@@ -33,15 +34,18 @@ def convolution(
     alone = len(x.shape) == n + 1
     x = e.unsqueeze(x, 0) if alone else x
     stride, padding, dilation = spread(stride, n), spread(padding, n), spread(dilation, n)
+    extra = spread(output_padding, n)
+    if transposed and any(p >= max(s, d) for p, s, d in zip(extra, stride, dilation, strict=True)):
+        raise TypeRuleError(f"output_padding {list(extra)} is not below stride {list(stride)} or dilation")
     operands = (x, w) if bias is None else (x, w, e.cast(bias, x.dtype))
     if transposed and x.dtype.is_integer:
-        y = _transposed_of_integers(e, operands, stride, padding, dilation, spread(output_padding, n), int(groups))
+        y = _transposed_of_integers(e, operands, stride, padding, dilation, extra, int(groups))
     elif transposed:
         y = e.b.conv_transpose(
             *operands,
             strides=stride,
             pads=padding * 2,
-            output_pads=spread(output_padding, n),
+            output_pads=extra,
             dilations=dilation,
             groups=int(groups),
         )
@@ -66,7 +70,7 @@ def _transposed_of_integers(
             rank = len(x.shape)
             pads = (0,) * (rank + 1) + tuple(step - 1 if a == axis + 1 else 0 for a in range(rank + 1))
             x = e.b.pad(e.unsqueeze(x, axis + 1), pads=pads, mode="constant")
-            x = e.reshape(x, tuple(size * step if a == axis else d for a, d in enumerate(e_shape(x, axis))))
+            x = e.reshape(x, (*x.shape[:axis], size * step, *x.shape[axis + 2 :]))
             x = e.slice(x, axis, 0, (size - 1) * step + 1)
         reach = dilation[k] * (w.shape[axis] - 1) - padding[k]
         before.append(reach)
@@ -79,11 +83,6 @@ def _transposed_of_integers(
     w = e.reshape(w, (groups * o, c // groups, *w.shape[3:]))
     x = e.b.pad(x, pads=(0, 0, *before, 0, 0, *after), mode="constant")
     return e.b.conv(x, w, *bias, strides=(1,) * n, pads=(0,) * 2 * n, dilations=dilation, groups=groups)
-
-
-def e_shape(x: Value, axis: int) -> tuple[Any, ...]:
-    """The shape with the axis after `axis` left out."""
-    return x.shape[: axis + 1] + x.shape[axis + 2 :]
 
 
 @lowers("convolution_backward")

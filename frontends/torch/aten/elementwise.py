@@ -94,7 +94,7 @@ for _table, _make in ((UNARY, _unary), (BINARY, _binary), (COMPARE, _compare), (
 @lowers("add", "prims::add")
 def add(e: Emitter, x: Any, y: Any, *, alpha: Any = 1) -> Value:
     if e.dtype.is_bool:
-        return e.b.or_(e.tensor(x), e.tensor(y))
+        return e.b.or_(e.tensor(x), _scaled(e, y, alpha))
     return e.b.add(e.tensor(x), _scaled(e, y, alpha))
 
 
@@ -110,6 +110,8 @@ def rsub(e: Emitter, x: Any, y: Any, alpha: Any = 1) -> Value:
 
 def _scaled(e: Emitter, y: Any, alpha: Any) -> Value:
     value = e.tensor(y)
+    if value.dtype.is_bool:
+        return value if not is_value(alpha) and alpha else e.b.and_(value, e.tensor(alpha))
     return value if not is_value(alpha) and alpha == 1 else e.b.mul(value, e.tensor(alpha))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from effcc.errors import UnsupportedError
+from effcc.errors import TypeRuleError, UnsupportedError
 from effcc.frontends.torch.emitter import Emitter, lowers
 from effcc.ir import Dim, Value, bool_, i64, product, u8
 from effcc.ops.elementwise import broadcast_shapes
@@ -240,8 +240,13 @@ def scatter_reduce(
 
 @lowers("index_add")
 def index_add(e: Emitter, x: Value, dim: int, at: Value, source: Value, *, alpha: Any = 1) -> Value:
-    source = e.cast(source, x.dtype)
-    source = source if alpha == 1 else e.b.mul(source, e.tensor(alpha, x.dtype))
+    axis = e.axis(dim, len(x.shape))
+    rests = [v.shape[:axis] + v.shape[axis + 1 :] for v in (x, source)]
+    if source.dtype != x.dtype or len(x.shape) != len(source.shape) or rests[0] != rests[1]:
+        raise TypeRuleError(f"the source {source.type} does not fit {x.type} on the axes besides {axis}")
+    if alpha != 1:
+        scale = e.b.and_ if x.dtype.is_bool else e.b.mul
+        source = scale(source, e.tensor(alpha, x.dtype))
     return index_put(e, x, [None] * e.axis(dim, len(x.shape)) + [e.reshape(at, (product(at.shape),))], source, True)
 
 

@@ -173,6 +173,8 @@ def adaptive_avg_pool(e: Emitter, x: Value, output_size: Any) -> Value:
     out = e.shape[-n:]
     sizes = x.shape[-n:]
     axes = tuple(range(len(x.shape) - n, len(x.shape)))
+    if 0 in out:
+        return e.full(e.shape, 0)
     if all(o == 1 for o in out):
         return e.b.mean(x, axes=axes, keepdims=True)
     out, sizes = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from effcc.errors import UnsupportedError
+from effcc.errors import TypeRuleError, UnsupportedError
 from effcc.frontends.torch.emitter import Emitter, lowers
 from effcc.ir import Builder, Tensor, Value, bool_, i64, product
 
@@ -34,6 +34,8 @@ def argsort(e: Emitter, x: Value, *args: Any, **kwargs: Any) -> Value:
 
 @lowers("topk")
 def topk(e: Emitter, x: Value, k: Any, dim: int = -1, largest: bool = True, sorted: bool = True) -> tuple[Value, Value]:
+    if x.dtype.is_bool:
+        raise TypeRuleError("topk does not take bool", hint="convert to uint8")
     if not x.shape:
         return _scalar_pair(e, x)
     return e.b.topk(x, k=e.sizes.dim(k), axis=e.axis(dim, len(x.shape)), largest=bool(largest), sorted=True)
