@@ -6,7 +6,7 @@ NeuRI (Liu et al. 2023) learns an operator's rules from valid and invalid calls.
 what they are held against: the API's own examples, and the same with a size, rank, dtype, argument or attribute
 changed. Nothing is compiled: an importer and its type rules answer in milliseconds.
 
-An API is a source of `Call`s (`outside_onnx`, `outside_torch`); each says what the original makes of it, and what we do.
+An API is a source of `Call`s (`outside_onnx`, `outside_torch`), each with the original's judgement and ours.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class Tally:
         judged = total - self.counts["unsupported"] - self.counts["no opinion"]
         agreed = self.counts["agree: accepted"] + self.counts["agree: refused"]
         rate = 60 * total / self.seconds if self.seconds else 0.0
-        rows.append(f"{total} calls, {rate:.0f} a minute; agreement {agreed} of {judged} = {agreed / max(judged, 1):.2%}")
+        share = agreed / max(judged, 1)
+        rows.append(f"{total} calls, {rate:.0f} a minute; agreement {agreed} of {judged} = {share:.2%}")
         return "\n".join(rows)
 
 

@@ -222,7 +222,8 @@ def theirs(data: bytes) -> Verdict:
 
 
 SILENT = ("not_implemented", "notimplemented", "not implemented", "unsupported model", "numpy", "modulo by zero",
-          "not supported", "not a registered function", "out of bounds", "out of range", "out of data bounds", "unsupported")  # fmt: skip
+          "not supported", "not a registered function", "out of bounds",
+          "out of range", "out of data bounds", "unsupported")  # fmt: skip
 """What ONNX Runtime says where it lacks a kernel, cannot pass a dtype, or objects to the data rather than the types."""
 
 

@@ -148,7 +148,8 @@ def _imported(function: Callable[..., Any], args: Any) -> Types:
 
 
 UNTRACEABLE = ("DataDependent", "data-dependent", "DynamicOutputShape", "UnsupportedOperator", "GuardOnDataDependent",
-               "UnsupportedFakeTensor", "PendingUnbacked", "not been traced", "must only be called", "aot_export", "mutated in the graph",
+               "UnsupportedFakeTensor", "PendingUnbacked", "not been traced", "must only be called", "aot_export",
+               "mutated in the graph",
                "NotImplementedError", "cannot mutate")  # fmt: skip
 
 

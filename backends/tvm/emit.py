@@ -356,7 +356,6 @@ def _positions(nodes: list[s.Scalar]) -> set[int]:
 def function(fn: str, dtype: DType, operands: tuple[s.Scalar, ...], args: list[Tir], lanes: int) -> Tir:
     """One of `scalar.FUNCTIONS` on register values of equal lanes."""
     kind = operands[-1].dtype
-    target = with_lanes(register_dtype(dtype), lanes)
     if fn == "cast":
         return cast(args[0], operands[0].dtype, dtype, lanes)
     if fn == "bitcast":

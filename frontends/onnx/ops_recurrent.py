@@ -63,7 +63,7 @@ class Recurrence:
 def prepared(
     n: OnnxNode, x: Value, lengths: Value | None, gates: int, w: Value, r: Value, bias: Value | None
 ) -> Recurrence:
-    """The input time first, and the sizes of the weights those of ONNX: w [D, G·H, X], r [D, G·H, H], bias [D, 2·G·H]."""
+    """The input, time first; weights have ONNX's sizes: w [D, G·H, X], r [D, G·H, H], bias [D, 2·G·H]."""
     direction = n.attr("direction", "forward")
     table = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
     if direction not in table:

@@ -80,7 +80,7 @@ for _order in (0, 1):
     special(f"special_modified_bessel_k{_order}")(lambda x, n=_order: _scaled_k(n, x) * (-x).exp())
 
 
-# -- J and Y: power series up to 8 and, as interpolants of the values, up to 25; Hankel's expansion beyond ----------------
+# -- J and Y: interpolants of power series up to 25, Hankel's expansion beyond -------------------
 def _j_over_power(order: int, t: Decimal) -> Decimal:
     """J(x) / xⁿ at t = x² (DLMF 10.2.2)."""
     return power_series(Decimal(1) / 2**order, lambda k: -t / 4 / (k * (k + order)))

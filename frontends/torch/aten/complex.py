@@ -18,7 +18,8 @@ from effcc.ir import Value
 MOVING = frozenset(
     "view _unsafe_view reshape _reshape_alias permute transpose t expand unsqueeze squeeze slice select cat stack "
     "clone alias split split_with_sizes unbind flip roll index index_select gather repeat unfold as_strided detach "
-    "lift_fresh_copy constant_pad_nd empty new_empty zeros zeros_like copy slice_scatter select_scatter diagonal".split()
+    "lift_fresh_copy constant_pad_nd empty new_empty zeros zeros_like copy slice_scatter select_scatter "
+    "diagonal".split()
 )
 
 

@@ -145,7 +145,7 @@ def batch_norm_training(
     """Results: y, saved mean, saved 1/std, new running mean, new running variance (unbiased)."""
     if not training:
         y, none, _ = batch_norm_inference(e, x, weight, bias, running_mean, running_var, momentum, eps)
-        return y, none, none, running_mean, running_var
+        return y, none, none, *_as_updated(e, running_mean, running_var)
     y, mean, rstd, new_mean, new_var = _train(e, x, weight, bias, running_mean, running_var, momentum, eps)
     return y, mean, rstd, new_mean, new_var
 
@@ -177,8 +177,12 @@ def _train(
     n = e.tensor(count, var.dtype)
     unbiased = e.b.mul(var, e.b.div(n, e.b.max(e.b.sub(n, e.number(1, n.dtype)), e.number(1, n.dtype))))
     updated = _moved(e, running_mean, mean, momentum), _moved(e, running_var, unbiased, momentum)
-    last = [e.dtype_of(m.dtype) for m in e.meta[-2:]]
-    return y, *_as_saved(e, mean, rstd), *(e.cast(v, dtype) for v, dtype in zip(updated, last, strict=True))
+    return y, *_as_saved(e, mean, rstd), *_as_updated(e, *updated)
+
+
+def _as_updated(e: Emitter, *running: Value) -> tuple[Value, ...]:
+    """Running statistics in the dtypes of the node's last results."""
+    return tuple(e.cast(v, e.dtype_of(m.dtype)) for v, m in zip(running, e.meta[-len(running) :], strict=True))
 
 
 def _as_saved(e: Emitter, *statistics: Value) -> tuple[Value, ...]:

@@ -100,6 +100,7 @@ def special(*names: str) -> Callable[[Callable[[Number], Number]], Callable[[Num
         def handler(e: Emitter, x: Value) -> Value:
             return e.cast(formula(Number(e, e.cast(x, f64))).value, e.dtype)
 
+        handler.__name__ = formula.__name__
         return formula
 
     return register

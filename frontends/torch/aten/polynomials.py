@@ -1,4 +1,4 @@
-"""Orthogonal polynomials whose degrees are data: three-term recurrences, as many steps as the largest degree asks for."""
+"""Orthogonal polynomials whose degrees are data: three-term recurrences, as many steps as the largest degree needs."""
 
 from __future__ import annotations
 
