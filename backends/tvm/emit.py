@@ -367,7 +367,8 @@ def function(fn: str, dtype: DType, operands: tuple[s.Scalar, ...], args: list[T
     if fn == "cast":
         return cast(args[0], operands[0].dtype, dtype, lanes)
     if fn == "bitcast":
-        return reinterpreted(register_dtype(dtype), args[0], lanes)
+        bits = encode(bind(args[0]), operands[0].dtype)  # narrow floats are wider in registers than in memory
+        return decode(bind(reinterpreted(memory_dtype(dtype), bits, lanes)), dtype)
     if fn == "select":
         return T.Select(*args)
     if fn in ("eq", "ne", "lt", "le", "gt", "ge"):
@@ -423,7 +424,20 @@ def _logical(fn: str, args: list[Tir]) -> Tir:
     raise ValueError(f"{fn} of bool")
 
 
+def _opaque_zero(x: Tir) -> Tir:
+    """A number 0 through its bits: TVM would fold x · 0 and 0 / x to 0 and x + 0 to x, where IEEE 754 has NaN, or a
+    zero of the other sign."""
+    number = x.value if isinstance(x, tvm.prim.Broadcast) else x
+    if not isinstance(number, tvm.prim.FloatImm) or float(number.value) != 0:
+        return x
+    bits = 64 if str(number.ty) == "float64" else 32
+    zero = T.reinterpret(str(number.ty), literal(f"int{bits}", 1 << (bits - 1)))  # -0 (the bits 0 mean a pointer)
+    return splat(zero if str(float(number.value)).startswith("-") else _intrinsic("llvm.fabs", zero), lanes_of(x))
+
+
 def _float(fn: str, args: list[Tir], operands: tuple[s.Scalar, ...], lanes: int) -> Tir:
+    if fn in ("add", "mul", "div"):
+        args = [_opaque_zero(x) for x in args]
     a = args[0]
     b = args[1] if len(args) > 1 else None
     match fn:

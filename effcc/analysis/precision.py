@@ -170,8 +170,7 @@ def _perturb(
     node: Node, operands: tuple, results: tuple, unit: float, generator: Any, quanta: bool = False
 ) -> tuple | None:
     """Each float element moved by up to one rounding of what was added up to make it."""
-    moves = node.op.family in MOVES and not interpolates(node.op)
-    if moves or not any(isinstance(r, torch.Tensor) and _has_sums(r) for r in results):
+    if _moves(node.op) or not any(isinstance(r, torch.Tensor) and _has_sums(r) for r in results):
         return None
     magnitude = _magnitude(node, operands, results)
     if quanta and node.op.name == "dequantize_linear":
@@ -188,17 +187,26 @@ def _has_sums(x: Any) -> bool:
     return x.is_floating_point() and x.element_size() > 1
 
 
+def _moves(op: Op) -> bool:
+    """Whether an op only moves numbers: no view or index op that mixes or adds elements."""
+    mixes = hasattr(op, "magnitude") or op.attrs.get("reduction", "none") in ("add", "mul")
+    return op.family in MOVES and not mixes
+
+
 def _magnitude(node: Node, operands: tuple, results: tuple) -> tuple:
     """|result|; for formulas of several functions (gelu: cancellation inside) also the operands' magnitudes; for sums
     sqrt(terms) * (the same sum of absolute values)."""
     plain = tuple(r.abs().nan_to_num(0.0, 0.0, 0.0) if _has_sums(r) else r for r in results)
     if node.op.family == "elementwise" and _is_formula(node.op, node.types):
         return tuple(_with_operands(p, operands) if _has_sums(p) else p for p in plain)
-    if node.op.family not in SUMS and not interpolates(node.op):
+    if hasattr(node.op, "magnitude"):
+        return tuple(node.op.magnitude(*operands).expand_as(p) if _has_sums(p) else p for p in plain)  # type: ignore[attr-defined]
+    if node.op.attrs.get("reduction") == "add":
+        return _scattered(node, operands, plain)
+    if node.op.family not in SUMS:
         return plain
     try:
-        places = 1 if interpolates(node.op) else len(operands)  # (the others say where to look)
-        sums = node.op.run(*(x.abs() if _has_sums(x) and k < places else x for k, x in enumerate(operands)))
+        sums = node.op.run(*(x.abs() if _has_sums(x) else x for x in operands))
         nest = node.op.compute(*(Tensor(DTYPES["f64"] if _has_sums(x) else DType.of(x.dtype), tuple(x.shape))
                                  for x in operands))
     except (TypeError, RuntimeError):
@@ -207,6 +215,14 @@ def _magnitude(node: Node, operands: tuple, results: tuple) -> tuple:
     grown = max(terms, 1) ** 0.5
     return tuple(torch.maximum(p, grown * s.abs().nan_to_num(0.0, 0.0, 0.0)) if _has_sums(s) else p
                  for p, s in zip(plain, sums))
+
+
+def _scattered(node: Node, operands: tuple, plain: tuple) -> tuple:
+    """For a scatter that adds: √terms times the same sum of absolute values; terms counted by scattering ones."""
+    sums = node.op.run(*(x.abs() if x.is_floating_point() else x for x in operands))
+    ones = node.op.run(*(torch.ones_like(x) if x.is_floating_point() else x for x in operands))
+    return tuple(n.sqrt() * s.nan_to_num(0.0, 0.0, 0.0) if p.is_floating_point() else p
+                 for p, s, n in zip(plain, sums, ones))  # fmt: skip
 
 
 def _is_formula(op: Op, types: tuple[Type, ...]) -> bool:

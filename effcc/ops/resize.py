@@ -19,6 +19,12 @@ from effcc.ops.normalization import wide
 class Resampling(Op):
     family = "index"
 
+    def magnitude(self, x: Any, *_: Any) -> Any:
+        """What a rounding is relative to, for any element: the plane's largest element, times the longest axis, at
+        whose scale coordinates (and so the weights of neighbours) are rounded."""
+        longest = max(x.shape[2:], default=1)
+        return longest * x.abs().nan_to_num(0.0, 0.0, 0.0).max() if x.numel() else x.new_zeros(())
+
 
 def clamp_index(i: Scalar, size: Dim) -> Scalar:
     return s.maximum(s.minimum(i, s.size(size - 1)), 0)

@@ -223,6 +223,10 @@ class OnnxNode:
         """This model breaks ONNX's rules."""
         raise ParseError(f"{self.op_type}: {message}", where=self.loc, hint="check the model with onnx.checker")
 
+    def flag(self, name: str, default: int = 0) -> bool:
+        """An attribute that is 1 for true: like ONNX Runtime, no other number counts."""
+        return self.attr(name, default) == 1
+
     # -- small things that many handlers need --
     def of_rank(self, x: Value, least: int) -> None:
         """Refuse a tensor of fewer axes."""

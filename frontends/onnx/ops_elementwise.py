@@ -151,6 +151,8 @@ def power(n: OnnxNode, a: Value, b: Value) -> Value:
 
 @onnx_op("Mod")
 def mod(n: OnnxNode, a: Value, b: Value) -> Value:
+    if n.attr("fmod", 0) not in (0, 1):
+        n.malformed(f"fmod is {n.attr('fmod')}, not 0 or 1")
     return n.b.fmod(a, b) if n.attr("fmod", 0) else n.b.mod(a, b)
 
 

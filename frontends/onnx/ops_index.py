@@ -120,7 +120,7 @@ def topk(n: OnnxNode, x: Value, k: Value | None = None) -> tuple[Value, Value]:
 def argmax(n: OnnxNode, x: Value) -> Value:
     op = n.b.argmax if n.op_type == "ArgMax" else n.b.argmin
     axis = n.axis(n.attr("axis", 0), len(x.shape))
-    return op(x, axis=axis, keepdims=bool(n.attr("keepdims", 1)), select_last=bool(n.attr("select_last_index", 0)))
+    return op(x, axis=axis, keepdims=n.flag("keepdims", 1), select_last=bool(n.attr("select_last_index", 0)))
 
 
 @onnx_op("Hardmax")

@@ -15,6 +15,7 @@ from effcc.frontends.onnx.node import OnnxNode, onnx_op
 from effcc.frontends.onnx.ops_elementwise import cast
 from effcc.frontends.onnx.ops_index import size_value
 from effcc.frontends.onnx.ops_shape import flip, piece, reverse_prefix
+from effcc.ir.dims import Dim
 from effcc.ir.graph import Value
 from effcc.ir.types import Tensor, bool_, i64
 
@@ -59,7 +60,10 @@ class Recurrence:
         return self.n.b.reshape(piece(self.n, v, 0, k, k + 1), shape=v.shape[1:])
 
 
-def prepared(n: OnnxNode, x: Value, lengths: Value | None) -> Recurrence:
+def prepared(
+    n: OnnxNode, x: Value, lengths: Value | None, gates: int, w: Value, r: Value, bias: Value | None
+) -> Recurrence:
+    """The input, time first; weights have ONNX's sizes: w [D, G·H, X], r [D, G·H, H], bias [D, 2·G·H]."""
     direction = n.attr("direction", "forward")
     table = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
     if direction not in table:
@@ -70,7 +74,20 @@ def prepared(n: OnnxNode, x: Value, lengths: Value | None) -> Recurrence:
         known = n.known(lengths)
         if known is not None and all(isinstance(e, int) and e == x.shape[0] for e in known.flat):
             lengths = None
-    return Recurrence(n, x, lengths, n.attr("hidden_size"), table[direction])
+    count, hidden = len(table[direction]), n.attr("hidden_size", r.shape[-1])
+    wanted = {"W": (count, gates * hidden, x.shape[-1]), "R": (count, gates * hidden, hidden),
+              "B": (count, 2 * gates * hidden)}  # fmt: skip
+    for (name, shape), v in zip(wanted.items(), (w, r, bias), strict=True):
+        if v is not None and not fits(v.shape, shape):
+            n.malformed(f"{name} is {v.type}, not of shape [{', '.join(map(str, shape))}]")
+    return Recurrence(n, x, lengths, hidden, table[direction])
+
+
+def fits(shape: tuple[Dim, ...], wanted: tuple[Dim, ...]) -> bool:
+    """Whether a shape is the wanted one, as far as both are numbers."""
+    return len(shape) == len(wanted) and all(
+        a == b or not (isinstance(a, int) and isinstance(b, int)) for a, b in zip(shape, wanted, strict=True)
+    )
 
 
 def activations(n: OnnxNode, default: Sequence[str], count: int) -> list[list[Activation]]:
@@ -236,7 +253,7 @@ def rnn(
     initial: Value | None = None,
 ) -> tuple[Value, ...]:
     """H = f(X Wᵀ + H Rᵀ + bias)"""
-    rec = prepared(n, x, lengths)
+    rec = prepared(n, x, lengths, 1, w, r, bias)
     functions = activations(n, ("Tanh",), len(rec.directions))
     cells, products, states = [], [], []
     for k in range(len(rec.directions)):
@@ -263,7 +280,7 @@ def gru(
 ) -> tuple[Value, ...]:
     """z, r = f(...); h = g(X Whᵀ + (r ∘ H) Rhᵀ + ...), or with linear_before_reset g(X Whᵀ + r ∘ (H Rhᵀ + Rbh) + ...);
     H = (1 - z) ∘ h + z ∘ H"""
-    rec = prepared(n, x, lengths)
+    rec = prepared(n, x, lengths, 3, w, r, bias)
     functions = activations(n, ("Sigmoid", "Tanh"), len(rec.directions))
     before = bool(n.attr("linear_before_reset", 0))
     size = rec.hidden
@@ -318,7 +335,7 @@ def lstm(
     peepholes: Value | None = None,
 ) -> tuple[Value, ...]:
     """i, f = σ(... + P ∘ C); C = f ∘ C + i ∘ g(...); o = σ(... + P ∘ C); H = o ∘ h(C)"""
-    rec = prepared(n, x, lengths)
+    rec = prepared(n, x, lengths, 4, w, r, bias)
     functions = activations(n, ("Sigmoid", "Tanh", "Tanh"), len(rec.directions))
     coupled = bool(n.attr("input_forget", 0))
     size = rec.hidden

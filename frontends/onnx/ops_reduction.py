@@ -19,7 +19,7 @@ def reduced_axes(n: OnnxNode, x: Value, axes: Value | None, since: int) -> tuple
     """The axes to reduce; all where none is given, or None where `noop_with_empty_axes` says to reduce nothing."""
     given = n.ints(axes, "the axes") if axes is not None else n.attr("axes") if n.version < since else None
     if not given:
-        if n.attr("noop_with_empty_axes", 0):
+        if n.flag("noop_with_empty_axes"):
             return None
         return tuple(range(len(x.shape)))
     return n.axes(given, len(x.shape))
@@ -36,7 +36,7 @@ def reduction(
         def handle(n: OnnxNode, x: Value, axes: Value | None = None) -> Value:
             chosen = reduced_axes(n, x, axes, since)
             y = before(n, x) if before is not None else x
-            return reduce(n, y, () if chosen is None else chosen, bool(n.attr("keepdims", 1)))
+            return reduce(n, y, () if chosen is None else chosen, n.flag("keepdims", 1))
 
         return reduce
 

@@ -191,9 +191,16 @@ def _from_end(n: OnnxNode, e: Dim, size: Dim) -> Dim:
 def split(n: OnnxNode, x: Value, sizes: Value | None = None) -> tuple[Value, ...]:
     axis = n.axis(n.attr("axis", 0), len(x.shape))
     given = n.dims(sizes, "the sizes") if sizes is not None else n.attr("split")
+    size = x.shape[axis]
     if given is None:
         count = n.attr("num_outputs", n.num_outputs)
-        given = even_parts(x.shape[axis], count)
+        if n.version < 18 and isinstance(size, int) and size % n.num_outputs:
+            n.malformed(f"axis {axis} of {size} elements has no {n.num_outputs} equal parts")
+        given = even_parts(size, count)
+    elif isinstance(size, int) and all(isinstance(d, int) for d in given) and sum(given) != size:  # type: ignore[arg-type]
+        n.malformed(f"parts of {list(given)} elements are not those of axis {axis}, {size}")
+    if len(given) != n.num_outputs:
+        n.malformed(f"{len(given)} parts for {n.num_outputs} outputs")
     return split_at(n, x, axis, tuple(given))
 
 
@@ -324,6 +331,8 @@ def space_to_depth(n: OnnxNode, x: Value) -> Value:
 def center_crop_pad(n: OnnxNode, x: Value, shape: Value) -> Value:
     rank = len(x.shape)
     axes = tuple(n.axis(a, rank) for a in n.attr("axes", tuple(range(rank))))
+    if len(set(axes)) != len(axes):
+        n.malformed(f"an axis occurs twice in {list(axes)}")
     wanted = n.dims(shape, "the target shape")
     if len(axes) != len(wanted):
         n.malformed(f"a target shape of {len(wanted)} sizes for {len(axes)} axes")

@@ -46,6 +46,9 @@ def geometry(n: OnnxNode, x: Value, kernel: Sequence[int]) -> tuple[tuple[int, .
 @onnx_op("Conv", ranks=(3, 3))
 def conv(n: OnnxNode, x: Value, w: Value, bias: Value | None = None) -> Value:
     n.plain(w.shape[2:], "the kernel's size")
+    given = n.attr("kernel_shape", w.shape[2:])
+    if tuple(given) != w.shape[2:]:
+        n.malformed(f"kernel_shape is {list(given)}, the kernel {list(w.shape)}")
     strides, pads, dilations = geometry(n, x, w.shape[2:])
     operands = (x, w) if bias is None else (x, w, bias)
     return n.b.conv(*operands, strides=strides, pads=pads, dilations=dilations, groups=n.attr("group", 1))
@@ -89,7 +92,7 @@ def max_pool(n: OnnxNode, x: Value) -> tuple[Value, ...]:
     kernel = n.attr("kernel_shape")
     strides, pads, dilations = geometry(n, x, kernel)
     facts = {"kernel": tuple(kernel), "strides": strides, "pads": pads, "dilations": dilations}
-    facts["ceil_mode"] = bool(n.attr("ceil_mode", 0))
+    facts["ceil_mode"] = n.flag("ceil_mode")
     if not n.wants(1):
         return (n.b.max_pool(x, **facts),)
     y, where = n.b.max_pool_with_indices(x, **facts)
@@ -121,7 +124,7 @@ def average_pool(n: OnnxNode, x: Value) -> Value:
         strides=strides,
         pads=pads,
         dilations=dilations,
-        ceil_mode=bool(n.attr("ceil_mode", 0)),
+        ceil_mode=n.flag("ceil_mode"),
         count_include_pad=bool(n.attr("count_include_pad", 0)),
     )
 

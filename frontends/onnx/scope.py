@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from effcc.errors import EffccError, ParseError, UnsupportedError
+from effcc.frontends.onnx.dtypes import check_dtypes
 from effcc.frontends.onnx.node import RANKS, Absent, Handler, Items, OnnxNode, handler
 from effcc.frontends.onnx.proto import Source, array, element_code, element_dtype, no_text, opsets
 from effcc.frontends.onnx.values import Contents
@@ -191,9 +192,13 @@ class Scope:
             _check_call(schema, proto, inputs, loc)
         if handle is not None:
             node = OnnxNode(proto, self, schema.since_version if schema else self.opsets[domain], loc)
+            if schema is not None:
+                check_dtypes(schema, proto.op_type, inputs, loc)
             outputs = _handled(handle, RANKS[domain, proto.op_type], node, schema, inputs)
             if outputs is not NotImplemented:
                 return outputs if isinstance(outputs, tuple) else (outputs,)
+        if schema is not None:
+            check_dtypes(schema, proto.op_type, inputs, loc)
         body = _schema_function(schema, self.opsets[domain], proto, inputs)
         if body is None:
             raise UnsupportedError(

@@ -156,7 +156,10 @@ class Compiled:
         if self.program is None or not self._unchanged(args):
             self._build(args)
         signature = self.imported.signature
-        results = self.program(*signature.arguments(args, self.dynamic))  # type: ignore[misc]
+        tensors = signature.arguments(args, self.dynamic)
+        results = self.program(*tensors)  # type: ignore[misc]
+        if not tensors:  # a program gives back the kind of array that it was given
+            results = [x if isinstance(x, torch.Tensor) else Blob(x).torch() for x in results]
         return signature.collect(args, results)
 
     def _unchanged(self, args: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from effcc.errors import UnsupportedError
+from effcc.errors import TypeRuleError, UnsupportedError
 from effcc.frontends.torch.sizes import Sizes
 from effcc.ir import Builder, Dim, DType, Expr, Symbol, Tensor, Value, bool_, f32, f64, i64
 
@@ -223,7 +223,11 @@ class Emitter:
         return self.b.slice(x, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))
 
     def axis(self, axis: Any, rank: int) -> int:
-        return int(axis) % max(rank, 1)
+        """An axis counted from the front; a rank-0 tensor counts as one of rank 1."""
+        rank = max(rank, 1)
+        if not -rank <= int(axis) < rank:
+            raise TypeRuleError(f"axis {axis} of a tensor of rank {rank}")
+        return int(axis) % rank
 
     def axes(self, axes: Any, rank: int) -> tuple[int, ...]:
         """Normalised, sorted axes; None or [] means all."""

@@ -19,9 +19,7 @@ import glob
 import json
 import os
 import re
-import selectors
 import signal
-import subprocess
 import sys
 import time
 import warnings
@@ -31,6 +29,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from generated import assert_generated, no_meanings
+from workers import run_all, unlisted
 
 GROUPS = ("node", "simple", "pytorch-converted", "pytorch-operator")
 MINIMUM = {"node": 1250, "simple": 15, "pytorch-converted": 79, "pytorch-operator": 31}
@@ -112,30 +112,6 @@ def run_cpu(model: Any, inputs: list[Any]) -> list[Any]:
         outputs = list(program(*inputs))
     assert_generated(call)
     return outputs
-
-
-@contextlib.contextmanager
-def no_meanings() -> Iterator[None]:
-    """Inside, asking for an op's meaning fails."""
-    from effcc.ir.op import Op
-
-    def refuse(self: Any, *_: Any, **__: Any) -> Any:
-        raise AssertionError(f"{self.name} was run by its meaning in torch, not by generated code")
-
-    before, Op.run = Op.run, refuse  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        Op.run = before  # type: ignore[method-assign]
-
-
-def assert_generated(program: Any) -> None:
-    """The launch list holds generated kernels only, and one or more wherever the graph computes any element."""
-    foreign = [launch for launch in program.launches if type(launch.kernel.function).__module__.split(".")[0] != "tvm"]
-    assert not foreign, f"not generated code: {', '.join(launch.label for launch in foreign)}"
-    nodes = [node for node in program.graph.walk() if node.op.family not in ("constant", "view", "control")]
-    computing = [n.op.name for n in nodes if any(0 not in getattr(v.type, "shape", ()) for v in n.results)]
-    assert program.launches or not computing, f"no launch for {', '.join(computing)}"
 
 
 ENGINES = {"interp": run_interp, "cpu": run_cpu}
@@ -265,112 +241,6 @@ def worker(engine: str, limit: float) -> None:
         )
 
 
-class Worker:
-    """A worker process, and what it is at."""
-
-    def __init__(self, engine: str, limit: float):
-        command = [sys.executable, __file__, "--worker", "--engine", engine, "--timeout", str(limit)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment,
-        )
-        self.limit, self.case, self.deadline = limit, "", time.monotonic() + 300
-
-    def give(self, case: str) -> None:
-        assert self.process.stdin is not None
-        self.case, self.deadline = case, time.monotonic() + self.limit + 30
-        self.process.stdin.write(case + "\n")
-        self.process.stdin.flush()
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
-def run_all(
-    names: list[str], engine: str, jobs: int, limit: float, record: Path, progress: bool = True
-) -> dict[str, dict[str, Any]]:
-    """Run cases in worker processes; a crash or a hang costs its case and a fresh worker. Returns outcomes by case."""
-    done = read_record(record)
-    todo = [n for n in names if n not in done]
-    total = len(todo)
-    with record.open("a") as out:
-
-        def note(answer: dict[str, Any]) -> None:
-            done[answer["case"]] = answer
-            out.write(json.dumps(answer) + "\n")
-            out.flush()
-
-        workers = [Worker(engine, limit) for _ in range(min(jobs, max(len(todo), 1)))] if todo else []
-        try:
-            while workers:
-                for w in list(workers):
-                    answer = _wait(w)
-                    if answer is None:
-                        continue
-                    if answer != "ready":
-                        note(answer)
-                        w.case = ""
-                    if (
-                        w.process.poll() is not None
-                        or answer != "ready"
-                        and answer["reason"].startswith(("crashed", "hung"))
-                    ):
-                        w.stop()
-                        workers[workers.index(w)] = w = Worker(engine, limit)
-                        continue
-                    if todo:
-                        w.give(todo.pop(0))
-                        if progress and len(todo) % 100 == 0:
-                            print(f"{total - len(todo)}/{total}", file=sys.stderr, flush=True)
-                    else:
-                        w.stop()
-                        workers.remove(w)
-        finally:
-            for w in workers:
-                w.stop()
-    return {n: done[n] for n in names if n in done}
-
-
-def _wait(w: Worker) -> Any:
-    """ "ready", the worker's answer, or None if there is none yet; a dead or overdue worker answers with a failure."""
-    assert w.process.stdout is not None
-    with selectors.DefaultSelector() as selector:
-        selector.register(w.process.stdout, selectors.EVENT_READ)
-        if selector.select(timeout=0.05):
-            line = w.process.stdout.readline()
-            if line.strip() == "ready":
-                return "ready"
-            if line:
-                return json.loads(line)
-            code = w.process.wait()
-            if not w.case:
-                raise RuntimeError(f"a worker ended with status {code} before its first case")
-            return {"case": w.case, "outcome": "fail", "reason": f"crashed (status {code})", "seconds": 0}
-    if time.monotonic() > w.deadline:
-        if not w.case:
-            raise RuntimeError("a worker does not start")
-        return {"case": w.case, "outcome": "fail", "reason": "hung (killed)", "seconds": w.limit}
-    return None
-
-
-def read_record(path: Path) -> dict[str, dict[str, Any]]:
-    """The outcomes of an earlier, maybe interrupted, run."""
-    if not path.exists():
-        return {}
-    out = {}
-    for line in path.read_text().splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            answer = json.loads(line)
-            out[answer["case"]] = answer
-    return out
-
-
 # --- report ---
 def summary(outcomes: dict[str, dict[str, Any]]) -> dict[str, Counter[str]]:
     """Group -> outcome -> count."""
@@ -400,8 +270,7 @@ def write_list(outcomes: dict[str, dict[str, Any]], path: Path) -> None:
 
 def verdict(counts: dict[str, Counter[str]], outcomes: dict[str, dict[str, Any]], partial: bool) -> int:
     """1 where a case fails that the list does not name, or a whole group is below its minimum."""
-    known = {line.split(":")[0] for line in UNSUPPORTED_LIST.read_text().splitlines()}
-    fresh = [n for n, a in outcomes.items() if a["outcome"] != "pass" and n not in known]
+    fresh = unlisted(outcomes, UNSUPPORTED_LIST)
     for n in fresh:
         print(f"not in {UNSUPPORTED_LIST.name}: {n}: {outcomes[n]['outcome']}: {outcomes[n]['reason']}")
     short = [g for g in GROUPS if not partial and counts[g]["pass"] < MINIMUM[g]]
@@ -429,7 +298,8 @@ def main() -> int:
     record = options.record or BUILD / f"onnx_backend.{options.engine}.jsonl"
     for folder in (BUILD, record.parent):
         folder.mkdir(parents=True, exist_ok=True)
-    outcomes = run_all(names, options.engine, options.jobs, options.timeout, record)
+    command = [__file__, "--worker", "--engine", options.engine, "--timeout", str(options.timeout)]
+    outcomes = run_all(names, command, options.jobs, options.timeout, record)
     if options.record is None:
         record.unlink()  # it is complete: the next run starts anew
     counts = summary(outcomes)

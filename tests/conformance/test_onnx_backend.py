@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import importlib
 from collections import Counter
 from pathlib import Path
 
@@ -17,13 +16,9 @@ from effcc.errors import UnsupportedError
 
 @pytest.fixture(scope="module")
 def runner():
-    path = Path(__file__).with_name("onnx_backend.py")
-    spec = importlib.util.spec_from_file_location("onnx_backend", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["onnx_backend"] = module
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parent))
+        yield importlib.import_module("onnx_backend")
 
 
 class Case:
@@ -104,5 +99,6 @@ def test_an_interrupted_run_goes_on(runner, tmp_path):
     record = tmp_path / "r.jsonl"
     name = "simple/test_single_relu_model"
     record.write_text(f'{{"case": "{name}", "outcome": "pass", "reason": "", "seconds": 0}}\n{{"case": "si')  # cut off
-    done = runner.run_all([name], "interp", 1, 30, record, progress=False)
+    command = [runner.__file__, "--worker", "--engine", "interp", "--timeout", "30"]
+    done = runner.run_all([name], command, 1, 30, record, progress=False)
     assert done[name]["outcome"] == "pass"

@@ -2,6 +2,8 @@
 
 from effcc.frontends.torch.aten import (
     attention,
+    bessel,
+    bits,
     complex,
     contraction,
     control,
@@ -10,16 +12,20 @@ from effcc.frontends.torch.aten import (
     elementwise,
     index,
     normalization,
+    polynomials,
     pooling,
     random,
     reduction,
     resample,
     sort,
+    special,
     view,
 )
 
 __all__ = [
     "attention",
+    "bessel",
+    "bits",
     "complex",
     "contraction",
     "control",
@@ -28,10 +34,12 @@ __all__ = [
     "elementwise",
     "index",
     "normalization",
+    "polynomials",
     "pooling",
     "random",
     "reduction",
     "resample",
     "sort",
+    "special",
     "view",
 ]

@@ -18,7 +18,8 @@ from effcc.ir import Value
 MOVING = frozenset(
     "view _unsafe_view reshape _reshape_alias permute transpose t expand unsqueeze squeeze slice select cat stack "
     "clone alias split split_with_sizes unbind flip roll index index_select gather repeat unfold as_strided detach "
-    "lift_fresh_copy empty new_empty zeros zeros_like copy slice_scatter select_scatter diagonal".split()
+    "lift_fresh_copy constant_pad_nd empty new_empty zeros zeros_like copy slice_scatter select_scatter "
+    "diagonal".split()
 )
 
 
@@ -103,7 +104,7 @@ def div(e: Emitter, x: Any, y: Any) -> Complex:
     return Complex(e.b.div(x.re, e.tensor(y)), e.b.div(x.im, e.tensor(y)))
 
 
-@lowers_complex("neg", "conj_physical", "_conj")
+@lowers_complex("neg", "conj_physical", "_conj_physical", "_conj")
 def neg(e: Emitter, z: Complex) -> Complex:
     return Complex(z.re if "conj" in e.target else e.b.neg(z.re), e.b.neg(z.im))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from effcc.errors import TypeRuleError
 from effcc.frontends.torch.emitter import Emitter, lowers
 from effcc.ir import Value
 
@@ -33,19 +34,55 @@ def convolution(
     alone = len(x.shape) == n + 1
     x = e.unsqueeze(x, 0) if alone else x
     stride, padding, dilation = spread(stride, n), spread(padding, n), spread(dilation, n)
+    extra = spread(output_padding, n)
+    if transposed and any(p >= max(s, d) for p, s, d in zip(extra, stride, dilation, strict=True)):
+        raise TypeRuleError(f"output_padding {list(extra)} is not below stride {list(stride)} or dilation")
     operands = (x, w) if bias is None else (x, w, e.cast(bias, x.dtype))
-    if transposed:
+    if transposed and x.dtype.is_integer:
+        y = _transposed_of_integers(e, operands, stride, padding, dilation, extra, int(groups))
+    elif transposed:
         y = e.b.conv_transpose(
             *operands,
             strides=stride,
             pads=padding * 2,
-            output_pads=spread(output_padding, n),
+            output_pads=extra,
             dilations=dilation,
             groups=int(groups),
         )
     else:
         y = e.b.conv(*operands, strides=stride, pads=padding * 2, dilations=dilation, groups=int(groups))
     return e.reshape(y, y.shape[1:]) if alone else y
+
+
+def _transposed_of_integers(
+    e: Emitter, operands: Any, stride: Any, padding: Any, dilation: Any, output_padding: Any, groups: int
+) -> Value:
+    """The catalogue transposes convolutions of floats: here, zeros between the elements, then a convolution with the
+    kernel mirrored."""
+    x, w, *bias = operands
+    n = len(w.shape) - 2
+    before: list[Any] = []
+    after: list[Any] = []
+    for k in range(n):
+        axis = k + 2
+        size, step = x.shape[axis], stride[k]
+        if step > 1:
+            rank = len(x.shape)
+            pads = (0,) * (rank + 1) + tuple(step - 1 if a == axis + 1 else 0 for a in range(rank + 1))
+            x = e.b.pad(e.unsqueeze(x, axis + 1), pads=pads, mode="constant")
+            x = e.reshape(x, (*x.shape[:axis], size * step, *x.shape[axis + 2 :]))
+            x = e.slice(x, axis, 0, (size - 1) * step + 1)
+        reach = dilation[k] * (w.shape[axis] - 1) - padding[k]
+        before.append(reach)
+        after.append(reach + output_padding[k])
+    from effcc.frontends.torch.aten.view import flip
+
+    c, o = w.shape[:2]
+    w = flip(e, w, list(range(2, n + 2)))
+    w = e.swap(e.reshape(w, (groups, c // groups, o, *w.shape[2:])), 1, 2)
+    w = e.reshape(w, (groups * o, c // groups, *w.shape[3:]))
+    x = e.b.pad(x, pads=(0, 0, *before, 0, 0, *after), mode="constant")
+    return e.b.conv(x, w, *bias, strides=(1,) * n, pads=(0,) * 2 * n, dilations=dilation, groups=groups)
 
 
 @lowers("convolution_backward")

@@ -65,7 +65,7 @@ ROUNDING = {"floor": "floor", "ceil": "ceil", "trunc": "trunc"}
 
 
 def _unary(ours: str):
-    return lambda e, x: getattr(e.b, ours)(e.cast(x, e.dtype))
+    return lambda e, x: x if ours == "sign" and x.dtype.is_bool else getattr(e.b, ours)(e.cast(x, e.dtype))
 
 
 def _binary(ours: str):
@@ -94,7 +94,7 @@ for _table, _make in ((UNARY, _unary), (BINARY, _binary), (COMPARE, _compare), (
 @lowers("add", "prims::add")
 def add(e: Emitter, x: Any, y: Any, *, alpha: Any = 1) -> Value:
     if e.dtype.is_bool:
-        return e.b.or_(e.tensor(x), e.tensor(y))
+        return e.b.or_(e.tensor(x), _scaled(e, y, alpha))
     return e.b.add(e.tensor(x), _scaled(e, y, alpha))
 
 
@@ -110,6 +110,8 @@ def rsub(e: Emitter, x: Any, y: Any, alpha: Any = 1) -> Value:
 
 def _scaled(e: Emitter, y: Any, alpha: Any) -> Value:
     value = e.tensor(y)
+    if value.dtype.is_bool:
+        return value if not is_value(alpha) and alpha else e.b.and_(value, e.tensor(alpha))
     return value if not is_value(alpha) and alpha == 1 else e.b.mul(value, e.tensor(alpha))
 
 
@@ -398,7 +400,18 @@ def expit(e: Emitter, x: Value) -> Value:
 @lowers("logaddexp")
 def logaddexp(e: Emitter, x: Value, y: Value) -> Value:
     """max(x, y) + log1p(exp(-|x - y|)), infinities of one sign kept."""
-    x, y = e.tensor(x), e.tensor(y)
+    return logaddexp_of(e, e.tensor(x), e.tensor(y))
+
+
+def logaddexp_of(e: Emitter, x: Value, y: Value) -> Value:
     high = e.b.max(x, y)
     soft = e.b.add(high, e.b.log1p(e.b.exp(e.b.neg(e.b.abs(e.b.sub(x, y))))))
     return e.b.where(e.b.isinf(high), high, soft)
+
+
+@lowers("angle")
+def angle(e: Emitter, x: Value) -> Value:
+    """Of a real number: 0, or π where it is negative."""
+    x = e.cast(x, e.dtype)
+    turned = e.b.where(e.b.lt(x, e.number(0, x.dtype)), e.number(math.pi, x.dtype), e.number(0, x.dtype))
+    return e.b.where(e.b.isnan(x), x, turned)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from effcc.errors import UnsupportedError
+from effcc.errors import TypeRuleError, UnsupportedError
 from effcc.frontends.torch.emitter import Emitter, lowers
-from effcc.ir import Dim, Value, bool_, i64, product
+from effcc.ir import Dim, Value, bool_, i64, product, u8
 from effcc.ops.elementwise import broadcast_shapes
 
 
@@ -117,7 +117,10 @@ def index_put(e: Emitter, x: Value, indices: Any, values: Value, accumulate: boo
         first, n = given[0], len(mask.shape)
         mask = e.reshape(mask, (*mask.shape, *(1 for _ in x.shape[first + n :])))
         value = e.reshape(values, ())
-        return e.b.where(mask, e.b.add(x, value) if accumulate else value, x)
+        sum_ = e.b.or_ if x.dtype.is_bool else e.b.add
+        return e.b.where(mask, sum_(x, value) if accumulate else value, x)
+    if len(given) == 1 and indices[given[0]].dtype == bool_:
+        return _masked_put(e, x, indices[given[0]], given[0], values, accumulate)
     axes, tuples, shape, adjacent = positions(e, x, indices)
     rest = [k for k in range(len(x.shape)) if k not in axes]
     order = [*axes, *rest]
@@ -126,8 +129,33 @@ def index_put(e: Emitter, x: Value, indices: Any, values: Value, accumulate: boo
     values = e.broadcast(values, (*tail[:before], *shape, *tail[before:]))
     if before:
         values = e.transpose(values, [*range(before, before + n), *range(before), *range(before + n, n + len(rest))])
-    written = e.b.scatter_nd(e.transpose(x, order), tuples, values, reduction="add" if accumulate else "none")
+    start = e.transpose(x, order)
+    if accumulate and x.dtype.is_bool:
+        added = e.b.scatter_nd(e.cast(start, u8), tuples, e.cast(values, u8), reduction="max")
+        written = e.cast(added, bool_)
+    else:
+        written = e.b.scatter_nd(start, tuples, values, reduction="add" if accumulate else "none")
     return e.transpose(written, [order.index(k) for k in range(len(order))])
+
+
+def _masked_put(e: Emitter, x: Value, mask: Value, first: int, values: Value, accumulate: bool) -> Value:
+    """index_put through one mask, over the axes of x from `first` on: its k-th true element takes values[k]."""
+    n = len(mask.shape)
+    axes = list(range(first, first + n))
+    rest = [k for k in range(len(x.shape)) if k not in axes]
+    count, tail = product(mask.shape), tuple(x.shape[k] for k in rest)
+    flat = e.reshape(mask, (count,))
+    rank = e.b.max(e.b.sub(e.b.cumsum(e.cast(flat, i64), axis=0), e.index(1)), e.index(0))
+    values = e.reshape(values, (1,) * (len(rest) + 1 - len(values.shape)) + values.shape)
+    at = first if first < len(values.shape) else 0
+    if values.shape[at] != 1:
+        values = e.b.gather(values, rank, axis=at)
+    shape = (*tail[:first], count, *tail[first:])
+    values = e.reshape(e.broadcast(values, shape), (*tail[:first], *mask.shape, *tail[first:]))
+    mask = e.reshape(mask, (*mask.shape, *(1 for _ in tail[first:])))
+    if accumulate:
+        values = e.b.or_(x, values) if x.dtype.is_bool else e.b.add(x, values)
+    return e.b.where(mask, values, x)
 
 
 @lowers("masked_select")
@@ -158,12 +186,19 @@ def nonzero(e: Emitter, x: Value) -> Value:
 REDUCTIONS = {"sum": "add", "prod": "mul", "amax": "max", "amin": "min", "add": "add", "multiply": "mul"}
 
 
+OF_BOOLS = {"add": "max", "mul": "min", "max": "max", "min": "min"}
+"""Reductions of booleans, as those of the numbers 0 and 1."""
+
+
 def _scatter(e: Emitter, x: Value, dim: int, at: Value, src: Value, reduction: str) -> Value:
     if not x.shape:
         flat = _scatter(e, e.reshape(x, (1,)), 0, e.reshape(at, (1,)), e.reshape(src, (1,)), reduction)
         return e.reshape(flat, ())
     for k, d in enumerate(at.shape):  # torch lets the index be smaller than the source
         src = e.slice(src, k, 0, d)
+    if x.dtype.is_bool and reduction != "none":
+        x, src = e.cast(x, u8), e.cast(src, u8)
+        return e.cast(_scatter(e, x, dim, at, src, OF_BOOLS[reduction]), bool_)
     return e.b.scatter_elements(x, e.cast(at, i64), src, axis=e.axis(dim, len(x.shape)), reduction=reduction)
 
 
@@ -205,8 +240,13 @@ def scatter_reduce(
 
 @lowers("index_add")
 def index_add(e: Emitter, x: Value, dim: int, at: Value, source: Value, *, alpha: Any = 1) -> Value:
-    source = e.cast(source, x.dtype)
-    source = source if alpha == 1 else e.b.mul(source, e.tensor(alpha, x.dtype))
+    axis = e.axis(dim, len(x.shape))
+    rests = [v.shape[:axis] + v.shape[axis + 1 :] for v in (x, source)]
+    if source.dtype != x.dtype or len(x.shape) != len(source.shape) or rests[0] != rests[1]:
+        raise TypeRuleError(f"the source {source.type} does not fit {x.type} on the axes besides {axis}")
+    if alpha != 1:
+        scale = e.b.and_ if x.dtype.is_bool else e.b.mul
+        source = scale(source, e.tensor(alpha, x.dtype))
     return index_put(e, x, [None] * e.axis(dim, len(x.shape)) + [e.reshape(at, (product(at.shape),))], source, True)
 
 

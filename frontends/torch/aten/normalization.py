@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from effcc.frontends.torch.emitter import Emitter, lowers
-from effcc.ir import Value, f32, product
+from effcc.ir import Value, product
 
 
 @lowers("_softmax", "softmax")
@@ -118,7 +118,7 @@ def _apply(
 def batch_norm_inference(
     e: Emitter, x: Value, weight: Value | None, bias: Value | None, mean: Value, var: Value, momentum: float, eps: float
 ) -> Any:
-    nothing = e.full((0,), 0.0, f32) if e.uses(1, 2) else None
+    nothing = e.full((0,), 0.0, e.dtype_of(e.meta[1].dtype)) if e.uses(1, 2) else None
     return _apply(e, x, weight, bias, mean, var, eps), nothing, nothing
 
 
@@ -127,7 +127,7 @@ def batch_norm_batch(
     e: Emitter, x: Value, weight: Value | None, bias: Value | None, training: bool, momentum: float, eps: float
 ) -> Any:
     mean, var, rstd = _batch_statistics(e, x, eps)
-    return _apply(e, x, weight, bias, mean, var, eps), mean, rstd
+    return _apply(e, x, weight, bias, mean, var, eps), *_as_saved(e, mean, rstd)
 
 
 @lowers("_native_batch_norm_legit_functional")
@@ -145,7 +145,7 @@ def batch_norm_training(
     """Results: y, saved mean, saved 1/std, new running mean, new running variance (unbiased)."""
     if not training:
         y, none, _ = batch_norm_inference(e, x, weight, bias, running_mean, running_var, momentum, eps)
-        return y, none, none, running_mean, running_var
+        return y, none, none, *_as_updated(e, running_mean, running_var)
     y, mean, rstd, new_mean, new_var = _train(e, x, weight, bias, running_mean, running_var, momentum, eps)
     return y, mean, rstd, new_mean, new_var
 
@@ -176,7 +176,18 @@ def _train(
     count = product(d for k, d in enumerate(x.shape) if k != 1)
     n = e.tensor(count, var.dtype)
     unbiased = e.b.mul(var, e.b.div(n, e.b.max(e.b.sub(n, e.number(1, n.dtype)), e.number(1, n.dtype))))
-    return y, mean, rstd, _moved(e, running_mean, mean, momentum), _moved(e, running_var, unbiased, momentum)
+    updated = _moved(e, running_mean, mean, momentum), _moved(e, running_var, unbiased, momentum)
+    return y, *_as_saved(e, mean, rstd), *_as_updated(e, *updated)
+
+
+def _as_updated(e: Emitter, *running: Value) -> tuple[Value, ...]:
+    """Running statistics in the dtypes of the node's last results."""
+    return tuple(e.cast(v, e.dtype_of(m.dtype)) for v, m in zip(running, e.meta[-len(running) :], strict=True))
+
+
+def _as_saved(e: Emitter, *statistics: Value) -> tuple[Value, ...]:
+    """Statistics in the dtypes of the node's second and third results."""
+    return tuple(e.cast(v, e.dtype_of(m.dtype)) for v, m in zip(statistics, e.meta[1:], strict=False))
 
 
 def _batch_statistics(e: Emitter, x: Value, eps: float) -> tuple[Value, Value, Value]:
@@ -188,5 +199,5 @@ def _batch_statistics(e: Emitter, x: Value, eps: float) -> tuple[Value, Value, V
 
 
 def _moved(e: Emitter, running: Value, now: Value, momentum: float) -> Value:
-    old = e.b.mul(running, e.number(1 - momentum, running.dtype))
-    return e.b.add(old, e.cast(e.b.mul(now, e.number(momentum, now.dtype)), running.dtype))
+    old = e.b.mul(e.cast(running, now.dtype), e.number(1 - momentum, now.dtype))
+    return e.b.add(old, e.b.mul(now, e.number(momentum, now.dtype)))

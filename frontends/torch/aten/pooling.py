@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from effcc.errors import UnsupportedError
+from effcc.frontends.torch.aten.contraction import product_of
 from effcc.frontends.torch.aten.convolution import spread
 from effcc.frontends.torch.emitter import Emitter, lowers, static
 from effcc.ir import Value, i64, product
@@ -79,15 +79,44 @@ def avg_pool(
         "dilations": (1,) * n,
         "ceil_mode": bool(ceil_mode),
     }
+    if x.dtype.is_integer or (divisor_override and ceil_mode):
+        return _avg_pool_by_sums(e, x, window, bool(count_include_pad), divisor_override)
     image = _batched(e, x, n)
     if divisor_override:  # sum = mean over all taps, those of the padding included, times their number
-        if ceil_mode:
-            raise UnsupportedError("avg_pool with both divisor_override and ceil_mode is not supported")
         y = e.b.avg_pool(image, **window, count_include_pad=True)
         y = e.b.mul(y, e.number(math.prod(kernel) / divisor_override, y.dtype))
     else:
         y = e.b.avg_pool(image, **window, count_include_pad=bool(count_include_pad))
     return _unbatched(e, y, n, x)
+
+
+def _avg_pool_by_sums(e: Emitter, x: Value, window: Any, count_include_pad: bool, divisor: int | None) -> Value:
+    """Each window's sum, as products with 0/1 matrices along the axes, divided by its size; integers truncate."""
+    import numpy as np
+
+    n = spatial_rank(e)
+    sizes, outs = (static(shape[-n:], "average pooling of this kind") for shape in (x.shape, e.shape))
+    covers, counts = _windows(sizes, outs, window["kernel"], window["strides"], window["pads"][:n], count_include_pad)
+    sums = along_axes(e, x, covers, transposed=True)
+    by = np.full(outs, divisor) if divisor else math.prod(np.ix_(*counts))
+    return e.b.div(sums, e.b.const(np.asarray(by).astype(x.dtype.numpy), x.dtype))
+
+
+def _windows(sizes: Any, outs: Any, kernel: Any, stride: Any, padding: Any, count_include_pad: bool) -> Any:
+    """For each axis: which elements each window covers, [out, size] of 0 and 1, and its length."""
+    import numpy as np
+
+    matrices, counts = [], []
+    for k, (size, out) in enumerate(zip(sizes, outs, strict=True)):
+        covers, count = np.zeros((out, size)), np.zeros(out)
+        for o in range(out):
+            begin = o * stride[k] - padding[k]
+            end = min(begin + kernel[k], size + padding[k])
+            covers[o, max(begin, 0) : min(end, size)] = 1
+            count[o] = end - begin if count_include_pad else min(end, size) - max(begin, 0)
+        matrices.append(covers)
+        counts.append(count)
+    return matrices, counts
 
 
 @lowers("avg_pool2d_backward", "avg_pool3d_backward")
@@ -108,20 +137,7 @@ def avg_pool_backward(
     kernel, padding = spread(kernel, n), spread(padding, n)
     stride = spread(stride, n) if stride else kernel
     sizes, outs = (static(shape[-n:], "the gradient of avg_pool") for shape in (x.shape, grad.shape))
-    matrices, counts = [], []
-    import numpy as np
-
-    for k in range(n):
-        size, out = sizes[k], outs[k]
-        covers = np.zeros((out, size))
-        count = np.zeros(out)
-        for o in range(out):
-            begin = o * stride[k] - padding[k]
-            end = min(begin + kernel[k], size + padding[k])
-            covers[o, max(begin, 0) : min(end, size)] = 1
-            count[o] = end - begin if count_include_pad else min(end, size) - max(begin, 0)
-        matrices.append(covers)
-        counts.append(count)
+    matrices, counts = _windows(sizes, outs, kernel, stride, padding, count_include_pad)
     if divisor_override:
         matrices[0] = matrices[0] / divisor_override
     else:
@@ -137,9 +153,9 @@ def along_axes(e: Emitter, x: Value, matrices: Any, transposed: bool) -> Value:
         axis = rank - n + k
         m = e.b.const((matrix.T if transposed else matrix).astype(x.dtype.numpy), x.dtype)
         if axis == rank - 1:
-            x = e.b.matmul(x, m)
+            x = product_of(e, x, m)
         else:
-            x = e.swap(e.b.matmul(e.swap(x, axis, -1), m), axis, -1)
+            x = e.swap(product_of(e, e.swap(x, axis, -1), m), axis, -1)
     return x
 
 
@@ -157,6 +173,8 @@ def adaptive_avg_pool(e: Emitter, x: Value, output_size: Any) -> Value:
     out = e.shape[-n:]
     sizes = x.shape[-n:]
     axes = tuple(range(len(x.shape) - n, len(x.shape)))
+    if 0 in out:
+        return e.full(e.shape, 0)
     if all(o == 1 for o in out):
         return e.b.mean(x, axes=axes, keepdims=True)
     out, sizes = (

@@ -33,6 +33,25 @@ def normal(e: Emitter, *args: Any, generator: Any = None, **_: Any) -> Value:
     return e.b.add(e.b.mul(randn(e), e.tensor(std)), e.tensor(mean))
 
 
+@lowers("prims::normal")
+def prims_normal(e: Emitter, shape: Any, *, mean: Any, std: Any, **_: Any) -> Value:
+    return e.b.add(e.b.mul(randn(e), e.tensor(std)), e.tensor(mean))
+
+
+@lowers("rrelu_with_noise_functional")
+def rrelu(
+    e: Emitter, x: Value, noise: Value, low: float = 1 / 8, high: float = 1 / 3, training: bool = False, *_: Any
+) -> tuple[Value, Value]:
+    """Results: x, or a random part of it where it is not positive, and the factors."""
+    one = e.number(1, x.dtype)
+    if training:
+        drawn = e.b.add(e.b.mul(rand(e), e.number(high - low, x.dtype)), e.number(low, x.dtype))
+        noise = e.b.where(e.b.le(x, e.number(0, x.dtype)), drawn, one)
+        return e.b.mul(x, noise), noise
+    slope = e.number((low + high) / 2, x.dtype)
+    return e.b.where(e.b.le(x, e.number(0, x.dtype)), e.b.mul(x, slope), x), noise
+
+
 @lowers("uniform")
 def uniform_between(e: Emitter, x: Value, low: float = 0.0, high: float = 1.0, **bounds: Any) -> Value:
     low, high = bounds.get("from", low), bounds.get("to", high)

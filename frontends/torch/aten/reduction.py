@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from effcc.frontends.torch.aten.elementwise import truth
-from effcc.frontends.torch.emitter import Emitter, lowers
+from effcc.frontends.torch.emitter import Emitter, lowers, static
 from effcc.ir import Value, i64, product
 
 
@@ -148,7 +148,7 @@ def histc(e: Emitter, x: Value, bins: int = 100, min: Any = 0, max: Any = 0) -> 
 
 @lowers("bincount")
 def bincount(e: Emitter, x: Value, weights: Value | None = None, minlength: int = 0) -> Value:
-    bins = e.shape[0]
+    (bins,) = static(e.shape, "bincount, whose length is its largest element,")
     hit = e.b.eq(e.unsqueeze(e.cast(x, i64), 1), e.iota((1, bins), 1))
     if weights is None:
         return e.b.sum(e.cast(hit, i64), axes=(0,), keepdims=False)

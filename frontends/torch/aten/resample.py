@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from effcc.errors import TypeRuleError
 from effcc.frontends.torch.aten.pooling import along_axes
 from effcc.frontends.torch.emitter import Emitter, lowers, static
 from effcc.ir import Value
@@ -90,6 +91,8 @@ def _matrix(name: str, size: int, out: int, align: bool, scale: float | None) ->
 
 @lowers("grid_sampler_2d", "grid_sampler_3d")
 def grid_sample(e: Emitter, x: Value, grid: Value, mode: int, padding: int, align_corners: bool) -> Value:
+    if grid.dtype != x.dtype:
+        raise TypeRuleError(f"the grid is {grid.dtype}, what it samples {x.dtype}", hint="convert one of them")
     return e.b.grid_sample(
         x,
         grid,

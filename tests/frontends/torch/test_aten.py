@@ -35,7 +35,7 @@ def b(*shape: int) -> torch.Tensor:
 def cases() -> dict[str, Case]:
     """name -> (function, its tensors)"""
     torch.manual_seed(0)
-    aten = torch.ops.aten
+    aten, special = torch.ops.aten, torch.special
     table: dict[str, Case] = {}
     for name in (
         "neg abs sign sgn exp expm1 sin cos tan sinh cosh asinh atan tanh erf erfc sigmoid relu square frac floor ceil "
@@ -660,6 +660,60 @@ def cases() -> dict[str, Case]:
             r(2, 4, 7, 8),
             r(5, 7),
         ),
+        # special functions (test_special.py asks for more digits)
+        "gamma": (
+            lambda x: [f(x) for f in (torch.lgamma, torch.digamma)] + [torch.polygamma(n, x) for n in (0, 1, 2, 3)],
+            r(20).double() * 3 + 0.01,
+        ),
+        "zeta": (torch.special.zeta, p(3, 4) * 3 + 1.1, p(4) * 4),
+        "error functions": (
+            lambda x, u: [f(x) for f in (special.erfcx, special.log_ndtr)] + [torch.erfinv(u * 2 - 1), special.ndtri(u)],
+            r(20),
+            torch.rand(20),
+        ),
+        "modified bessel": (
+            lambda x: [f(x) for f in (torch.i0, special.i0e, special.i1, special.i1e, special.modified_bessel_k0,
+                                      special.modified_bessel_k1, special.scaled_modified_bessel_k1)],
+            p(20) * 8,
+        ),
+        "bessel": (
+            lambda x: [f(x) for f in (special.bessel_j0, special.bessel_j1, special.bessel_y0, special.bessel_y1,
+                                      special.spherical_bessel_j0, special.airy_ai)],
+            p(20) * 3,
+        ),
+        "polynomials": (
+            lambda x, n: [f(x, n) for f in (
+                special.chebyshev_polynomial_t, special.chebyshev_polynomial_u, special.chebyshev_polynomial_v,
+                special.chebyshev_polynomial_w, special.shifted_chebyshev_polynomial_t, special.hermite_polynomial_h,
+                special.hermite_polynomial_he, special.laguerre_polynomial_l, special.legendre_polynomial_p)],
+            torch.rand(4, 1),
+            torch.arange(-1.0, 6),
+        ),
+        "bits": (lambda x, y: (*torch.frexp(x), torch.nextafter(x, y), torch.angle(x)), r(20), r(20)),
+        "common divisors": (lambda x, y: (torch.gcd(x, y), torch.lcm(x, y)), i(40, 3, 5) - 20, i(40, 5) - 20),
+        "mode": (lambda x: (*x.mode(), *x.mode(0, keepdim=True)), i(3, 4, 7)),
+        "logcumsumexp": (lambda x: (x.logcumsumexp(1), x.logcumsumexp(0)), r(3, 4) * 9),
+        "pooling of integers": (
+            lambda x: (F.avg_pool2d(x, 3, 2, 1), F.avg_pool2d(x, 2, ceil_mode=True, divisor_override=3)),
+            i(99, 1, 2, 7, 7) - 50,
+        ),
+        "transposed convolution of integers": (
+            lambda x, w: F.conv_transpose2d(x, w, None, (2, 1), 1, (1, 0), 2, (1, 2)),
+            i(9, 1, 4, 5, 4) - 4,
+            i(9, 4, 3, 3, 2) - 4,
+        ),
+        "scatter booleans": (
+            lambda x, n, s: (x.scatter_add(1, n, s), x.index_add(0, n[0, :2], s[:2]), x.index_put((n[0],), s[0, 0], True)),
+            b(3, 4),
+            i(3, 3, 4),
+            b(3, 4),
+        ),
+        "masked put": (
+            lambda x, m, v: (x.index_put((m,), v[0]), x.index_put((m,), v, accumulate=True)),
+            r(4, 3),
+            torch.tensor([True, False, True, False]),
+            r(2, 3),
+        ),
         # mutation
         "in place": (lambda x, y: increment(x, y), r(3, 4), r(4)),
         "dropout off": (lambda x: (F.dropout(x, 0.5, training=False), F.dropout(x, 0.0)), r(3, 4)),
@@ -727,11 +781,11 @@ ELSEWHERE = {
     *"adaptive_avg_pool_backward adaptive_max_pool_backward avg_pool_backward convolution_backward embedding_backward".split(),
     *"flash_attention_backward max_pool_backward upsample_backward".split(),
     # random numbers: test_random.py
-    *"bernoulli dropout exponential geometric multinomial normal rand randint randn randperm transformed uniform_between".split(),
+    *"bernoulli dropout exponential geometric multinomial normal prims_normal rand randint randn randperm rrelu transformed uniform_between".split(),
     # control flow: test_control.py
     *"cond scan while_loop wrapped".split(),
     # sizes that depend on data: test_backend.py
-    *"masked_select nonzero unique".split(),
+    *"masked_select nonzero unique unique_consecutive".split(),
     # whole in exported programs, taken apart by AOTAutograd: test_module.py
     *"argsort attention isfinite linear matmul movedim narrow pad_any rms_norm selu square expit".split(),
     # made by torch's decompositions of other ops in some of their modes

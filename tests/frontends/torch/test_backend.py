@@ -220,6 +220,8 @@ def test_sizes_that_depend_on_data() -> None:
             torch.nonzero(x),
             torch.masked_select(x, x < 0).sum(),
             *torch.unique(x.round(), return_counts=True),
+            *torch.unique_consecutive(x.round(), return_inverse=True, return_counts=True),
+            *torch.unique_consecutive((x > 0).sort(0)[0], return_counts=True, dim=0),
         )
 
     with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):

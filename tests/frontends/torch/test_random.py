@@ -32,6 +32,8 @@ MOMENTS = {
     "randint": (lambda x: torch.randint(2, 7, (N,)) + 0 * x, 4, 2),
     "randint_like": (lambda x: torch.randint_like(x, 5), 2, 2),
     "geometric": (lambda x: x.clone().geometric_(0.25), 4, 12),
+    "normal of tensors": (lambda x: torch.normal(x + 2, x + 3), 2, 9),
+    "rrelu": (lambda x: F.rrelu(x - 1, 0.1, 0.5, training=True), -0.3, 0.4**2 / 12),
     "log_normal": (lambda x: x.clone().log_normal_(0, 0.5).log(), 0, 0.25),
     "cauchy": (lambda x: x.clone().cauchy_().atan(), 0, torch.pi**2 / 12),
 }
