@@ -33,8 +33,6 @@ LARGEST = 4 * MAX_ELEMENTS
 """Elements of a value, at most."""
 SIZES = ("shape", "stops")
 """Attributes that hold sizes of operands."""
-DECLARED = ("constant", "sequence")
-"""Families whose attributes say what operands hold: another one is no other op, but wrong."""
 UNDRAWABLE = (EffccError, NothingDrawn, ValueError, TypeError, IndexError, KeyError, OverflowError, AttributeError)
 """What attributes and operands that do not go together are refused with."""
 
@@ -73,6 +71,8 @@ def near_miss(d: Any, rule: Rule) -> Graph:
 
 def changed(d: Any, graph: Graph) -> Graph:
     """The graph with one thing changed; the same where the change that was drawn is not well-typed."""
+    if any(node.op.family == "sequence" for node in graph.walk()):  # their attributes say what their operands hold
+        return graph
     try:
         new = d.choose(CHANGES)(d, graph)
         verify(new)
@@ -145,9 +145,13 @@ def rebuilt(graph: Graph, **changes: Any) -> Graph:
 
 
 def _constants(graph: Graph) -> list[Node]:
-    """Those that do not say how often a loop runs."""
+    """Those that do not say how often a loop runs, nor go where NaN must not."""
+
+    def kept(user: Node) -> bool:
+        return user.op.name == "loop" or "NaN" in user.op.undefined
+
     constants = [n for n in graph.nodes if isinstance(n.op, Const)]
-    return [n for n in constants if not any(user.op.name == "loop" for user in graph.users(n.result))]
+    return [n for n in constants if not any(map(kept, graph.users(n.result)))]
 
 
 def _tensors(values: Iterable[Value]) -> list[Value]:
@@ -225,7 +229,7 @@ def other_size(d: Any, graph: Graph) -> Graph:
 
 def other_attribute(d: Any, graph: Graph) -> Graph:
     """One attribute of one op is drawn again."""
-    able = [n for n in graph.nodes if n.op.attributes() and not n.op.graphs() and n.op.family not in DECLARED]
+    able = [n for n in graph.nodes if not isinstance(n.op, Const) and n.op.attributes() and not n.op.graphs()]
     node = d.choose(able or d.nothing("no op has attributes"))
     drawn = {**node.op.attrs, **d.attributes(type(node.op), list(node.types), {})}
     name = d.choose([f.name for f in node.op.attributes()])

@@ -70,8 +70,9 @@ def activation(m: Any) -> Parameters | str:
 def scaled(b: Any, sums: Any, x: Parameters, scale: Any, offset: Any, shape: tuple[int, ...]) -> Any:
     """f32 of i32 sums: (sums - zero point · offset) · scales, or why not; `offset`, `scale`: vectors of channels."""
     product = x.scale.astype("f8").reshape(()) * scale.astype("f8")
-    if not (product <= np.finfo("f4").max).all():
-        return "the product of the scales is infinite in f32"
+    normal = np.finfo("f4")
+    if not ((normal.tiny <= product) & (product <= normal.max)).all():
+        return "the product of the scales is no normal f32"
     correction = (-int(x.zero.reshape(())) * offset).astype(np.int64)
     if correction.any():
         sums = b.add(sums, b.const(correction.astype(np.int32).reshape(shape)))

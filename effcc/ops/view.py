@@ -312,6 +312,7 @@ class Repeat(View):
     def infer(self, x: Type) -> Tensor:
         t = tensor(x)
         require(len(self.counts) == t.rank, f"repeat needs {t.rank} counts")
+        require(all(not isinstance(n, int) or n >= 0 for n in self.counts), f"repeat counts from 0, not {self.counts}")
         return t.with_shape(tuple(d * n for d, n in zip(t.shape, self.counts, strict=True)))
 
     def reference(self, x: Any) -> Any:

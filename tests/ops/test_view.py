@@ -181,3 +181,8 @@ def test_refusals():
         with pytest.raises(TypeRuleError, match=message):
             op.result_types(types)
     assert Concat(0).result_types((Tensor(f32, (n, 3)), x)) == (Tensor(f32, (n + 2, 3)),)
+
+
+def test_nothing_is_repeated_less_than_never():
+    with pytest.raises(TypeRuleError, match="repeat counts from 0"):
+        Repeat(counts=(1, -1)).infer(Tensor(f32, (1, 2)))
