@@ -294,6 +294,8 @@ PREPARED: dict[str, Callable[[GraphDrawer, Builder, Value], Any]] = {
 
 def symbolic(d: GraphDrawer, graph: Graph) -> Graph:
     """One size of the inputs, wherever it stands, becomes a symbol. EffccError where an op needs the number."""
+    if graph.symbols:
+        return d.nothing("it has symbols already")
     sizes = sorted({n for v in graph.inputs for n in v.shape})
     size = d.choose(sizes) if sizes else d.nothing("the inputs are scalars")
     symbol = Symbol("N", min(size, d.choose((0, 1))), d.choose((None, 64)))

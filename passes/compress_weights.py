@@ -39,6 +39,7 @@ class CompressWeights(Pass):
     name = "compress-weights"
     category = "lower"
     contract = "exact; idempotent"
+    special_inputs = False  # 0 · ∞ is left out with the zeros that are not stored
     source = "Gale et al. 2020, Sparse GPU Kernels for Deep Learning (arXiv:2006.10901)"
     choices = {"goal": ("speed", "size"), "margin": (0.9, 0.3, 5.0), "least": (0.25, 0.0), "min_size": (1024, 1)}
     goal: str = "speed"

@@ -19,6 +19,7 @@ from effcc.ir import Graph, Node, Value
 from effcc.ir.blob import Blob
 from effcc.ir.dims import Dim
 from effcc.ir.types import Encoding, Tensor
+from effcc.ops.constant import Const
 
 Tir = Any
 
@@ -40,8 +41,8 @@ def lower(
     whole = Place(bound[weights.q].buffer, b.shape, row_major(b.shape))
     shape = Product(anchor, body, {b: whole, **{v: p for v, p in bound.items() if v not in stored}})
     k, n = weights.shape
-    given = None if weights.zero is None else blob_of(bound[weights.zero]).array
-    zeros = weights.zeros(given)
+    data = {v: stored_data(v, bound, body) for v in stored}
+    zeros = weights.zeros(None if weights.zero is None else data[weights.zero].array)
 
     def spec(size: Callable[[Dim], Any]) -> weight_only.WeightOnly:
         return weight_only.product(
@@ -60,7 +61,7 @@ def lower(
         )
 
     outline = spec(lambda d: d)
-    panels = pack(lowering, weights, bound, outline, zeros)
+    panels = pack(lowering, weights, data, outline, zeros)
     dense = outline.dense
     tiles = TileSpace(
         shape.space,
@@ -96,10 +97,10 @@ def lower(
 
 
 def pack(
-    lowering: Any, weights: Weights, bound: dict[Value, Place], spec: weight_only.WeightOnly, zeros: np.ndarray | None
+    lowering: Any, weights: Weights, data: dict[Value, Blob], spec: weight_only.WeightOnly, zeros: np.ndarray | None
 ) -> tuple[Place, ...]:
     """The words, the scales and, where there are any, the zero points in panels; packed once for each constant."""
-    q, scale = blob_of(bound[weights.q]), blob_of(bound[weights.scale])
+    q, scale = data[weights.q], data[weights.scale]
     layout = (spec.dense.width, weights.bits, weights.group, weights.transposed)
     made = [
         panel(lowering, q, ("words", *layout), lambda: weight_only.pack_words(spec, weights.matrix(q.array))),
@@ -107,7 +108,7 @@ def pack(
               lambda: weight_only.pack_groups(spec, weights.parameters(scale.array))),
     ]  # fmt: skip
     if zeros is not None:
-        source = q if weights.zero is None else blob_of(bound[weights.zero])
+        source = q if weights.zero is None else data[weights.zero]
         made.append(
             panel(lowering, source, ("zeros", *layout, weights.shape), lambda: weight_only.pack_groups(spec, zeros))
         )
@@ -123,6 +124,12 @@ def panel(lowering: Any, source: Blob, layout: tuple[Any, ...], build: Callable[
         lowering.packed[key] = lowering.buffer("constant", type_, f"p{len(lowering.packed)}", blob=packed), source
     buffer = lowering.packed[key][0]
     return Place(buffer, (buffer.size,), (1,))
+
+
+def stored_data(v: Value, bound: dict[Value, Place], body: Graph) -> Blob:
+    """A constant that a region reads, or holds: one scale for all weights is a number inside of it."""
+    made = body.producer(v)
+    return made.op.blob if made is not None and isinstance(made.op, Const) else blob_of(bound[v])
 
 
 def blob_of(place: Place) -> Blob:

@@ -3,9 +3,13 @@
 import random
 from collections import Counter
 
-from effcc.fuzz.generate import GraphDrawer, pairs
+import pytest
+
+from effcc.fuzz.generate import GraphDrawer, pairs, symbolic
 from effcc.ir import Tensor, verify
+from effcc.testing.draw import NothingDrawn
 from effcc.testing.search import Choices
+from effcc.text import parse
 
 
 def drawn(count, low=4, high=12):
@@ -31,6 +35,14 @@ def test_rare_pairs_are_preferred():
     """600 graphs of 10 ops reach more pairs than the same number of unbiased draws would: most pairs only once."""
     found = Counter(p for g in drawn(200, 10, 10) for p in pairs(g))
     assert len(found) > 0.75 * sum(found.values())
+
+
+def test_a_size_becomes_a_symbol_once():
+    """Graphs around rules may have symbols already."""
+    d = GraphDrawer(Choices(rest=random.Random(0)))
+    x = parse("graph @f<N>(%x: f32[N,3]) -> f32[N,3] { %0: f32[N,3] = neg(%x)  return %0 }")
+    with pytest.raises(NothingDrawn):
+        symbolic(d, x)
 
 
 def test_the_same_choices_draw_the_same_graph():
