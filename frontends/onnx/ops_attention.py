@@ -31,8 +31,8 @@ def attention(
     if n.wants(3):
         return NotImplemented
     flat = len(q.shape) == 3
-    for x in (q, k, v):
-        n.of_rank(x, 3 if flat else 4)
+    if any(len(x.shape) != (3 if flat else 4) for x in (q, k, v)):
+        n.malformed(f"queries {q.type}, keys {k.type} and values {v.type} are of 3 axes each, or of 4")
     if flat:
         q, k, v = (heads_first(n, x, n.attr(f"{who}_num_heads")) for x, who in ((q, "q"), (k, "kv"), (v, "kv")))
     past: Dim = 0
