@@ -1,7 +1,7 @@
 # make demo         compile and run the trained model in examples/digits
 # make test         lint, types, tests and doctests (what CI runs)
 # make lint         ruff and pyright alone
-# make conformance  the outside suites: ONNX backend tests, transformers table, the inspect page in a browser; and that
+# make conformance  the outside suites: ONNX backend tests, PyTorch's OpInfo, transformers table, the inspect page in a browser; and that
 #                   generated graphs reach every branch of the passes
 # make bench        latency beside other engines, compile and import times, what each pass, schedule and target gives
 #
@@ -36,6 +36,9 @@ test: lint
 
 conformance: $(VENV)/installed-dev $(VENV)/installed-bench
 	$(BIN)/python tests/conformance/onnx_backend.py --engine cpu --jobs 2
+	$(BIN)/python tests/conformance/opinfo.py --jobs 2 --samples 3
+	$(BIN)/python -m effcc.fuzz.outside --api onnx --calls 5000 --report
+	$(BIN)/python -m effcc.fuzz.outside --api torch --calls 2000 --report
 	$(BIN)/python benchmarks/architectures_table.py --onnx
 	$(BIN)/python benchmarks/trained_models.py
 	$(BIN)/python -m effcc.fuzz.pass_coverage --examples 40

@@ -284,21 +284,12 @@ class _Fusion:
         return self.graph.with_nodes(tuple(self._ordered()))
 
     def _has_copied(self, region: Region) -> bool:
-        return any(self._copied_operands(i) for i in region.nodes)
-
-    def _copied_operands(self, k: int) -> list[int]:
-        """The copied nodes that a node reads inside of its region."""
-        node = self.nodes[k]
-        return [p for v in node.operands if (p := self.position.get(v)) in self.copied and not self._stored(node, v)]
-
-    def _stored(self, node: Node, v: Value) -> bool:
-        """Whether a product or convolution reads a number: its operands have to lie in memory."""
-        return isinstance(node.op, (Matmul, Conv)) and v in self.position and is_immediate(self.nodes[self.position[v]])
+        return any(p in self.copied for i in region.nodes for p in self._producers(i))
 
     def _copied_into(self, region: Region) -> list[int]:
         """The nodes to copy into a region, with what these read of others, in order."""
         found: set[int] = set()
-        stack = [p for i in region.nodes for p in self._copied_operands(i)]
+        stack = [p for i in region.nodes for p in self._producers(i) if p in self.copied]
         while stack:
             p = stack.pop()
             if p not in found:
@@ -341,14 +332,12 @@ class _Fusion:
             return members[0]
         body_nodes = [*(self.nodes[p] for p in self._copied_into(region)), *members]
         made = {r for n in body_nodes for r in n.results}
-        captured = {v: Value(v.type, v.name) for n in body_nodes for v in n.operands
-                    if v not in made or self._stored(n, v)}  # fmt: skip
+        captured = {v: Value(v.type, v.name) for n in body_nodes for v in n.operands if v not in made}
         inside: dict[Value, Value] = dict(captured)
         nodes: list[Node] = []
         for n in body_nodes:
             results = tuple(Value(r.type, r.name) for r in n.results)
-            given = tuple(captured[v] if self._stored(n, v) else inside[v] for v in n.operands)
-            nodes.append(Node(n.op, given, results, n.loc))
+            nodes.append(Node(n.op, tuple(inside[v] for v in n.operands), results, n.loc))
             inside.update(zip(n.results, results, strict=True))
         member_ids = {id(n) for n in members}
         wanted = [

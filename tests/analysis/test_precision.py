@@ -6,6 +6,7 @@ import torch
 from effcc.analysis.precision import bounded_run, expand, unit_roundoff, widen
 from effcc.interp import run
 from effcc.ir import DTYPES, Builder, Symbol, Tensor, f32, verify
+from effcc.text import parse
 
 
 def mlp(dtype):
@@ -59,3 +60,23 @@ def test_expanding_keeps_the_meaning():
     assert "softmax" not in {n.op.name for n in big.nodes} and len(big.nodes) > len(g.nodes)
     x = torch.randn(2, 64)
     assert torch.allclose(run(g, x)[0], run(big, x)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("text", [
+    """graph @f(%x: f32[1,2,4,4], %g: f32[1,3,3,2]) -> f32[1,2,3,3] {
+      %0: f32[1,2,3,3] = grid_sample(%x, %g) {mode="linear", padding="zeros", align_corners=false}
+      return %0
+    }""",
+    """graph @f(%x: f32[4], %i: i64[64], %u: f32[64]) -> f32[4] {
+      %0: f32[4] = scatter_elements(%x, %i, %u) {axis=0, reduction="add"}
+      return %0
+    }""",
+])  # fmt: skip
+def test_ops_that_mix_what_they_move_are_rounded(text: str) -> None:
+    """A weighted mean of neighbours and a sum by scattering move by more than their result's own rounding."""
+    graph = parse(text)
+    torch.manual_seed(0)
+    given = [torch.randint(0, 4, (64,)) if v.tensor.dtype.is_integer else torch.rand(v.shape) * 2 - 1
+             for v in graph.inputs]  # fmt: skip
+    (bounded,) = bounded_run(graph, *given)
+    assert bool((bounded.bound > 8 * 2.0**-24 * bounded.exact.abs()).any())

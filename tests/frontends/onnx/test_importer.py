@@ -408,7 +408,7 @@ def test_sequence_inputs_need_their_structure():
         (
             "m (float[2] x) => (float[2] y) { y = SequenceInsert(x, x) }",
             ParseError,
-            "SequenceInsert: input .input_sequence. cannot be f32",  # as its schema says
+            "SequenceInsert: .*cannot be f32",  # as ONNX's own rules say
         ),
         (
             "m (float[2,3] x, float[1,2,3] w) => (float[2] h) { y, h = LSTM<hidden_size = 4>(x, w, w) }",
