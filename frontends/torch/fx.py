@@ -16,6 +16,7 @@ from effcc.frontends.torch.importer import Importer
 from effcc.frontends.torch.signature import (
     ArgumentOutput,
     NothingOutput,
+    ScalarOutput,
     SeedInput,
     Signature,
     SizeInput,
@@ -27,6 +28,7 @@ from effcc.frontends.torch.signature import (
 )
 from effcc.frontends.torch.sizes import Sizes
 from effcc.ir import Builder, Graph, Tensor, Value, as_symbol, u8
+from effcc.ir.types import type_symbols
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,14 @@ class _FxImport:
             self.signature.inputs.append(SeedInput())
         results = self._outputs(outputs)
         aliases = self._mutations(results)
-        return Imported(self.b.graph(*results, aliases=tuple(aliases)), self.signature)
+        graph = self.b.graph(*results, aliases=tuple(aliases))
+        known = {s for v in graph.inputs for s in type_symbols(v.type)}
+        known.update(s for node in graph.nodes for s in node.op.defines(*node.types))
+        if unknown := [s.name for s in graph.symbols if s not in known]:
+            raise UnsupportedError(
+                f"the size {unknown[0]} that is read from data is not supported", hint="pass it as an argument"
+            )
+        return Imported(graph, self.signature)
 
     # -- arguments ---------------------------------------------------------------------------------
     def _argument(self, i: int, node: torch.fx.Node) -> Any:
@@ -136,6 +145,9 @@ class _FxImport:
             elif isinstance(value, Complex):
                 self.signature.outputs.append(TensorOutput(len(results), parts=True))
                 results.append(view_as_real(self.importer, value))
+            elif isinstance(value, Value) and not isinstance(node.meta["val"], torch.Tensor):
+                self.signature.outputs.append(ScalarOutput(len(results)))
+                results.append(value)
             elif isinstance(value, Value):
                 order = dense_order(node.meta["val"])
                 if order is not None:

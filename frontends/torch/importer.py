@@ -71,19 +71,19 @@ class Importer(Emitter):
 
     # -- nodes -------------------------------------------------------------------------------------
     def call(self, node: torch.fx.Node, loc: Loc) -> Any:
+        meta, name = node.meta.get("val"), str(node.target)
+        if name == "aten._local_scalar_dense.default":
+            return self.scalar(self.resolve(node.args[0]))
+        if node.target is not operator.getitem:
+            if isinstance(meta, (torch.SymInt, int)) and not isinstance(meta, bool):
+                return self.size(meta)
+            if isinstance(meta, (torch.SymBool, bool)) or name.startswith(SILENT):
+                return None  # only assertions read it
+            if isinstance(meta, (torch.SymFloat, float)):
+                return self.symbolic_float(meta.node.expr) if isinstance(meta, torch.SymFloat) else meta
         args, kwargs = self.resolve(node.args), self.resolve(node.kwargs)
         if node.target is operator.getitem:
             return args[0][args[1]]
-        meta = node.meta.get("val")
-        if isinstance(meta, (torch.SymInt, int)) and not isinstance(meta, bool):
-            return self.sizes.dim(meta)
-        if isinstance(meta, (torch.SymBool, bool)):
-            return None  # only assertions read it
-        if isinstance(meta, (torch.SymFloat, float)):
-            return self.symbolic_float(meta.node.expr) if isinstance(meta, torch.SymFloat) else meta
-        name = str(node.target)
-        if name.startswith(SILENT):
-            return None
         self.node, self.meta, self.target = node, meta, name
         if name == "aten.copy_.default":
             return self.mutate(node, args)
@@ -111,6 +111,20 @@ class Importer(Emitter):
             raise
         self.check(name, result, meta)
         return result
+
+    def size(self, meta: Any) -> Any:
+        """A size; one that there is no expression for is refused where it is read, since assertions need none."""
+        try:
+            return self.sizes.dim(meta)
+        except UnsupportedError as error:
+            return error
+
+    def scalar(self, x: Any) -> Any:
+        """An element that becomes a Python number (`item`): data, as long as no size depends on it."""
+        if isinstance(x, Complex):
+            raise UnsupportedError("a complex number out of a tensor is not supported")
+        wide = f64 if x.dtype.is_float else x.dtype if x.dtype.is_bool else i64
+        return self.reshape(self.cast(x, wide), ())
 
     def check(self, name: str, result: Any, meta: Any) -> None:
         """Dtype and rank of what a handler built are those that torch inferred."""
@@ -142,6 +156,8 @@ class Importer(Emitter):
         if isinstance(x, torch.fx.Node):
             if x not in self.env:
                 raise UnsupportedError(f"{x.format_node()} has no value here", where=location(x))
+            if isinstance(self.env[x], UnsupportedError):
+                raise self.env[x]
             return self.env[x]
         if isinstance(x, (list, tuple)):
             return (

@@ -98,6 +98,13 @@ class ArgumentOutput:
 
 
 @dataclass(frozen=True)
+class ScalarOutput:
+    """A rank-0 result as a Python number."""
+
+    result: int
+
+
+@dataclass(frozen=True)
 class SizeOutput:
     dim: Dim
 
@@ -135,6 +142,8 @@ class Signature:
                     out.append(torch.view_as_complex(results[result].contiguous()))
                 case TensorOutput(result, order):
                     out.append(results[result] if order is None else results[result].permute(inverse(order)))
+                case ScalarOutput(result):
+                    out.append(results[result].item())
                 case ArgumentOutput(argument):
                     out.append(args[argument])
                 case SizeOutput(dim):

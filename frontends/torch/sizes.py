@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from effcc.errors import UnsupportedError
-from effcc.ir import Dim, Symbol, bounds, dim_max, dim_min, floordiv, mod
+from effcc.ir import Dim, Symbol, Value, bounds, dim_max, dim_min, floordiv, mod
 
 UNBOUNDED = 2**62
 """torch writes "no upper bound" as int_oo or as a number near 2^63."""
@@ -35,6 +35,8 @@ class Sizes:
             if self.shape_env is None:
                 self.shape_env = node.shape_env
             return self.expression(node.expr)
+        if isinstance(size, Value):
+            raise UnsupportedError("a size that is read from data is not supported", hint="pass it as an argument")
         if type(size).__module__.startswith("sympy") or hasattr(size, "free_symbols"):
             return self.expression(size)
         return size

@@ -232,6 +232,26 @@ def test_sizes_that_depend_on_data() -> None:
                 torch.testing.assert_close(ours, theirs)
 
 
+def test_an_element_as_a_number() -> None:
+    """`item` gives Python numbers; as an operand its value is data, and as a size it is refused."""
+
+    def function(x, n, b):
+        return x.sum().item(), n.item(), b.item(), x * n.item()
+
+    with torch._dynamo.config.patch(capture_scalar_outputs=True):
+        x, n, b = torch.randn(3), torch.tensor(7), torch.tensor(True)
+        total, number, truth, scaled = compiled(function)(x, n, b)
+        assert total == pytest.approx(x.sum().item()) and (number, truth) == (7, True)
+        assert type(truth) is bool and torch.equal(scaled, x * 7)
+        with pytest.raises(Exception, match="read from data"):
+            compiled(lambda n: torch.zeros(n.item()) + 1)(n)
+
+
+def test_a_graph_without_inputs_gives_tensors() -> None:
+    made = compiled(lambda: (torch.arange(3), torch.ones(2, 2)))()
+    assert torch.equal(made[0], torch.arange(3)) and torch.equal(made[1], torch.ones(2, 2))
+
+
 # -- what is refused -------------------------------------------------------------------------------
 def test_an_op_that_is_missing_is_named_with_its_line() -> None:
     def function(x: torch.Tensor) -> torch.Tensor:
