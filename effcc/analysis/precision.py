@@ -97,22 +97,23 @@ def _wide_value(value: Any) -> Any:
 
 
 def expand(graph: Graph) -> Graph:
-    """The graph with composite ops (no loop nest of their own, but a decomposition) spelled out."""
+    """The graph with composite ops (no loop nest of their own, but a decomposition) spelled out; itself, if it has
+    none."""
     b = Builder(graph.name)
     b.inputs = list(graph.inputs)
     values: dict[Value, Value] = {v: v for v in graph.inputs}
+    changed = False
     for node in graph.nodes:
         operands = tuple(values[v] for v in node.operands)
         with b.at(node.loc):
             out: Any = NotImplemented
             if not node.op.graphs() and node.op.compute(*node.types) is None:
                 out = node.op.decompose(b, *operands)
+            changed |= out is not NotImplemented or node.op.name == "fused"
             if out is NotImplemented:
                 out = inline(b, node.op.body, operands) if node.op.name == "fused" else b.emit(node.op, operands)  # type: ignore[attr-defined]
         values.update(zip(node.results, (out,) if isinstance(out, Value) else out))
-    expanded = b.graph(*(values[v] for v in graph.results), aliases=graph.aliases)
-    same = len(expanded.nodes) == len(graph.nodes)
-    return expanded if same else expand(expanded)
+    return expand(b.graph(*(values[v] for v in graph.results), aliases=graph.aliases)) if changed else graph
 
 
 @dataclass(frozen=True)
@@ -131,15 +132,17 @@ def bounded_run(
     quanta: a dequantized element is known to half its scale only, as where quantization stands for a real number.
     """
     unit = NARROW[dtype.name] if dtype else unit_roundoff(graph)
-    wide = widen(expand(graph))
+    expanded = expand(graph)
+    wide = widen(expanded)
     inputs = [widen_tensor(t) for t in tensors]
-    exact = run(wide, *inputs)
+    unmoved = run(wide, *inputs)
+    exact = unmoved if expanded is graph else run(widen(graph), *inputs)  # composites by their own meaning
     generator = torch.Generator().manual_seed(seed)
     spread = [torch.zeros_like(t, dtype=torch.float64) for t in exact]
     for _ in range(SAMPLES):
         with observed(lambda n, xs, rs: _perturb(n, xs, rs, unit, generator, quanta)):
             moved = run(wide, *inputs)
-        for s, a, b in zip(spread, moved, exact):
+        for s, a, b in zip(spread, moved, unmoved):
             s.copy_(torch.maximum(s, _distance(a, b)))
     return tuple(Bounded(x, _bound(x, s, unit)) for x, s in zip(exact, spread))
 
@@ -177,7 +180,7 @@ def _perturb(
         x, scale = operands[:2]
         magnitude = (0.5 / unit * node.op.spread(x, scale).abs().to(results[0].dtype).expand_as(x),)  # type: ignore[attr-defined]
     return tuple(
-        r + unit * m * (torch.rand(r.shape, generator=generator, dtype=r.dtype) * 2 - 1) if _has_sums(r) else r
+        _moved(r, unit * m * (torch.rand(r.shape, generator=generator, dtype=r.dtype) * 2 - 1)) if _has_sums(r) else r
         for r, m in zip(results, magnitude)
     )
 
@@ -191,6 +194,11 @@ def _moves(op: Op) -> bool:
     """Whether an op only moves numbers: no view or index op that mixes or adds elements."""
     mixes = hasattr(op, "magnitude") or op.attrs.get("reduction", "none") in ("add", "mul")
     return op.family in MOVES and not mixes
+
+
+def _moved(x: Any, by: Any) -> Any:
+    """x + by; zeros that are not moved keep their sign."""
+    return torch.where(by == 0, x, x + by)
 
 
 def _magnitude(node: Node, operands: tuple, results: tuple) -> tuple:

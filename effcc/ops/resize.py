@@ -304,7 +304,7 @@ class Resize(Resampling):
             stretch = max(1.0, n / max(self.sizes[axis], 1) if self.scales is None else 1 / self.scales[axis])  # type: ignore[type-var]
         reach = math.ceil((1 if self.mode == "linear" else 2) * stretch)
         found = []
-        for j in range(-reach, reach + 2):
+        for j in range(-reach, reach + 2) if self.antialias else range(1 - reach, reach + 1):  # (0 * inf would be NaN)
             distance = (j - fraction).abs() / stretch
             weight = (
                 (1 - distance).clamp(min=0) if self.mode == "linear" else cubic_weight_torch(distance, self.cubic_a)

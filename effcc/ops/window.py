@@ -43,6 +43,7 @@ class Window(Op):
         )
         require(all(x >= 1 for x in (*strides, *dilations)), "strides and dilations must be positive")
         require(all(not isinstance(k, int) or k >= 1 for k in kernel), "a kernel needs at least one tap")
+        require(getattr(self, "groups", 1) >= 1, "there is at least one group")
 
     def with_layout(self, batch: Dim, channels: Dim, spatial: tuple[Dim, ...]) -> tuple[Dim, ...]:
         return (batch, *spatial, channels) if getattr(self, "layout", "nchw") == "nhwc" else (batch, channels, *spatial)
@@ -140,7 +141,8 @@ class Conv(Window):
 
     def reference(self, x: Any, w: Any, bias: Any = None) -> Any:
         n = x.dim() - 2
-        if (nothing := self.degenerate(x, w)) is not None:
+        nothing = self.degenerate(x, w)
+        if nothing is not None and not (self.pad_value and w.numel() and nothing.numel()):  # else it sums the padding
             if bias is None:
                 return nothing
             return nothing + bias.reshape(-1, *[1] * (0 if self.layout == "nhwc" else n)).to(nothing.dtype)
