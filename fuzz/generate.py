@@ -114,9 +114,9 @@ class GraphDrawer(Drawer):
             count = sum(n.op.name != "const" for n in b.nodes)
             if count >= size:
                 break
-            if count and self.chance(6):  # once more the same
+            if count and self.chance(5):  # once more the same, or nearly
                 again = self.choose([n for n in b.nodes if n.op.name != "const"])
-                results = b.emit(again.op, again.operands)
+                results = self.nearly(b, again)
                 makers.update(zip(results, (makers.get(r, "") for r in again.results), strict=True))
                 pool.extend(results)
                 continue
@@ -131,6 +131,19 @@ class GraphDrawer(Drawer):
         if self.chance(30):
             kept.append(self.choose(tensors))
         return b.graph(*dict.fromkeys(kept))
+
+    def nearly(self, b: Builder, node: Node) -> tuple[Value, ...]:
+        """The op once more: as it is, on its operands in the other order, or with attributes drawn anew."""
+        op, operands = node.op, node.operands
+        change = self.choose(("none", "order", "attributes"))
+        try:
+            if change == "order":
+                return b.emit(op, operands[::-1])
+            if change == "attributes" and not op.graphs():
+                return b.emit(op.replace(**self.attributes(type(op), list(node.types), {})), operands)
+        except (EffccError, ValueError, TypeError, IndexError):  # it does not take them so
+            pass
+        return b.emit(op, operands)
 
     def word(
         self, b: Builder, name: str, pool: list[Value], read: Value | None, makers: dict[Value, str]
@@ -324,8 +337,9 @@ def in_branch(d: GraphDrawer, graph: Graph) -> Graph:
     other = Builder("other")
     given = {v: other.input(v.name, v.type) for v in captures}
     same = [next((g for g in given.values() if g.type == r.type), None) for r in results]
-    if any(not r.tensor.is_static and g is None for g, r in zip(same, results, strict=True)):
-        d.nothing("the other branch does not know the sizes")
+    lone = [r.type for g, r in zip(same, results, strict=True) if g is None]
+    if not all(isinstance(t, Tensor) and t.is_static for t in lone):
+        d.nothing("the other branch has no value of the type")
     both = zip(same, results, strict=True)
     makers = [g or other.broadcast_to(other.const(0, r.dtype), shape=r.shape) for g, r in both]
     b = Builder(graph.name)

@@ -11,17 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from effcc.analysis.precision import bounded_run, unit_roundoff
+from effcc.analysis.precision import bounded_run, expand, unit_roundoff
 from effcc.driver import compile_graph
 from effcc.errors import EffccError, InputError, UnsupportedError
 from effcc.fuzz.case import Case, Finding, Profile
 from effcc.fuzz.transform import embellish
+from effcc.interp import run
 from effcc.ir import Graph, verify
 from effcc.ir.blob import Blob
 from effcc.ir.lazy import torch
+from effcc.ir.scalar import Apply, walk
 from effcc.ir.types import DTYPES, DType
 from effcc.pipeline import Pass, parse_pipeline
-from effcc.testing.compare import same_bits
+from effcc.testing.compare import Fairness, same_bits
 from effcc.testing.contracts import covers_special, holds
 from effcc.text import parse
 
@@ -79,7 +81,7 @@ def run_passes(case: Case, law: str, passes: Sequence[Pass], graph: Graph | None
         except Exception as error:
             if isinstance(error, InputError) and p.category not in ("exact", "lower"):
                 continue
-            raise Finding(law, f"pass {p}: {_say(error)}", case.graph, texts) from error
+            raise Finding(law, f"pass {p}: {say(error)}", case.graph, texts) from error
         if new is not graph:
             try:
                 special = covers_special(p, {rewrite.rule for rewrite in ctx.log[before:]})
@@ -123,7 +125,7 @@ def check_compiled(law: str, case: Case, **options: Any) -> None:
     except UnsupportedError:
         return
     except Exception as error:
-        raise Finding(law, f"it does not compile: {_say(error)}", graph) from error
+        raise Finding(law, f"it does not compile: {say(error)}", graph) from error
     if case.coverage is not None:
         case.coverage.compiled(program.code)
     covered = all(
@@ -131,14 +133,14 @@ def check_compiled(law: str, case: Case, **options: Any) -> None:
         for p in parse_pipeline(subject.backend.pipeline())
     )
     for profile, inputs in case.inputs.items():
-        given = [_copy(x) for x in inputs]
+        given = [copy(x) for x in inputs]
         try:
-            first = tuple(map(_tensor, program(*given)))
-            kept = [_copy(x) for x in first]
+            first = tuple(map(tensor_of, program(*given)))
+            kept = [copy(x) for x in first]
             getattr(program.code, "poison", _nothing)()
-            second = tuple(map(_tensor, program(*[_copy(x) for x in inputs])))
+            second = tuple(map(tensor_of, program(*[copy(x) for x in inputs])))
         except Exception as error:
-            raise Finding(law, f"it does not run: {_say(error)}", graph, inputs=inputs) from error
+            raise Finding(law, f"it does not run: {say(error)}", graph, inputs=inputs) from error
         donated = {j for _, j in graph.aliases}
         for k, (before, after) in enumerate(zip(inputs, given, strict=True)):
             if k not in donated and not same_bits(before, after):
@@ -146,8 +148,24 @@ def check_compiled(law: str, case: Case, **options: Any) -> None:
         for k, (a, b) in enumerate(zip(kept, second, strict=True)):
             if not same_bits(a, b):
                 raise Finding(law, f"result {k} differs between two calls", graph, inputs=inputs)
+        if subject.backend.name == "cpu":
+            same_as_interpreted(law, case, program.graph, profile, kept)
         if covered or case.is_ordinary(graph, profile):
             agree(law, case, program.graph, profile, kept)
+
+
+def same_as_interpreted(law: str, case: Case, optimized: Graph, profile: Profile, found: Sequence[Any]) -> None:
+    """Code gives the bits that the interpreter makes of the optimized graph, where these can be asked: what a fused
+    kernel does not round, or rounds twice, shows nowhere else."""
+    differing = [k for k, (w, f) in enumerate(zip(case.run(case.graph, profile), found, strict=True))
+                 if not same_bits(w, f, False)]
+    plain = expand(optimized) if differing else optimized
+    if not differing or not is_exact(plain, case.inputs[profile]):
+        return
+    for k, (own, f) in enumerate(zip(run(plain, *case.inputs[profile]), found, strict=True)):
+        if not same_bits(own, f, False):
+            said = f"{profile.name}: result {k} differs in bits from what the interpreter makes of the optimized graph"
+            raise Finding(law, said, case.graph, inputs=case.inputs[profile])
 
 
 def agree(law: str, case: Case, optimized: Graph, profile: Profile, found: Sequence[Any]) -> None:
@@ -181,6 +199,28 @@ def agree(law: str, case: Case, optimized: Graph, profile: Profile, found: Seque
             raise Finding(law, f"{profile.name}: result {k}{list(at)} {said}", graph, inputs=inputs)
 
 
+def is_exact(graph: Graph, inputs: Sequence[Any]) -> bool:
+    """Whether code must give the interpreter's very bits: elements are moved and computed one by one, each op rounds
+    once, by a function that is rounded right, and no product of wide floats meets a sum, with which it may contract."""
+    wide: set[str] = set()
+    for node in graph.walk():
+        nest = None if node.op.graphs() or node.op.family == "constant" else node.op.compute(*node.types)
+        if node.op.family not in ("elementwise", "view", "constant") or nest is None and node.op.family != "constant":
+            return False
+        rounded = [s for s in walk(*nest.scalars) if isinstance(s, Apply) and s.dtype.is_float] if nest else []
+        if sum(s.fn not in ("select", "cast", "max", "min", "neg", "abs") for s in rounded) > 1:
+            return False
+        wide |= {s.fn for s in rounded if s.dtype.bits >= 32}
+    return not ("mul" in wide and wide & {"add", "sub"}) and Fairness.of(graph, inputs).bitwise
+
+
+def reference(case: Case) -> None:
+    """ONNX Runtime, which shares no misreading of an op with us, agrees: see effcc.fuzz.references."""
+    from effcc.fuzz.references import hold
+
+    hold(case)
+
+
 def _roundoff(dtype: DType) -> float:
     return {"bf16": 2.0**-8, "f16": 2.0**-11, "f32": 2.0**-24, "f64": 2.0**-53}[dtype.name]
 
@@ -189,16 +229,16 @@ def _nothing() -> None:
     """Where a target's programs have no memory of their own."""
 
 
-def _tensor(x: Any) -> Any:
+def tensor_of(x: Any) -> Any:
     """A result for torch: where nothing was given, NumPy's arrays come back."""
     return Blob(x).torch() if isinstance(x, np.ndarray) else x
 
 
-def _copy(x: Any) -> Any:
+def copy(x: Any) -> Any:
     return x.clone() if isinstance(x, torch.Tensor) else x
 
 
-def _say(error: BaseException) -> str:
+def say(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
 
@@ -211,4 +251,5 @@ LAWS: dict[str, Law] = {
     "compiled": compiled,
     "schedules": schedules,
     "recipes": recipes,
+    "reference": reference,
 }

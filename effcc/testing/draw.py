@@ -544,6 +544,12 @@ def _size(d: Drawer, x: Tensor, out: dict[str, Any]) -> Symbol:
     return Symbol(f"n{len(d.bounds)}", 0)
 
 
+def _converted(d: Drawer, dtype: DType) -> DType:
+    """A dtype to convert to: the same, one of the same kind (conversions that are easily taken for nothing), or any."""
+    alike = [t for t in DTYPES_DRAWN if t != dtype and t.is_float == dtype.is_float and not t.is_bool]
+    return dtype if d.chance(20) else d.choose(alike if d.chance(50) else DTYPES_DRAWN)
+
+
 def _axes(d: Drawer, x: Tensor, out: dict[str, Any]) -> tuple[int, ...]:
     return tuple(k for k in range(x.rank) if d.boolean())
 
@@ -567,7 +573,7 @@ ATTRIBUTES: dict[str, Draw] = {
     "dilations": lambda d, x, _: tuple(d.choose((1, 2)) for _ in x.shape[2:]),
     "output_pads": lambda d, x, _: (0,) * (x.rank - 2),
     "groups": lambda d, x, _: d.choose([g for g in (1, 2, x.shape[1]) if g and x.shape[1] % g == 0]),
-    "to": lambda d, x, _: x.dtype if d.chance(25) else d.choose(DTYPES_DRAWN),
+    "to": lambda d, x, _: _converted(d, x.dtype),
     "approximate": lambda d, x, _: d.choose(("none", "tanh")),
     "alpha": lambda d, x, _: d.choose((0.5, 0.25, 1.0)),
     "eps": lambda d, x, _: d.choose((1e-5, 1e-6)),
