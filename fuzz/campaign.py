@@ -16,7 +16,7 @@ import re
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -40,7 +40,7 @@ from effcc.testing.draw import NothingDrawn
 from effcc.testing.search import Choices
 
 SHRINK_SECONDS = 20.0
-LAW_EVERY = {"text": 4, "embellished": 4, "compiled": 12, "schedules": 24, "recipes": 24}
+LAW_EVERY = {"text": 4, "embellished": 4, "compiled": 12, "schedules": 24, "recipes": 24, "reference": 4}
 """Dear laws are held against one graph in so many."""
 RECIPE_LAWS = ("pass-orders", "recipes")
 """Those that say something new where only a recipe is."""
@@ -103,13 +103,15 @@ class Tally:
 
 class Job:
     """One process's share of a campaign. `number` tells its random draws from the other jobs'. coverage: whether tests
-    that reach something new are kept, and mutated."""
+    that reach something new are kept, and mutated. without: further parts of the fuzzer to leave out ("pairs",
+    "special", "orders": effcc.fuzz.planted measures what each is good for)."""
 
     def __init__(
         self, folder: Path, seed: int, number: int, laws: Sequence[str], size: tuple[int, int] = (4, 12),
-        subject: Subject | None = None, coverage: bool = True,
+        subject: Subject | None = None, coverage: bool = True, without: Collection[str] = (),
     ):
-        self.folder, self.seed, self.number, self.laws, self.size = folder, seed, number, tuple(laws), size
+        self.folder, self.seed, self.number, self.size, self.without = folder, seed, number, size, without
+        self.laws = tuple(law for law in laws if not ("orders" in without and law in RECIPE_LAWS))
         self.subject = subject or Subject()
         self.state = folder / f"job-{seed}-{number}.json"
         self.tally, self.tried = Tally(), Counter()
@@ -165,11 +167,11 @@ class Job:
                 return
         self.keep(entry, parent)
 
-    @staticmethod
-    def profiles(key: str) -> tuple[Profile, ...]:
+    def profiles(self, key: str) -> list[Profile]:
         """Kinds of inputs in the order in which a test tries them."""
         first = random.Random(f"profile {key}").choice(PROFILES_DRAWN)
-        return (first, *(p for p in PROFILES if p is not first))
+        every = (first, *(p for p in PROFILES if p is not first))
+        return [p for p in every if not ("special" in self.without and p.special)]
 
     def drawn(self, key: str) -> tuple[Entry, Entry | None]:
         """A test, and the one that it is a mutation of."""
@@ -187,7 +189,8 @@ class Job:
                 return Entry(mutator.mutate(parent.graph, chance.randint(1, 3)), together), parent
             if self.corpus is not None and kind > 1 - SEEDED:
                 return Entry(self.example(chance, choose), recipe), None
-        return Entry(GraphDrawer(Choices(rest=random.Random(key)), self.tried).graph(*self.size), recipe), None
+        tried = None if "pairs" in self.without else self.tried
+        return Entry(GraphDrawer(Choices(rest=random.Random(key)), tried).graph(*self.size), recipe), None
 
     def example(self, chance: random.Random, choose: Choices) -> Graph:
         """An example of a rule or a pass, or (seldom: there are few) a graph that someone wrote."""
@@ -319,14 +322,14 @@ def signature(finding: Finding) -> str:
     return sha256(kind(finding).encode()).hexdigest()[:12]
 
 
-def save(finding: Finding, folder: Path, key: str, recipe: Recipe) -> Path:
-    """Writes NAME.effir, the inputs, and what failed; returns the first."""
+def save(finding: Finding, folder: Path, key: str, recipe: Recipe, name: str | None = None) -> Path:
+    """Writes NAME.effir, the inputs, and what failed; returns the first. By default the name tells what failed."""
     import numpy as np
 
     from effcc.ir.blob import Blob
 
     ops = "-".join(dict.fromkeys(n.op.name for n in finding.graph.walk() if n.op.name != "const"))[:60]
-    path = folder / f"{finding.law}-{ops}-{signature(finding)}.effir"
+    path = folder / f"{name or f'{finding.law}-{ops}-{signature(finding)}'}.effir"
     about = [f"# {finding.law}: {finding.message}"]
     about += [f"# passes: {','.join(finding.passes)}"] if finding.passes else []
     if finding.law in RECIPE_LAWS:
