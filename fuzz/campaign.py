@@ -27,7 +27,7 @@ from effcc.errors import EffccError
 from effcc.fuzz.case import NUMERIC, PROFILES, SPECIAL, STRICT, Case, Finding, Profile
 from effcc.fuzz.corpus import Corpus, Entry, constants, constants_in
 from effcc.fuzz.coverage import Coverage
-from effcc.fuzz.generate import GraphDrawer
+from effcc.fuzz.generate import NEAR_MISSES, GraphDrawer
 from effcc.fuzz.laws import LAWS, run_passes
 from effcc.fuzz.mutate import GraphMutator
 from effcc.fuzz.recipe import Recipe, Subject, written_in
@@ -44,7 +44,7 @@ LAW_EVERY = {"text": 4, "embellished": 4, "compiled": 12, "schedules": 24, "reci
 """Dear laws are held against one graph in so many."""
 RECIPE_LAWS = ("pass-orders", "recipes")
 """Those that say something new where only a recipe is."""
-PROFILES_DRAWN = (STRICT, SPECIAL, STRICT, SPECIAL, SPECIAL, NUMERIC)
+PROFILES_DRAWN = (STRICT, SPECIAL, NUMERIC)
 """Which inputs a test has, as often as they stand here: one kind a test, for more graphs in the same time."""
 MUTATED, SEEDED = 0.5, 0.2
 """Shares of tests that are mutated, and that are examples of rules and passes; the others are drawn."""
@@ -104,7 +104,7 @@ class Tally:
 class Job:
     """One process's share of a campaign. `number` tells its random draws from the other jobs'. coverage: whether tests
     that reach something new are kept, and mutated. without: further parts of the fuzzer to leave out ("pairs",
-    "special", "orders": effcc.fuzz.planted measures what each is good for)."""
+    "special", "orders", "near-misses": effcc.fuzz.planted measures what each is good for)."""
 
     def __init__(
         self, folder: Path, seed: int, number: int, laws: Sequence[str], size: tuple[int, int] = (4, 12),
@@ -187,10 +187,12 @@ class Job:
                 mutator = GraphMutator(choose, self.tried, [e.graph for e in self.corpus.entries])
                 together = self.subject.change(parent.recipe, chance) if chance.random() < 0.5 else parent.recipe
                 return Entry(mutator.mutate(parent.graph, chance.randint(1, 3)), together), parent
-            if self.corpus is not None and kind > 1 - SEEDED:
+            if self.corpus is not None and kind > 1 - SEEDED and "near-misses" not in self.without:
                 return Entry(self.example(chance, choose), recipe), None
         tried = None if "pairs" in self.without else self.tried
-        return Entry(GraphDrawer(Choices(rest=random.Random(key)), tried).graph(*self.size), recipe), None
+        share = 0 if "near-misses" in self.without else NEAR_MISSES
+        drawer = GraphDrawer(Choices(rest=random.Random(key)), tried, near_misses=share)
+        return Entry(drawer.graph(*self.size), recipe), None
 
     def example(self, chance: random.Random, choose: Choices) -> Graph:
         """An example of a rule or a pass, or (seldom: there are few) a graph that someone wrote."""

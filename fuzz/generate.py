@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from effcc.errors import EffccError
-from effcc.fuzz.near_miss import drawn, embedded, rules
+from effcc.fuzz.near_miss import drawn, embedded, kinds, passes
 from effcc.fuzz.vocabulary import Vocabulary, Word, own_vocabulary
 from effcc.ir import Builder, Graph, Node, Op, Symbol, Tensor, Value, verify
 from effcc.ir.assumptions import assumed
@@ -26,6 +26,10 @@ from effcc.ir.op import op_class
 from effcc.ir.types import Type, bool_, i64
 from effcc.testing.draw import Drawer, NothingDrawn
 
+NEAR_MISSES = 35
+"""How many in a hundred graphs are made around rules."""
+RULES_A_GRAPH = 3
+"""How many rules' patterns stand in one of these."""
 ATTEMPTS = 4
 """How often attributes and types of new operands are drawn for an op at one place before another place is tried."""
 
@@ -61,7 +65,7 @@ class GraphDrawer(Drawer):
 
     def __init__(
         self, choose: Callable[[Any], Any], tried: Counter[Pair] | None = None, vocabulary: Vocabulary | None = None,
-        near_misses: int = 10,
+        near_misses: int = NEAR_MISSES,
     ):
         super().__init__(choose)
         self.near_misses = near_misses if vocabulary is None else 0
@@ -86,13 +90,26 @@ class GraphDrawer(Drawer):
         return graph
 
     def around_a_rule(self) -> Graph | None:
-        """A graph on which some rule of some pass fires, or nearly does; None where none was found."""
+        """A graph on which some rules of some passes fire, or nearly do; None where none was found."""
+        found: list[Graph] = []
+        for _ in range(RULES_A_GRAPH):
+            self.base_shape, self.base_dtype = self.cube() if self.boolean() else self.shape(), self.choose(self.dtypes)
+            try:
+                graph = drawn(self, self.choose(passes()) if self.chance(10) else self.choose(self.choose(kinds())))
+            except (EffccError, NothingDrawn):
+                continue
+            if not graph.symbols or not any(g.symbols for g in found):  # (each has an N of its own)
+                found.append(graph)
         try:
-            graph = embedded(self, drawn(self, self.choose(rules())))
+            graph = embedded(self, *found) if found else self.nothing("no rule was met")
         except (EffccError, NothingDrawn):
             return None
         self.drawn = pairs(graph)
         return graph
+
+    def cube(self) -> tuple[int, ...]:
+        """A shape whose axes can be confused."""
+        return (self.choose((2, 3, 4)),) * self.choose((2, 3))
 
     def or_same(self, change: Callable[[GraphDrawer, Graph], Graph], graph: Graph) -> Graph:
         """The changed graph, or the graph where the change does not apply."""

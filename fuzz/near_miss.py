@@ -21,9 +21,9 @@ from effcc.ir.blob import Blob
 from effcc.ir.builder import inline
 from effcc.ir.types import bool_, f32
 from effcc.ops.constant import Const
-from effcc.pipeline import find_pass, pass_table
+from effcc.pipeline import Pass, find_pass, pass_table
 from effcc.rewrite import Rule
-from effcc.testing import instance
+from effcc.testing import example, instance
 from effcc.testing.draw import DIMS, DTYPES_DRAWN, MAX_ELEMENTS, NothingDrawn
 
 ATTEMPTS = 16
@@ -44,13 +44,32 @@ def rules() -> tuple[Rule, ...]:
     return tuple({identity(rule): rule for rule in found}.values())
 
 
+@cache
+def kinds() -> tuple[tuple[Rule, ...], ...]:
+    """The rules by their class: those that differ in an op alone are many, and would be drawn most of the time."""
+    found: dict[type[Rule], list[Rule]] = {}
+    for rule in rules():
+        found.setdefault(type(rule), []).append(rule)
+    return tuple(map(tuple, found.values()))
+
+
+@cache
+def passes() -> tuple[Pass, ...]:
+    """The installed passes that have an example of their own."""
+    found = (find_pass(name)() for name in sorted(pass_table()))
+    return tuple(p for p in found if type(p).example is not Pass.example)
+
+
 def identity(rule: Rule) -> tuple[Any, ...]:
     fields = dataclasses.fields(rule) if dataclasses.is_dataclass(rule) else ()
     return type(rule), *(getattr(rule, f.name) for f in fields)
 
 
-def drawn(d: Any, rule: Rule) -> Graph:
-    """An instance of a rule's pattern, or a near miss of it."""
+def drawn(d: Any, rule: Rule | Pass) -> Graph:
+    """An instance of a rule's pattern (of a pass: its example), or a near miss of it."""
+    if isinstance(rule, Pass):
+        graph = example(rule, d)
+        return changed(d, graph) if d.boolean() else graph
     if d.chance(60):
         return near_miss(d, rule)
     return d.instance(rule.compiled) if d.chance(30) else instance(rule, d)
@@ -82,17 +101,19 @@ def changed(d: Any, graph: Graph) -> Graph:
     return new if small and len(_tensors(new.results)) == len(new.results) else graph
 
 
-def embedded(d: Any, graph: Graph) -> Graph:
-    """The graph inside of a larger one: some inputs are computed, some results are read on."""
+def embedded(d: Any, *graphs: Graph) -> Graph:
+    """The graphs side by side inside of a larger one: some inputs are computed, some results are read on."""
     b = Builder("fuzzed")
     pool: list[Value] = []
-    operands = []
-    for v in graph.inputs:
-        given = b.input(v.name, v.type)
-        operands.append(_passed(d, b, given) if d.chance(30) else given)
-    pool.extend(operands)
-    pool.extend(inline(b, graph, operands))
-    kept = pool[len(operands):]
+    kept: list[Value] = []
+    for k, graph in enumerate(graphs):
+        operands = []
+        for v in graph.inputs:
+            given = b.input(f"{v.name}_{k}" if k else v.name, v.type)
+            operands.append(_passed(d, b, given) if d.chance(30) else given)
+        results = inline(b, graph, operands)
+        pool += [*operands, *results]
+        kept += results
     for _ in range(d.integer(0, 3)):
         read = d.choose(pool)
         try:
@@ -101,7 +122,8 @@ def embedded(d: Any, graph: Graph) -> Graph:
             continue
         pool.extend(v for v in made if isinstance(v.type, Tensor))
     used = {v for n in b.nodes for v in n.operands}
-    return b.graph(*dict.fromkeys([v for v in kept if v not in used or d.chance(30)] + pool[-1:]))
+    ends = [v for v in kept if v not in used or d.chance(30)] + pool[-1:]
+    return b.graph(*dict.fromkeys(v for v in ends if isinstance(v.type, Tensor)))
 
 
 def _passed(d: Any, b: Builder, v: Value) -> Value:

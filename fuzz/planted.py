@@ -128,8 +128,8 @@ def hunt(
     """Test until something is found or the time is over. The graph at hand is in the folder before it is tested, for
     bugs that end the process. known: what was found before on the tree without the bug, too, by its signature."""
     from effcc.fuzz.campaign import Job, save, signature
-    from effcc.fuzz.corpus import Entry
     from effcc.fuzz.case import Finding
+    from effcc.fuzz.corpus import Entry
     from effcc.fuzz.laws import LAWS
     from effcc.fuzz.recipe import Recipe
 

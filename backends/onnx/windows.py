@@ -64,7 +64,9 @@ def conv_transpose(w: Writer, op: Any, operands: Operands) -> Any:
     beyond = any(p >= max(s, d) for p, s, d in zip(op.output_pads, op.strides, op.dilations, strict=True))
     if min(op.pads) < 0 or min(op.output_pads) < 0 or beyond or any(map(may_be_zero, operands[0].shape[1:])):
         return NotImplemented
-    facts = {**geometry(op), "group": op.groups, "kernel_shape": list(operands[1].shape[2:])}
+    kernel = list(operands[1].shape[2:])
+    known = all(isinstance(k, int) for k in kernel)  # else the weights tell
+    facts = {**geometry(op), "group": op.groups, "kernel_shape": kernel if known else None}
     return w.scope.call("ConvTranspose", *(w.ref(v) for v in operands), output_padding=list(op.output_pads), **facts)
 
 
