@@ -547,7 +547,7 @@ def _size(d: Drawer, x: Tensor, out: dict[str, Any]) -> Symbol:
 def _converted(d: Drawer, dtype: DType) -> DType:
     """A dtype to convert to: the same, one of the same kind (conversions that are easily taken for nothing), or any."""
     alike = [t for t in DTYPES_DRAWN if t != dtype and t.is_float == dtype.is_float and not t.is_bool]
-    return dtype if d.chance(20) else d.choose(alike if d.chance(50) else DTYPES_DRAWN)
+    return dtype if d.chance(20) else d.choose((*DTYPES_DRAWN, *alike, *alike))
 
 
 def _axes(d: Drawer, x: Tensor, out: dict[str, Any]) -> tuple[int, ...]:
