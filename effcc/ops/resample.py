@@ -6,6 +6,7 @@ import itertools
 import math
 from typing import Any
 
+from effcc.errors import InputError
 from effcc.ir import scalar as s
 from effcc.ir.assumptions import may_equal
 from effcc.ir.dims import Dim, product
@@ -172,6 +173,8 @@ class RoiAlign(Resampling):
         reach."""
         length = end - start
         length = length if self.aligned else length.clamp(min=1)
+        if not length.isfinite():
+            raise InputError("roi_align has no meaning for rois that are NaN or infinite")
         points = self.sampling_ratio or max(int(torch.ceil(length / bins)), 0)
         grid = (torch.arange(points, dtype=length.dtype) + 0.5) * (length / bins) / max(points, 1)
         c = start + torch.arange(bins, dtype=length.dtype)[:, None] * (length / bins) + grid
