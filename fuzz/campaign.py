@@ -218,10 +218,12 @@ class Job:
             return
         (self.folder / f"{signature(finding)}.seen").touch()
         smallest = [finding]
+        seen_on = [p for p in PROFILES if re.search(rf"\b{p.name}\b", finding.message)]
+        profiles = seen_on or self.profiles(key)
 
         def fails(graph: Graph) -> bool:
             try:
-                case = Case.of(graph, key, subject=self.subject, recipe=recipe)
+                case = Case.of(graph, key, profiles, subject=self.subject, recipe=recipe, most=1)
                 if law is not None:
                     LAWS[law](case)
             except Finding as again:
@@ -233,7 +235,8 @@ class Job:
             return False
 
         reduce_graph(finding.graph, fails, SHRINK_SECONDS)
-        save(with_fewer_passes(smallest[0], key, self.subject), self.folder, key, recipe)
+        fewest = with_fewer_passes(smallest[0], key, self.subject, profiles)
+        save(fewest, self.folder, key, recipe)
         self.tally.findings += 1
 
     def save(self) -> None:
@@ -246,13 +249,14 @@ class Job:
         temporary.replace(self.state)
 
 
-def with_fewer_passes(finding: Finding, key: str, subject: Subject) -> Finding:
+def with_fewer_passes(finding: Finding, key: str, subject: Subject, profiles: Sequence[Profile]) -> Finding:
     """The finding with no more passes than it takes, where passes on the graph itself are what fails."""
     smallest = [finding]
 
     def fails(passes: Sequence[str]) -> bool:
         try:
-            run_passes(Case.of(finding.graph, key, subject=subject), finding.law, parse_pipeline(",".join(passes)))
+            case = Case.of(finding.graph, key, profiles, subject=subject, most=1)
+            run_passes(case, finding.law, parse_pipeline(",".join(passes)))
         except Finding as again:
             if kind(again) == kind(finding):
                 smallest[0] = again
