@@ -156,7 +156,7 @@ class GraphDrawer(Drawer):
         try:
             if change == "order":
                 return b.emit(op, operands[::-1])
-            if change == "attributes" and not op.graphs():
+            if change == "attributes" and not op.graphs() and op.family != "sequence":
                 return b.emit(op.replace(**self.attributes(type(op), list(node.types), {})), operands)
         except (EffccError, ValueError, TypeError, IndexError):  # it does not take them so
             pass
