@@ -58,6 +58,7 @@ bench: $(VENV)/installed-bench
 	$(BIN)/python benchmarks/budget.py
 	$(BIN)/python benchmarks/onnx_export.py
 	$(BIN)/python benchmarks/cuda.py
+	$(BIN)/python benchmarks/fuzzing.py
 
 train: $(VENV)/installed-dev
 	$(BIN)/python examples/digits/train.py

@@ -28,7 +28,7 @@ from effcc.fuzz.case import NUMERIC, PROFILES, SPECIAL, STRICT, Case, Finding, P
 from effcc.fuzz.corpus import Corpus, Entry, constants, constants_in
 from effcc.fuzz.coverage import Coverage
 from effcc.fuzz.generate import NEAR_MISSES, GraphDrawer
-from effcc.fuzz.laws import LAWS, run_passes
+from effcc.fuzz.laws import LAWS, hold, run_passes
 from effcc.fuzz.mutate import GraphMutator
 from effcc.fuzz.recipe import Recipe, Subject, written_in
 from effcc.fuzz.reduce import reduce_graph, reduce_list
@@ -161,7 +161,7 @@ class Job:
                 continue
             self.tally.laws[law] += 1
             try:
-                LAWS[law](case)
+                hold(law, case)
             except Finding as finding:
                 self.report(finding, key, law, entry.recipe)
                 return
@@ -225,7 +225,7 @@ class Job:
             try:
                 case = Case.of(graph, key, profiles, subject=self.subject, recipe=recipe, most=1)
                 if law is not None:
-                    LAWS[law](case)
+                    hold(law, case)
             except Finding as again:
                 if kind(again) == kind(finding):
                     smallest[0] = again
@@ -361,4 +361,4 @@ def replay(path: Path) -> None:
         known = constants_in(file)
     case = Case.of(parse(text, known), key, recipe=written_in(text))
     if law in LAWS:
-        LAWS[law](case)
+        hold(law, case)

@@ -1,6 +1,6 @@
 """What must hold for every graph: each law is a function from a case to nothing, or a Finding. Cheapest first.
 
-    LAWS["each-pass"](Case.of(graph, seed=0))
+    hold("each-pass", Case.of(graph, seed=0))
 """
 
 from __future__ import annotations
@@ -253,3 +253,13 @@ LAWS: dict[str, Law] = {
     "recipes": recipes,
     "reference": reference,
 }
+
+
+def hold(name: str, case: Case) -> None:
+    """Hold a case against a law; Finding where it does not hold, or dies."""
+    try:
+        LAWS[name](case)
+    except Finding:
+        raise
+    except Exception as error:
+        raise Finding(name, f"the law itself dies: {say(error)}", case.graph) from error

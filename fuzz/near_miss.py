@@ -24,7 +24,8 @@ from effcc.ops.constant import Const
 from effcc.pipeline import Pass, find_pass, pass_table
 from effcc.rewrite import Rule
 from effcc.testing import example, instance
-from effcc.testing.draw import DIMS, DTYPES_DRAWN, MAX_ELEMENTS, NothingDrawn
+from effcc.testing.draw import DIMS, MAX_ELEMENTS, NothingDrawn
+from effcc.testing.operands import DTYPES_DRAWN
 
 ATTEMPTS = 16
 """How many changes are tried on an instance."""

@@ -10,7 +10,7 @@ from effcc.fuzz.campaign import CI_TESTS, FAILURES, Job, ci, replay
 from effcc.fuzz.case import Case, Finding
 from effcc.fuzz.corpus import Entry
 from effcc.fuzz.generate import GraphDrawer
-from effcc.fuzz.laws import LAWS
+from effcc.fuzz.laws import LAWS, hold
 from effcc.fuzz.recipe import Recipe, Subject
 from effcc.fuzz.reduce import reduce_graph, reduce_list, weight
 from effcc.fuzz.transform import NOTHINGS
@@ -198,3 +198,13 @@ def test_every_law_holds_for_a_simple_graph():
     x = b.input("x", Tensor(f32, (3, 5)))
     for law in LAWS.values():
         law(Case.of(b.graph(b.relu(b.add(x, x))), 0))
+
+
+def test_a_law_that_dies_is_a_finding(monkeypatch):
+    def dying(case):
+        raise KeyError("x")
+
+    monkeypatch.setitem(LAWS, "text", dying)
+    b = Builder()
+    with pytest.raises(Finding, match="text: the law itself dies: KeyError"):
+        hold("text", Case.of(b.graph(b.relu(b.input("x", Tensor(f32, (3,))))), 0))
