@@ -10,7 +10,7 @@ from effcc.ir.types import f32, i64
 
 ML = "ai.onnx.ml"
 LARGEST = 1 << 28
-"""Elements of the matrix that puts counts in their places."""
+"""Elements of a row, and of the matrix that puts counts in their places."""
 
 
 @onnx_op("TfIdfVectorizer", ranks=(1,))
@@ -24,6 +24,8 @@ def tf_idf_vectorizer(n: OnnxNode, x: Value) -> Value:
     batch = x.shape[:-1]
     length = x.shape[-1]
     n.plain([length], "the number of elements")
+    if length > LARGEST:
+        n.refuse(f"rows of {length} elements")
     rows = x if batch else n.b.reshape(x, shape=(1, length))
     b = n.b
     first = 0
