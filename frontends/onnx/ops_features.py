@@ -55,6 +55,8 @@ def tf_idf_vectorizer(n: OnnxNode, x: Value) -> Value:
     if mode in ("IDF", "TFIDF"):
         whole = b.cast(b.gt(whole, b.const(np.float32(0))), to=f32) if mode == "IDF" else whole
         whole = b.mul(whole, b.const(weights))
+    if len(columns) != first:
+        n.malformed(f"{len(columns)} places in the result for {first} n-grams")
     if columns.min(initial=0) < 0 or first * (int(columns.max(initial=0)) + 1) > LARGEST:
         n.refuse(f"places of up to {columns.max()} in the result for {first} n-grams")
     placed = np.zeros((first, int(columns.max()) + 1), np.float32)
