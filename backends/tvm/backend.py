@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from effcc.backends.tvm import entry, memory
-from effcc.errors import EffccError
-from effcc.ir import Graph
+from effcc.errors import EffccError, UnsupportedError
+from effcc.ir import Graph, Tensor
 from effcc.ir.blob import Blob
 from effcc.ir.lazy import torch
 from effcc.machine import Machine, host, parse
@@ -61,6 +62,7 @@ class CpuBackend:
         from effcc.backends.tvm.lower import lower
         from effcc.backends.tvm.tiles.choose import choose
 
+        refuse_beyond_addresses(graph)
         plan = lower(graph, self.machine)
         built = build(plan, self.machine)
 
@@ -174,6 +176,15 @@ class CpuCode:
     def memory(self, sizes: Mapping[str, int]) -> dict[str, Any]:
         """Bytes of temporaries at the peak, the least there could be, and where each lies; bytes of constants."""
         return memory.described(self.built.program, self.built.constants, sizes)
+
+
+def refuse_beyond_addresses(graph: Graph) -> None:
+    """Raises UnsupportedError for a tensor whose bytes 64 bits do not count."""
+    for value in graph.values:
+        t = value.type
+        if isinstance(t, Tensor) and t.is_static and prod(t.shape) * t.dtype.bytes >= 1 << 63:  # type: ignore[type-var]
+            message = "a tensor of more bytes than there are addresses"
+            raise UnsupportedError(message, where=f"value {value.name!r}", hint="is its shape right?")
 
 
 def executable(built: Built, threads: int | None = None) -> Executable:

@@ -9,6 +9,8 @@ from effcc.ir.graph import Value
 from effcc.ir.types import f32, i64
 
 ML = "ai.onnx.ml"
+LARGEST = 1 << 28
+"""Elements of a row, and of the matrix that puts counts in their places."""
 
 
 @onnx_op("TfIdfVectorizer", ranks=(1,))
@@ -22,6 +24,8 @@ def tf_idf_vectorizer(n: OnnxNode, x: Value) -> Value:
     batch = x.shape[:-1]
     length = x.shape[-1]
     n.plain([length], "the number of elements")
+    if length > LARGEST:
+        n.refuse(f"rows of {length} elements")
     rows = x if batch else n.b.reshape(x, shape=(1, length))
     b = n.b
     first = 0
@@ -51,6 +55,10 @@ def tf_idf_vectorizer(n: OnnxNode, x: Value) -> Value:
     if mode in ("IDF", "TFIDF"):
         whole = b.cast(b.gt(whole, b.const(np.float32(0))), to=f32) if mode == "IDF" else whole
         whole = b.mul(whole, b.const(weights))
+    if len(columns) != first:
+        n.malformed(f"{len(columns)} places in the result for {first} n-grams")
+    if columns.min(initial=0) < 0 or first * (int(columns.max(initial=0)) + 1) > LARGEST:
+        n.refuse(f"places of up to {columns.max()} in the result for {first} n-grams")
     placed = np.zeros((first, int(columns.max()) + 1), np.float32)
     placed[np.arange(first), columns] = 1
     out = b.matmul(whole, b.const(placed))

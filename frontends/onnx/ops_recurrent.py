@@ -242,7 +242,7 @@ def gates(b: Any, x: Value, count: int) -> list[Value]:
     ]
 
 
-@onnx_op("RNN", ranks=(3, 3, 3))
+@onnx_op("RNN", ranks=(3, 3, 3, 2, 1, 3))
 def rnn(
     n: OnnxNode,
     x: Value,
@@ -268,7 +268,7 @@ def rnn(
     return run(rec, cells, products, states)
 
 
-@onnx_op("GRU", ranks=(3, 3, 3))
+@onnx_op("GRU", ranks=(3, 3, 3, 2, 1, 3))
 def gru(
     n: OnnxNode,
     x: Value,
@@ -322,7 +322,7 @@ def gru(
     return run(rec, cells, products, states)
 
 
-@onnx_op("LSTM", ranks=(3, 3, 3))
+@onnx_op("LSTM", ranks=(3, 3, 3, 2, 1, 3, 3, 2))
 def lstm(
     n: OnnxNode,
     x: Value,

@@ -214,6 +214,8 @@ def deform_conv(
     """
     if len(x.shape) != 4:
         n.refuse("other than two spatial axes")
+    if not len(w.shape) == len(offset.shape) == 4:
+        n.malformed(f"weights {w.type} and offsets {offset.type} of an image are of 4 axes")
     kernel = w.shape[2:]
     strides, pads, dilations = geometry(n, x, kernel)
     groups, offset_groups = n.attr("group", 1), n.attr("offset_group", 1)

@@ -123,11 +123,9 @@ def array(tensor: onnx.TensorProto, source: Source) -> np.ndarray:
     from onnx import numpy_helper
 
     name = tensor.name or "a constant"
-    if tensor.data_type == onnx.TensorProto.STRING:
-        return numpy_helper.to_array(tensor)
     dtype = element_dtype(tensor.data_type, f"{source.name}:{name}")
     shape = tuple(tensor.dims)
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+    if tensor.data_location == onnx.TensorProto.EXTERNAL and tensor.data_type != onnx.TensorProto.STRING:
         return _external(tensor, dtype.numpy, shape, source)
     try:
         if tensor.raw_data and dtype.bits >= 8:

@@ -34,3 +34,11 @@ def test_results_that_no_buffer_holds():
     graph = b.graph(b.sequence_construct(x, x))
     with pytest.raises(UnsupportedError, match="sequence_construct"):
         effcc.compile(graph)
+
+
+def test_tensors_that_no_address_reaches_are_refused():
+    from effcc.text import parse
+
+    shape = ",".join(["5"] * 40)
+    with pytest.raises(UnsupportedError, match="more bytes than there are addresses"):
+        effcc.compile(parse(f"graph @f(%x: f32[{shape}]) -> f32[{shape}] {{ %y: f32[{shape}] = ceil(%x) return %y }}"))

@@ -443,7 +443,7 @@ def test_constants_that_no_memory_holds_are_refused():
       y = TfIdfVectorizer<max_gram_length = 1, max_skip_count = 0, min_gram_length = 1, mode = "TF",
           ngram_counts = [0], ngram_indexes = [1099511627776], pool_int64s = [3]>(x)
     }"""
-    with pytest.raises(UnsupportedError, match="do not fit into memory"):
+    with pytest.raises(UnsupportedError, match="places of up to 1099511627776"):
         load(model(text))
 
 

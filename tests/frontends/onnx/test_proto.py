@@ -65,6 +65,15 @@ def test_names_that_no_file_has_are_refused(external, location):
     assert str(error.value).isprintable() and len(str(error.value)) < 1000
 
 
+@pytest.mark.parametrize("kind", [TensorProto.STRING, TensorProto.FLOAT, TensorProto.INT4])
+def test_tensors_without_their_data_are_refused(kind):
+    tensor = TensorProto(name="c", data_type=kind, dims=[3])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph([helper.make_node("Constant", [], ["y"], value=tensor)], "m", [], [y])
+    with pytest.raises(ParseError, match=r"the data of 'c' do not fill its shape \[3\]"):
+        load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+
+
 @pytest.mark.parametrize("name", [b"relu", b"x", b"y", b"N"])
 def test_names_that_are_no_text_are_refused(name):
     """Of a node, an input, an output, a dimension."""
