@@ -21,6 +21,7 @@ WIDE = {torch.float16: torch.float64, torch.bfloat16: torch.float64, torch.float
 PERMUTATIONS = 500
 MARGIN = 1.25
 POINTS = 200
+LEVELS = 60
 
 
 def widened(x: Any) -> Any:
@@ -109,6 +110,8 @@ def distributions_differ(ours: torch.Tensor, theirs: torch.Tensor) -> str | None
     runs = torch.cat([ours, theirs]).double().nan_to_num(nan=-1e300)
     if not runs.numel():
         return None
+    significand, exponent = torch.frexp(runs)
+    runs = torch.ldexp((significand * LEVELS).round() / LEVELS, exponent)  # roundings are no other distribution
     values = runs.flatten().sort().values
     points = values[torch.linspace(0, len(values) - 1, min(POINTS, len(values))).long()].unique()
     below = (runs.unsqueeze(-1) <= points).double().mean(1)  # [runs, points]

@@ -367,7 +367,7 @@ def _failed(function: Callable[..., Any], group: list[Sample], error: Exception,
 
     for e in chain(error):
         if isinstance(e, EffccError):
-            return Outcome("refused", line(e, kind=False))
+            return Outcome("refused", re.sub(r"\s+", " ", e.message)[:300])  # without the place: it is in this file
     for backend, who in (("eager", "Dynamo"), ("aot_eager", "AOTAutograd")):
         try:
             with time_limit(limit):
@@ -389,10 +389,10 @@ def chain(error: BaseException) -> Iterator[BaseException]:
             todo += [getattr(e, "inner_exception", None), e.__cause__]
 
 
-def line(error: BaseException, kind: bool = True) -> str:
+def line(error: BaseException) -> str:
     """An exception in one line, without paths and numbers that differ from run to run."""
     text = str(error).split("\n\n")[0]
-    text = re.sub(r"\s+", " ", f"{type(error).__name__}: {text}" if kind else text).strip()
+    text = re.sub(r"\s+", " ", f"{type(error).__name__}: {text}").strip()
     text = re.sub(r"0x[0-9a-f]+", "0x...", re.sub(r"(\S*/)+site-packages/", "", text))
     return text[:300]
 

@@ -118,6 +118,7 @@ def test_distributions(agreement):
     assert agreement.distributions_differ(normal, other * 1.5) is not None
     blocks = [(torch.rand(24, 1) < 0.5).float().expand(24, 50) for _ in range(2)]  # whole runs dropped
     assert agreement.distributions_differ(*blocks) is None
+    assert agreement.distributions_differ(blocks[0], blocks[1] * (1 + 1e-6)) is None
 
 
 def test_unlisted_failures_are_a_regression(runner, tmp_path, monkeypatch):

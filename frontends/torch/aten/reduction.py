@@ -22,7 +22,7 @@ def _reduce(e: Emitter, ours: str, x: Value, dim: Any, keepdim: bool, **attribut
 def total(e: Emitter, x: Value, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Value:
     ours = e.target.split(".")[1].removeprefix("nan")
     x = e.cast(x, e.dtype)
-    if "nansum" in e.target:
+    if "nansum" in e.target and x.dtype.is_float:
         x = e.b.where(e.b.isnan(x), e.number(0, x.dtype), x)
     return e.cast(_reduce(e, ours, e.cast(x, e.compute_dtype(x.dtype)), dim, keepdim), e.dtype)
 
