@@ -8,6 +8,7 @@ from effcc.backends.tvm.emit import KernelBuilder, bind
 from effcc.backends.tvm.emit import loop as repeat
 from effcc.backends.tvm.lower import Lowering, lowers
 from effcc.backends.tvm.place import Place
+from effcc.backends.tvm.placing import same_place
 from effcc.backends.tvm.plan import Branch, Copy, Define, Step, While
 from effcc.backends.tvm.templates.emission import unravel
 from effcc.errors import UnsupportedError
@@ -28,18 +29,18 @@ def nested(lowering: Lowering, graph: Graph, places: list[Place]) -> Lowering:
 
 
 def deliver(child: Lowering, values: tuple[Value, ...], targets: list[Place]) -> None:
-    """Copy results to their targets. What lies in a target already (an input passed through) is saved first."""
-    overwritten = {t.buffer for t in targets}
+    """Copy results to their targets. What lies in memory that this writes (an input passed through) is saved first."""
+    overwritten = {t.buffer for v, t in zip(values, targets, strict=True) if not same_place(child.places[v], t)}
     sources = []
     for v, target in zip(values, targets, strict=True):
         here = child.places[v]
-        if here.buffer in overwritten and here != target:
+        if here.buffer in overwritten and not same_place(here, target):
             saved = child.temporary(v.tensor)
             child.copy(here, saved, v.tensor)
             here = saved
         sources.append(here)
     for v, here, target in zip(values, sources, targets, strict=True):
-        if here == target:
+        if same_place(here, target):
             continue
         if here.is_plain and target.is_plain:
             child.steps.append(Copy(target.buffer, here.buffer))

@@ -15,7 +15,7 @@ from effcc.backends.tvm.emit import KernelBuilder
 from effcc.backends.tvm.kernels import Request, canonical
 from effcc.backends.tvm.place import Buffer, Place, plain, row_major, view
 from effcc.backends.tvm.placing import Placing, concat_slices, same_place
-from effcc.backends.tvm.plan import Check, Copy, KernelPlan, Launch, Plan, Step, Touched
+from effcc.backends.tvm.plan import Check, KernelPlan, Launch, Plan, Step, Touched
 from effcc.backends.tvm.region import is_immediate
 from effcc.backends.tvm.templates import loops
 from effcc.backends.tvm.templates.rows import rows
@@ -500,13 +500,7 @@ def lower(graph: Graph, machine: Machine) -> Plan:
         plan.outputs.append((name, v.tensor, place))
     plan.aliases = graph.aliases
     lowering.run(graph)
-    for v, place in zip(graph.results, outputs, strict=True):
-        here = lowering.places[v]
-        if not same_place(here, place):
-            if here.is_plain and place.is_plain:
-                lowering.steps.append(Copy(place.buffer, here.buffer))
-            else:
-                lowering.copy(here, place, v.tensor)
+    control.deliver(lowering, graph.results, outputs)
     return plan
 
 
