@@ -53,7 +53,7 @@ def signed_weights(m: Any, axis: int) -> tuple[Any, Any] | str:
     array = blob.array.astype(np.int64) - found.along(blob.array.ndim)[1]
     if array.size and (array.min() < -128 or array.max() > 127):
         return "less their zero point the weights are no signed bytes"
-    return array.astype(np.int8), found.scale.reshape(-1 if found.scale.size > 1 else ())
+    return array.astype(np.int8), found.scale.reshape(() if found.scale.size == 1 else -1)
 
 
 def activation(m: Any) -> Parameters | str:
