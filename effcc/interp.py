@@ -72,7 +72,7 @@ def run(graph: Graph, *tensors: Any, bindings: Bindings | None = None, observe: 
     """
     if len(tensors) != len(graph.inputs):
         raise InputError(f"graph @{graph.name} takes {len(graph.inputs)} inputs, got {len(tensors)}")
-    values = tuple(t if _is_torch(t) else _from_numpy(t) for t in tensors)
+    values = tuple(map(as_tensor, tensors))
     bound = bind_inputs(graph.inputs, values, bindings)
     env: dict[Value, Any] = dict(zip(graph.inputs, values))
     observe = observe or _everywhere.get()
@@ -254,8 +254,8 @@ def _is_torch(x: Any) -> bool:
     return isinstance(x, torch.Tensor)
 
 
-def _from_numpy(x: Any) -> Any:
-    """NumPy arrays become tensors; lists (sequences) and None stay."""
+def as_tensor(x: Any) -> Any:
+    """NumPy arrays (of bf16 and the like too) become tensors; tensors, lists (sequences) and None stay."""
     import numpy as np
 
     return Blob(x).torch() if isinstance(x, (np.ndarray, np.generic)) else x

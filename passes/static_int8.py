@@ -18,7 +18,7 @@ import numpy as np
 from effcc.analysis.quantization_error import mean_errors, output_errors
 from effcc.analysis.ranges import LEAST_SCALE, METHODS, Affine, ranges
 from effcc.errors import InputError
-from effcc.interp import bind_graph, bind_inputs
+from effcc.interp import as_tensor, bind_graph, bind_inputs
 from effcc.ir import Graph, Node, Symbol, Value
 from effcc.ir.blob import Blob
 from effcc.ir.dims import product
@@ -204,7 +204,7 @@ class StaticInt8(Pass):
         half that gains least by the cost model drops out, and so on. Sizes are those of one sample."""
         if self.always or ctx.measure is None:
             return plans
-        sizes = bind_inputs(graph.inputs, map(torch.as_tensor, next(ctx.calibration[:1].batches())))
+        sizes = bind_inputs(graph.inputs, map(as_tensor, next(ctx.calibration[:1].batches())))
         if not sizes.keys() >= set(graph.symbols):
             return plans  # some sizes are known at run time only
         while plans:

@@ -9,9 +9,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from effcc.interp import bind_inputs, evaluate_node, run
+from effcc.interp import as_tensor, bind_inputs, evaluate_node, run
 from effcc.ir.graph import Graph, Node, Value
-from effcc.ir.lazy import torch
 from effcc.ir.location import Loc
 
 MOST_DB = 300.0
@@ -50,7 +49,7 @@ def output_errors(
     own = {n: Error() for n in layers}
     final = {n: Error() for n in layers}
     for inputs in batches:
-        tensors = tuple(torch.as_tensor(x) for x in inputs)
+        tensors = tuple(map(as_tensor, inputs))
         values = all_values(before, tensors)
         bound = bind_inputs(before.inputs, tensors)
         for node in layers:
@@ -85,7 +84,7 @@ def mean_errors(
         counts[node] = counts.get(node, 0) + len(difference)
 
     for inputs in batches:
-        run(graph, *(torch.as_tensor(x) for x in inputs), observe=observe)
+        run(graph, *inputs, observe=observe)
     return {n: (total / max(1, counts[n])).numpy() for n, total in sums.items()}
 
 
@@ -122,7 +121,7 @@ def with_value(
     """A run's results with other tensors for some values: only what depends on them is computed again."""
     fresh = dict(changes)
     for node in graph.nodes:
-        if node.results[0] in changes or not any(v in fresh for v in node.operands):
+        if any(r in changes for r in node.results) or not any(v in fresh for v in node.operands):
             continue
         operands = tuple(fresh.get(v, values[v]) for v in node.operands)
         fresh.update(zip(node.results, evaluate_node(node, operands, bound), strict=True))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from effcc.interp import run
+from effcc.interp import as_tensor, run
 from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.lazy import torch
 from effcc.ir.types import DType
@@ -138,7 +138,7 @@ def _watch(graph: Graph, values: Collection[Value], batches: Iterable[tuple[Any,
                 look(v, x)
 
     for inputs in batches:
-        tensors = [torch.as_tensor(x) for x in inputs]
+        tensors = [*map(as_tensor, inputs)]
         for v, x in zip(graph.inputs, tensors, strict=True):
             if v in values:
                 look(v, x)

@@ -71,7 +71,7 @@ class QuantizeLinear(Quantization):
     x / scale rounded to the dtype, beyond its greatest finite value saturated (or, without `saturate`, as the format
     has it: infinite or NaN). Computed in f32, in f64 for f64. (ONNX QuantizeLinear)"""
     name = "quantize_linear"
-    undefined = "NaN quantized to an integer"
+    undefined = "NaN quantized to an integer (0 / 0 is one)"
     axis: int = 1
     block_size: int = 0
     dtype: DType = i8
