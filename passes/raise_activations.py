@@ -1,6 +1,6 @@
 """Raising activations: what exporters emit for GELU, SiLU, softplus, mish, hard swish ... becomes one op again.
 
-Each sum or product is matched in both orders; numbers match within a relative 1e-3, since exporters round them.
+Each sum or product is matched in both orders; numbers match up to a few roundings in their dtype.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from effcc.rewrite import BOUNDED, Rule
-
-LOOSE = 1e-3
 
 
 class Bounded(Rule):
@@ -24,7 +22,8 @@ class GeluErf(Bounded):
     """0.5 * x * (1 + erf(x / sqrt 2)) --> gelu(x), however the three factors are grouped"""
 
     def pattern(self, p: Any, x: Any) -> Any:
-        inner = p.either(p.div(x, p.number(math.sqrt(2), LOOSE)), p.mul(x, p.number(math.sqrt(0.5), LOOSE)))
+        root, inverse = (p.number(math.sqrt(n), rounded=True) for n in (2, 0.5))
+        inner = p.either(p.div(x, root), p.mul(x, inverse))
         return three_factors(p, x, p.add(p.erf(inner), p.number(1.0)))
 
     def rewrite(self, b: Any, m: Any) -> Any:
@@ -37,7 +36,7 @@ class GeluTanh(Bounded):
     def pattern(self, p: Any, x: Any) -> Any:
         square = p.mul(x, x)
         cube = p.either(p.mul(square, x), p.pow(x, p.number(3.0)))
-        k, c = p.number(math.sqrt(2 / math.pi), LOOSE), p.number(0.044715, LOOSE)
+        k, c = p.number(math.sqrt(2 / math.pi), rounded=True), p.number(0.044715, rounded=True)
         plain = p.mul(p.add(x, p.mul(cube, c)), k)
         factored = p.mul(p.mul(x, k), p.add(p.either(p.mul(square, c), p.mul(p.mul(x, c), x)), p.number(1.0)))
         return three_factors(p, x, p.add(p.tanh(p.either(plain, factored)), p.number(1.0)))
@@ -150,7 +149,7 @@ class HardSigmoidFrom6(Bounded):
 
     def pattern(self, p: Any, x: Any) -> Any:
         clipped = p.clip(p.add(x, p.number(3.0)), p.number(0.0), p.number(6.0))
-        return p.either(p.div(clipped, p.number(6.0)), p.mul(clipped, p.number(1 / 6, LOOSE)))
+        return p.either(p.div(clipped, p.number(6.0)), p.mul(clipped, p.number(1 / 6, rounded=True)))
 
     def check(self, m: Any, ctx: Any) -> str | None:
         return None if m.x.dtype.is_float else "hard_sigmoid is of floats"
@@ -164,11 +163,11 @@ class HardSwish(Bounded):
     """x * hard_sigmoid(x) {alpha=1/6, beta=0.5} --> hard_swish(x);  x * clip(x + 3, 0, 6) / 6 --> hard_swish(x)"""
 
     def pattern(self, p: Any, x: Any) -> Any:
-        sixth = p.any("alpha", where=lambda a: abs(a - 1 / 6) < LOOSE / 6)
+        sixth = p.any("alpha", where=lambda a: abs(6 * a - 1) < 1e-6)  # (ONNX has it in f32)
         clipped = p.clip(p.add(x, p.number(3.0)), p.number(0.0), p.number(6.0))
         product = p.mul(x, clipped)
         return p.either(p.mul(x, p.hard_sigmoid(x, alpha=sixth, beta=0.5)),
-                        p.div(product, p.number(6.0)), p.mul(product, p.number(1 / 6, LOOSE)))
+                        p.div(product, p.number(6.0)), p.mul(product, p.number(1 / 6, rounded=True)))
 
     def check(self, m: Any, ctx: Any) -> str | None:
         return None if m.x.dtype.is_float else "hard_swish is of floats"

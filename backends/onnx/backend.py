@@ -74,6 +74,8 @@ class OnnxCode:
     def __init__(self, graph: Graph, model: onnx.ModelProto, threads: int | None = None):
         self.graph, self.model, self.threads = graph, model, threads
         self.sessions: dict[int | None, Any] = {}
+        self.optimized = True
+        """Whether ONNX Runtime may fuse and fold; what it has loaded already stays as it is."""
 
     # -- runs ------------------------------------------------------------------------------------
     def __call__(self, *inputs: Any, threads: int | None = None) -> tuple[Any, ...]:
@@ -108,6 +110,8 @@ class OnnxCode:
             ) from error
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
+        if not self.optimized:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         if threads is not None:
             options.intra_op_num_threads = threads
         providers = ["CPUExecutionProvider"]

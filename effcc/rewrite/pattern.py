@@ -23,6 +23,17 @@ from effcc.rewrite.workspace import Item, Workspace
 COMMUTATIVE = frozenset({"add", "mul", "max", "min", "and", "or", "xor", "eq", "ne"})
 
 
+ROUNDINGS = 4
+"""How often exporters round a number that they compute: √(2/π) as √2 · (1/√π), say."""
+
+
+def unit(dtype: Any) -> float:
+    """The relative distance of neighbouring numbers; 0 for integers."""
+    import ml_dtypes
+
+    return float(ml_dtypes.finfo(dtype).eps) if dtype.kind in "fV" else 0.0
+
+
 class Pattern:
     """A description of values."""
 
@@ -46,12 +57,13 @@ class Bound(Pattern):
 
 @dataclass(frozen=True, eq=False)
 class Constant(Pattern):
-    """The result of a const. `number`: its elements are all equal, to `value` if given (relative tolerance `rtol`)."""
+    """The result of a const. `number`: its elements are all equal, to `value` if given (`rounded`: or to what a few
+    roundings in the constant's own dtype make of it)."""
 
     name: str | None = None
     number: bool = False
     value: float | None = None
-    rtol: float = 0.0
+    rounded: bool = False
 
     def accepts(self, array: Any) -> bool:
         if not self.number:
@@ -65,7 +77,9 @@ class Constant(Pattern):
         if self.value is None:
             return True
         same_sign = math.copysign(1.0, got) == math.copysign(1.0, self.value)
-        return same_sign and (got == self.value or abs(got - self.value) <= self.rtol * abs(self.value))
+        if not same_sign or got == self.value:
+            return same_sign
+        return self.rounded and abs(got - self.value) <= ROUNDINGS * unit(array.dtype) * abs(self.value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,11 +138,11 @@ class PatternBuilder:
         """A constant; `m.array(name)` is its data."""
         return Bound(name, Constant(name))
 
-    def number(self, what: str | float, rtol: float = 0.0) -> Pattern:
+    def number(self, what: str | float, rounded: bool = False) -> Pattern:
         """A constant whose elements are all one number: any (`m.number(name)`) or this one."""
         if isinstance(what, str):
             return Bound(what, Constant(what, number=True))
-        return Constant(number=True, value=float(what), rtol=rtol)
+        return Constant(number=True, value=float(what), rounded=rounded)
 
     def rest(self, name: str) -> Pattern:
         return Rest(name)
