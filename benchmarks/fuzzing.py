@@ -37,9 +37,12 @@ DIRECTED = 12
 """How often a pair that no graph held is drawn on purpose before it counts as infeasible."""
 
 
-def rate(laws: tuple[str, ...], tests: int, folder: Path, between: object = None) -> tuple[campaign.Tally, float]:
+def rate(
+    laws: tuple[str, ...], tests: int, folder: Path, between: object = None, coverage: bool = True
+) -> tuple[campaign.Tally, float]:
     """What a job of one thread did, and how many ops its graphs had (median)."""
-    job = campaign.Job(folder, 0, 0, laws)
+    folder.mkdir()
+    job = campaign.Job(folder, 0, 0, laws, coverage=coverage)
     sizes: list[int] = []
     tested = campaign.Case.of
 
@@ -127,7 +130,8 @@ def main() -> None:
         say("ops a graph, median", ops, 8, form="{:.0f}")
         say("tests with a zero-size dimension", cheap.empty / cheap.tests, 0.10)
         say("tests with special values", cheap.special / cheap.tests, 0.30)
-        say("draws without a value", cheap.rejected / cheap.tests, 0.01, least=False)
+        fresh, _ = rate(("text",), options.tests, folder / "c", coverage=False)
+        say("draws without a value (mutations apart)", fresh.rejected / fresh.tests, 0.01, least=False)
         every, campaign.LAW_EVERY["compiled"] = campaign.LAW_EVERY["compiled"], 1
         code, ops = rate(("compiled",), options.compiled, folder / "b", forgetting(folder / "cache"))
         campaign.LAW_EVERY["compiled"] = every
@@ -143,7 +147,7 @@ def main() -> None:
     say(f"feasible pairs of our {len(own)} ops, {options.graphs} graphs", len(found) / pairs, 0.98)
     print(f"{len(found)} pairs found, {len(possible)} more feasible, for {len(own) ** 2 - pairs} no type fits both")
     print(f"most often missed: {Counter(b for _, b in possible).most_common(8)}")
-    for job in (cheap, code):
+    for job in (cheap, fresh, code):
         print(job)
     facts = {"interpreter": cheap.facts(), "compiled": code.facts(), "nnsmith": share, "own": len(found) / pairs}
     RESULTS.write_text(json.dumps({"machine": peak.machine(), **facts}, indent=1) + "\n")

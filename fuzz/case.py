@@ -22,6 +22,8 @@ from effcc.testing.compare import Fairness, Mismatch, compare_bounded, random_in
 if TYPE_CHECKING:
     from effcc.fuzz.coverage import Coverage
 
+INPUTS_TRIED = 3
+"""How often inputs of a kind are drawn until the graph has a value on some: a scale may be 0, an index out of range."""
 SIZES = (2, 3, 1, 5, 4, 0, 7, 16, 17, 33)
 """What symbols are bound to where sizes drawn for them do not fit together."""
 
@@ -87,20 +89,28 @@ class Case:
         if not all(isinstance(t, Tensor) for t in types):
             return
         for profile in profiles:
-            if len(self.inputs) == most:
-                return
-            generator = torch.Generator().manual_seed(seed + PROFILES.index(profile))
-            self.inputs[profile] = random_inputs(types, generator, profile.special, profile.whole)
-            try:
-                self.run(self.graph, profile)
-                if meets_nan(self.graph, self.inputs[profile]):
-                    del self.inputs[profile], self.runs[id(self.graph), profile]
-            except VerifyError as error:
-                inputs = self.inputs.pop(profile)
-                if not self.graph.symbols and not _undefined(error):  # (type rules cannot refuse what sizes decide)
-                    raise Finding("meaning", error.message, self.graph, inputs=inputs) from error
-            except EffccError:  # sizes that do not fit together, values on which an op has no meaning
-                del self.inputs[profile]
+            for attempt in range(INPUTS_TRIED):
+                if len(self.inputs) == most:
+                    return
+                generator = torch.Generator().manual_seed(seed + PROFILES.index(profile) + len(PROFILES) * attempt)
+                if self.take(profile, random_inputs(types, generator, profile.special, profile.whole)):
+                    break
+
+    def take(self, profile: Profile, inputs: list[Any]) -> bool:
+        """Whether the graph has a value on these inputs, which are then kept."""
+        self.inputs[profile] = inputs
+        try:
+            self.run(self.graph, profile)
+            if not meets_nan(self.graph, inputs):
+                return True
+            del self.runs[id(self.graph), profile]
+        except VerifyError as error:
+            if not self.graph.symbols and not _undefined(error):  # (type rules cannot refuse what sizes decide)
+                raise Finding("meaning", error.message, self.graph, inputs=inputs) from error
+        except EffccError:  # sizes that do not fit together, values on which an op has no meaning
+            pass
+        del self.inputs[profile]
+        return False
 
     def context(self) -> Context:
         """The surroundings of passes: the target's machine, and the inputs as calibration data."""
