@@ -46,8 +46,10 @@ RECIPE_LAWS = ("pass-orders", "recipes")
 """Those that say something new where only a recipe is."""
 PROFILES_DRAWN = (STRICT, SPECIAL, NUMERIC)
 """Which inputs a test has, as often as they stand here: one kind a test, for more graphs in the same time."""
-MUTATED, SEEDED = 0.5, 0.2
-"""Shares of tests that are mutated, and that are examples of rules and passes; the others are drawn."""
+WATCHED = 3
+"""What one test in so many reaches is watched, which takes as long as its passes do; the mutated are among these."""
+MUTATED, SEEDED = 0.7, 0.2
+"""Shares of watched tests that are mutated, and of all that are examples of rules and passes; the others are drawn."""
 FAILURES = 5
 """After so many mutations of a graph that reached nothing new, its recipe is mutated once (Tzer)."""
 CI_TESTS = 100
@@ -140,15 +142,16 @@ class Job:
         """One graph and recipe against the laws."""
         if self.coverage is not None:
             self.coverage.take()  # (what a test reached that failed is not kept)
-        entry, parent = self.drawn(key)
-        graph = entry.graph
         number = self.tally.tests
+        coverage = None if number % WATCHED else self.coverage
+        entry, parent = self.drawn(key, mutated=coverage is not None)
+        graph = entry.graph
         self.tally.tests += 1
         self.tally.empty += any(0 in v.shape for v in graph.values if isinstance(v.type, Tensor))
         self.tally.symbolic += bool(graph.symbols)
         self.tally.mutated += parent is not None
         try:
-            about = {"subject": self.subject, "recipe": entry.recipe, "coverage": self.coverage}
+            about = {"subject": self.subject, "recipe": entry.recipe, "coverage": coverage}
             case = Case.of(graph, key, self.profiles(key), most=1, **about)
         except Finding as finding:
             self.report(finding, key, None, entry.recipe)
@@ -165,7 +168,8 @@ class Job:
             except Finding as finding:
                 self.report(finding, key, law, entry.recipe)
                 return
-        self.keep(entry, parent)
+        if coverage is not None:
+            self.keep(entry, parent, coverage)
 
     def profiles(self, key: str) -> list[Profile]:
         """Kinds of inputs in the order in which a test tries them."""
@@ -173,12 +177,12 @@ class Job:
         every = (first, *(p for p in PROFILES if p is not first))
         return [p for p in every if not ("special" in self.without and p.special)]
 
-    def drawn(self, key: str) -> tuple[Entry, Entry | None]:
-        """A test, and the one that it is a mutation of."""
+    def drawn(self, key: str, mutated: bool) -> tuple[Entry, Entry | None]:
+        """A test, and the one that it is a mutation of (mutated: it may be one)."""
         chance, choose = random.Random(f"recipe {key}"), Choices(rest=random.Random(key))
         recipe, kind = self.subject.draw(chance), chance.random()
         with contextlib.suppress(NothingDrawn):
-            if self.corpus is not None and kind < MUTATED and self.corpus.entries:
+            if self.corpus is not None and mutated and kind < MUTATED and self.corpus.entries:
                 parent = self.parent = self.parent or self.corpus.pick(chance)
                 if parent.failures >= FAILURES:
                     parent.failures, self.parent = 0, None
@@ -203,12 +207,11 @@ class Job:
             raise NothingDrawn("no pass has examples")
         return chance.choice(sources)(GraphDrawer(choose))
 
-    def keep(self, entry: Entry, parent: Entry | None) -> None:
+    def keep(self, entry: Entry, parent: Entry | None, coverage: Coverage) -> None:
         """Keep a test that reached something new."""
-        if self.corpus is None or self.coverage is None:
-            return
-        self.coverage.graph(entry.graph)
-        if self.corpus.add(entry, self.coverage.take()) and parent is not None:
+        assert self.corpus is not None
+        coverage.graph(entry.graph)
+        if self.corpus.add(entry, coverage.take()) and parent is not None:
             parent.failures = 0
         self.tally.corpus, self.tally.branches = len(self.corpus.entries), self.corpus.branches
 

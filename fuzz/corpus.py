@@ -53,20 +53,18 @@ class Corpus:
     path: Path | None = None
     counts: Counter[str] = field(default_factory=Counter)
     entries: list[Entry] = field(default_factory=list)
+    branches: int = 0
+    """How many branches all tests together reached."""
 
     def __post_init__(self) -> None:
         if self.path is not None and self.path.with_suffix(".json").exists():
             self._load(self.path)
 
-    @property
-    def branches(self) -> int:
-        """How many branches all tests together reached."""
-        return sum(feature.startswith("branch ") for feature in self.counts)
-
     def add(self, entry: Entry, reached: Iterable[str]) -> bool:
         """Count what a test reached; keep the test where some of it is new."""
         reached = set(reached)
         new = sum(WEIGHTS[feature.partition(" ")[0]] for feature in reached if feature not in self.counts)
+        self.branches += sum(f.startswith("branch ") and f not in self.counts for f in reached)
         self.counts.update(reached)
         if new < LEAST:
             return False
@@ -108,6 +106,7 @@ class Corpus:
             with np.load(path.with_suffix(".npz")) as file:
                 known = constants_in(file)
             self.counts = Counter(kept["counts"])
+            self.branches = sum(feature.startswith("branch ") for feature in self.counts)
             for e in kept["entries"]:
                 entry = Entry(parse(e["graph"], known), Recipe.parse(e["recipe"]), frozenset(e["rare"]), e["failures"])
                 self.entries.append(entry)

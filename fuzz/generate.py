@@ -189,7 +189,7 @@ class GraphDrawer(Drawer):
         """Two words that were seldom tried together, one reading the other's result."""
         assert self.tried is not None
         names, tried = self.vocabulary.names, self.tried
-        numbers = [self.integer(0, len(names) ** 2 - 1) for _ in range(COMPARED)]
+        numbers = [self.integer(0, len(names) ** 2 - 1) for _ in range(4 * COMPARED)]
         candidates = [(names[k // len(names)], names[k % len(names)]) for k in numbers]
         first, second = min(candidates, key=lambda pair: tried[pair])
         if not self.joined(b, first, second, pool, makers, 4):

@@ -17,6 +17,7 @@ from effcc.fuzz.generate import ATTEMPTS, GraphDrawer, Pair, donated, in_branch,
 from effcc.interp import bind_type
 from effcc.ir import Builder, Graph, Node, Op, Symbol, Tensor, Value, load_ops, verify
 from effcc.ir.blob import Blob
+from effcc.ir.graph import symbols_in
 from effcc.ir.op import op_class
 from effcc.ir.types import DType, Type, type_symbols
 from effcc.testing.draw import MAX_ELEMENTS, NothingDrawn
@@ -62,6 +63,8 @@ class GraphMutator(GraphDrawer):
         require_small(changed)
         require_counted(changed)
         require_sized(changed)
+        if not self.closed:
+            require_told(changed)
         verify(changed)
         return changed if changed != graph else self.nothing("it changes nothing")
 
@@ -114,6 +117,15 @@ def require_sized(graph: Graph) -> None:
             sizes = [1 if op["new_axis"] else v.shape[op["axis"]] for v in made.operands]
             if not sizes or sum(sizes[1:], sizes[0]) != op["size"]:
                 raise NothingDrawn("the elements of a sequence have other sizes")
+
+
+def require_told(graph: Graph) -> None:
+    """NothingDrawn where an attribute holds a size that neither an input nor an earlier op tells."""
+    known = set().union(*(type_symbols(v.type) for v in graph.inputs))
+    for node in graph.nodes:
+        known |= set(node.op.defines(*node.types))
+        if not node.sizes <= known | symbols_in(tuple(node.op.graphs().values())):
+            raise NothingDrawn("nobody tells a size")
 
 
 def _number(node: Node | None) -> int | None:

@@ -141,8 +141,8 @@ def hunt(
             with limited(GRAPH_SECONDS):
                 super().test(key)
 
-        def drawn(self, key: str) -> tuple[Entry, Entry | None]:
-            entry, parent = super().drawn(key)
+        def drawn(self, key: str, mutated: bool) -> tuple[Entry, Entry | None]:
+            entry, parent = super().drawn(key, mutated)
             save(Finding("compiled", "the process died", entry.graph), folder, key, entry.recipe, "last")
             return entry, parent
 

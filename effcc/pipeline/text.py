@@ -13,6 +13,7 @@ import dataclasses
 import difflib
 import types
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from effcc.errors import ParseError
@@ -60,7 +61,7 @@ def parse_pass(text: str) -> Pass:
 
 def with_options(p: Pass, options: Iterable[str]) -> Pass:
     """The pass with some of its options changed, each given as `option=value`."""
-    hints, changes = get_type_hints(type(p)), {}
+    hints, changes = _hints(type(p)), {}
     for option in options:
         key, _, value = option.partition("=")
         name = key.strip().replace("-", "_")
@@ -68,6 +69,11 @@ def with_options(p: Pass, options: Iterable[str]) -> Pass:
             raise ParseError(f"{p.name} has no option {key!r}")
         changes[name] = _parse_value(value.strip(), hints[name], f"{p.name}:{key}")
     return dataclasses.replace(p, **changes)
+
+
+@cache
+def _hints(cls: type[Pass]) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
 def print_pass(p: Pass) -> str:

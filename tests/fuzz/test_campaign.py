@@ -58,6 +58,7 @@ def test_mutations_go_where_fresh_draws_do_not(tmp_path, monkeypatch):
     """Of the rules that raise attention, as many tests reach more when they are mutations of one than when drawn."""
     reached = {}
     monkeypatch.setattr(campaign, "SEEDED", 0.0)
+    monkeypatch.setattr(campaign, "WATCHED", 1)
     for mutated in (0.0, 1.0):
         monkeypatch.setattr(campaign, "MUTATED", mutated)
         job = Job(tmp_path / str(mutated), 2, 0, ("each-pass",), subject=Subject.of("cpu", "raise"))
@@ -75,10 +76,10 @@ def test_after_failures_in_a_row_the_recipe_is_mutated(tmp_path, monkeypatch):
     assert job.corpus is not None
     job.test("first")
     (parent,) = job.corpus.entries
-    entry, origin = job.drawn("second")
+    entry, origin = job.drawn("second", mutated=True)
     assert origin is parent and entry.graph != parent.graph and entry.recipe is parent.recipe
     parent.failures = FAILURES
-    entry, origin = job.drawn("second")
+    entry, origin = job.drawn("second", mutated=True)
     assert origin is parent and entry.graph is parent.graph and entry.recipe != parent.recipe
     assert parent.failures == 0
 
