@@ -13,10 +13,10 @@ def test_a_campaign_of_some_passes_without_coverage(effcc, tmp_path):
 
 
 def test_the_fixed_list_counts_tests_and_keeps_a_corpus(effcc, tmp_path, monkeypatch):
-    monkeypatch.setattr("effcc.fuzz.campaign.CI_TESTS", 12)
+    monkeypatch.setattr("effcc.fuzz.campaign.CI_TESTS", 40)
     monkeypatch.setattr("effcc.fuzz.campaign.WATCHED", 1)
     facts = effcc("fuzz", "--ci", "--laws", "text,pass-orders", "--folder", tmp_path, "--json").json
-    assert facts["tests"] == 12 and facts["branches"] > 20 and facts["corpus"] > 0
+    assert facts["tests"] == 40 and facts["branches"] > 100 and facts["corpus"] > 0
 
 
 def test_what_does_not_exist_is_refused(effcc, tmp_path):
