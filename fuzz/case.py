@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from effcc.errors import EffccError, VerifyError
 from effcc.fuzz.recipe import Recipe, Subject
-from effcc.interp import bind_type, run
+from effcc.interp import Known, bind_type, run
 from effcc.ir import Graph, Node, Symbol, Tensor, load_ops
 from effcc.ir.lazy import torch
 from effcc.ir.types import Type
@@ -61,6 +61,8 @@ class Case:
     runs: dict[tuple[int, Profile], tuple[Any, ...]] = field(default_factory=dict)
     kept: list[Graph] = field(default_factory=list)
     """Graphs of `runs`, which knows them by identity."""
+    known: dict[Profile, Known] = field(default_factory=dict)
+    """What the nodes of these graphs gave."""
     subject: Subject = field(default_factory=Subject)
     recipe: Recipe = field(default_factory=Recipe)
     coverage: Coverage | None = None
@@ -110,6 +112,7 @@ class Case:
         except EffccError:  # sizes that do not fit together, values on which an op has no meaning
             pass
         del self.inputs[profile]
+        self.known.pop(profile, None)
         return False
 
     def context(self) -> Context:
@@ -129,7 +132,8 @@ class Case:
         """What a graph (this one, or what passes made of it) computes on the inputs of a profile."""
         key = id(graph), profile
         if key not in self.runs:
-            self.runs[key] = run(graph, *self.inputs[profile])
+            known = None if graph.symbols else self.known.setdefault(profile, {})
+            self.runs[key] = run(graph, *self.inputs[profile], known=known)
             self.kept.append(graph)
         return self.runs[key]
 

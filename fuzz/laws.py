@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from effcc.analysis.precision import bounded_run, expand, unit_roundoff
+from effcc.analysis.precision import NARROW, Rounded, expand, sampled, unit_roundoff
 from effcc.driver import compile_graph
 from effcc.errors import EffccError, InputError, UnsupportedError
 from effcc.fuzz.case import Case, Finding, Profile
@@ -21,7 +21,7 @@ from effcc.ir import Graph, verify
 from effcc.ir.blob import Blob
 from effcc.ir.lazy import torch
 from effcc.ir.scalar import Apply, walk
-from effcc.ir.types import DTYPES, DType
+from effcc.ir.types import bf16, f16, f32, f64
 from effcc.pipeline import Pass, parse_pipeline
 from effcc.testing.compare import Fairness, same_bits
 from effcc.testing.contracts import covers_special, holds
@@ -77,7 +77,7 @@ def run_passes(case: Case, law: str, passes: Sequence[Pass], graph: Graph | None
         try:
             new = case.run_pass(p, graph, ctx)
             if new is not graph:
-                verify(new)
+                verify(new, known=frozenset(graph.nodes))
         except Exception as error:
             if isinstance(error, InputError) and p.category not in ("exact", "lower"):
                 continue
@@ -176,27 +176,33 @@ def agree(law: str, case: Case, optimized: Graph, profile: Profile, found: Seque
     differing = [k for k, (w, f) in enumerate(zip(wanted, found, strict=True)) if not same_bits(w, f, False)]
     if not differing:
         return
-    narrowest = max((graph, optimized), key=unit_roundoff)
-    unit = unit_roundoff(narrowest)
-    dtype = next(DTYPES[n] for n in ("bf16", "f16", "f32", "f64") if _roundoff(DTYPES[n]) <= unit)
-    bounds = zip(bounded_run(graph, *inputs, dtype=dtype), bounded_run(optimized, *inputs, dtype=dtype), strict=True)
-    for k, (exact, own) in enumerate(bounds):
-        if k not in differing:
-            continue
-        w, f, limit = exact.exact.double(), found[k].double(), exact.bound + own.bound
-        if w.shape != f.shape:  # how many elements there are is a matter of rounding, unless bits may be asked
-            if case.fair(profile, graph).bitwise:
-                raise Finding(law, f"{profile.name}: result {k} has another shape", graph, inputs=inputs)
-            continue
-        same = (w == f) | (w.isnan() & f.isnan()) | ((w - f).abs() <= limit) | limit.isinf() | limit.isnan()
-        far = ~same if case.fair(profile, graph).bitwise else ~same & w.isfinite()
-        if found[k].is_floating_point():  # (nobody can hold more)
-            far &= ~(w.abs() > torch.finfo(found[k].dtype).max) | w.isinf()
-        if far.any():
-            at = tuple(int(i) for i in far.nonzero()[0])
-            values = (found[k][at].item(), wanted[k][at].item(), w[at].item(), limit[at].item())
-            said = "is {}, the interpreter says {}, in f64 {} (allowed: {:.3g})".format(*values)
-            raise Finding(law, f"{profile.name}: result {k}{list(at)} {said}", graph, inputs=inputs)
+    unit = max(map(unit_roundoff, (graph, optimized)))
+    dtype = next(d for d in (bf16, f16, f32, f64) if NARROW[d.name] == unit)
+    bitwise = case.fair(profile, graph).bitwise
+    message: str | None = None
+    for wide in sampled(*(Rounded(g, *inputs, dtype=dtype) for g in (graph, optimized))):
+        limits = [(a.exact.double(), a.bound + b.bound) for a, b in zip(*wide, strict=True)]
+        said = (_beyond(wanted[k], found[k], *limits[k], bitwise) for k in differing)
+        k, message = next(((k, m) for k, m in zip(differing, said, strict=True) if m), (0, None))
+        if message is None:
+            return
+    raise Finding(law, f"{profile.name}: result {k}{message}", graph, inputs=inputs)
+
+
+def _beyond(wanted: Any, found: Any, exact: Any, limit: Any, bitwise: bool) -> str | None:
+    """The first element that a backend found beyond its limit."""
+    f = found.double()
+    if exact.shape != f.shape:  # how many elements there are is a matter of rounding, unless bits may be asked
+        return " has another shape" if bitwise else None
+    same = (exact == f) | (exact.isnan() & f.isnan()) | ((exact - f).abs() <= limit) | limit.isinf() | limit.isnan()
+    far = ~same if bitwise else ~same & exact.isfinite()
+    if found.is_floating_point():  # (nobody can hold more)
+        far &= ~(exact.abs() > torch.finfo(found.dtype).max) | exact.isinf()
+    if not far.any():
+        return None
+    at = tuple(int(i) for i in far.nonzero()[0])
+    values = (found[at].item(), wanted[at].item(), exact[at].item(), limit[at].item())
+    return f"{list(at)} " + "is {}, the interpreter says {}, in f64 {} (allowed: {:.3g})".format(*values)
 
 
 def is_exact(graph: Graph, inputs: Sequence[Any]) -> bool:
@@ -219,10 +225,6 @@ def reference(case: Case) -> None:
     from effcc.fuzz.references import hold
 
     hold(case)
-
-
-def _roundoff(dtype: DType) -> float:
-    return {"bf16": 2.0**-8, "f16": 2.0**-11, "f32": 2.0**-24, "f64": 2.0**-53}[dtype.name]
 
 
 def _nothing() -> None:

@@ -77,9 +77,9 @@ class _Rebuild(OpBuilder):
             shape = op.result_types(types)[0].shape  # type: ignore[attr-defined]
             kept = self.add(op.replace(keepdims=True), *operands)
             return (self.reshape(kept, shape=shape),)
-        if op.name in self.keep or op.graphs() or op.compute(*types) is not None:
+        if type(op).decompose is Op.decompose or op.name in self.keep or op.graphs():
             return None
-        if type(op).decompose is Op.decompose or not self.ctx.allow(f"decompose-{op.name}", self.loc):
+        if op.compute(*types) is not None or not self.ctx.allow(f"decompose-{op.name}", self.loc):
             return None
         results = op.decompose(self, *operands)
         results = results if isinstance(results, tuple) else (results,)

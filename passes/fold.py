@@ -50,10 +50,10 @@ class Fold(Pass):
         return w.freeze()
 
     def _fold(self, item: Item, w: Workspace, ctx: Context) -> None:
-        if not item.op.pure or item.op.family in KEPT_FAMILIES or item.node().sizes:
-            return  # (sizes known at run time only)
+        if not item.op.pure or item.op.family in KEPT_FAMILIES:
+            return
         operands = [blob for v in item.operands if (blob := w.constant(v)) is not None]
-        if len(operands) < len(item.operands) or item.node().sizes:  # (`dim` reads a size of the call)
+        if len(operands) < len(item.operands) or item.node().sizes:  # (known at run time only: `dim` reads one)
             return
         types = [r.type for r in item.results if isinstance(r.type, Tensor) and r.type.is_static]
         if len(types) < len(item.results):

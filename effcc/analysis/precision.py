@@ -7,6 +7,7 @@ may do to it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +100,8 @@ def _wide_value(value: Any) -> Any:
 def expand(graph: Graph) -> Graph:
     """The graph with composite ops (no loop nest of their own, but a decomposition) spelled out; itself, if it has
     none."""
+    if not any(n.op.name == "fused" or type(n.op).decompose is not Op.decompose for n in graph.nodes):
+        return graph
     b = Builder(graph.name)
     b.inputs = list(graph.inputs)
     values: dict[Value, Value] = {v: v for v in graph.inputs}
@@ -124,27 +127,43 @@ class Bounded:
     bound: Any
 
 
-def bounded_run(
-    graph: Graph, *tensors: Any, dtype: DType | None = None, seed: int = 0, quanta: bool = False
-) -> tuple[Bounded, ...]:
-    """Results in f64 with rounding-error bounds for a run in `dtype` (default: the narrowest float in the graph).
+class Rounded:
+    """A graph's results in f64, and how far roundings in `dtype` (default: the narrowest float in the graph) moved them
+    in the runs sampled so far.
 
     quanta: a dequantized element is known to half its scale only, as where quantization stands for a real number.
     """
-    unit = NARROW[dtype.name] if dtype else unit_roundoff(graph)
-    expanded = expand(graph)
-    wide = widen(expanded)
-    inputs = [widen_tensor(t) for t in tensors]
-    unmoved = run(wide, *inputs)
-    exact = unmoved if expanded is graph else run(widen(graph), *inputs)  # composites by their own meaning
-    generator = torch.Generator().manual_seed(seed)
-    spread = [torch.zeros_like(t, dtype=torch.float64) for t in exact]
-    for _ in range(SAMPLES):
-        with observed(lambda n, xs, rs: _perturb(n, xs, rs, unit, generator, quanta)):
-            moved = run(wide, *inputs)
-        for s, a, b in zip(spread, moved, unmoved):
+
+    def __init__(self, graph: Graph, *tensors: Any, dtype: DType | None = None, seed: int = 0, quanta: bool = False):
+        self.unit, self.quanta = NARROW[dtype.name] if dtype else unit_roundoff(graph), quanta
+        expanded = expand(graph)
+        self.wide, self.inputs = widen(expanded), [widen_tensor(t) for t in tensors]
+        self.unmoved = run(self.wide, *self.inputs)
+        self.exact = self.unmoved if expanded is graph else run(widen(graph), *self.inputs)  # composites as they mean
+        self.generator = torch.Generator().manual_seed(seed)
+        self.spread = [torch.zeros_like(t, dtype=torch.float64) for t in self.exact]
+
+    def sample(self) -> tuple[Bounded, ...]:
+        """The results after one run more."""
+        with observed(lambda n, xs, rs: _perturb(n, xs, rs, self.unit, self.generator, self.quanta)):
+            moved = run(self.wide, *self.inputs)
+        for s, a, b in zip(self.spread, moved, self.unmoved):
             s.copy_(torch.maximum(s, _distance(a, b)))
-    return tuple(Bounded(x, _bound(x, s, unit)) for x, s in zip(exact, spread))
+        return tuple(Bounded(x, _bound(x, s, self.unit)) for x, s in zip(self.exact, self.spread))
+
+
+def sampled(*runs: Rounded) -> Iterator[tuple[tuple[Bounded, ...], ...]]:
+    """The bounds of some runs after each sample. They only grow: what lies within need not wait for the last."""
+    for _ in range(SAMPLES):
+        yield tuple(run.sample() for run in runs)
+
+
+def bounded_run(
+    graph: Graph, *tensors: Any, dtype: DType | None = None, seed: int = 0, quanta: bool = False
+) -> tuple[Bounded, ...]:
+    """Results in f64 with rounding-error bounds for a run in `dtype`: see Rounded."""
+    *_, (bounded,) = sampled(Rounded(graph, *tensors, dtype=dtype, seed=seed, quanta=quanta))
+    return bounded
 
 
 def unit_roundoff(graph: Graph) -> float:

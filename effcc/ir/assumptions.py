@@ -19,12 +19,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from effcc.ir.dims import Dim, Symbol, bounds, evaluate
 
 if TYPE_CHECKING:
     from effcc.ir.graph import Node
+    from effcc.ir.op import Op
+    from effcc.ir.types import Type
 
 RELATIONS = {
     "equal": "must be equal",
@@ -76,10 +79,17 @@ def recorded() -> Iterator[list[Assumption]]:
 
 def assumed(node: Node) -> list[Assumption]:
     """What the type rules of a node, and of those of a fused region, assume."""
+    nodes = node.op.body.nodes if node.op.name == "fused" else (node,)  # type: ignore[attr-defined]
+    return [*dict.fromkeys(a for n in nodes for a in (_known if n.op.is_small else _assumed)(n.op, n.types))]
+
+
+def _assumed(op: Op, types: tuple[Type, ...]) -> list[Assumption]:
     with recorded() as taken:
-        for each in node.op.body.nodes if node.op.name == "fused" else (node,):  # type: ignore[attr-defined]
-            each.op.infer(*each.types)
+        op.infer(*types)
     return taken
+
+
+_known = lru_cache(maxsize=1 << 12)(_assumed)
 
 
 def _assume(relation: str, a: Dim, b: Dim) -> None:

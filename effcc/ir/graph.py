@@ -118,6 +118,11 @@ class Graph:
         found = set().union(*(type_symbols(v.type) for v in self.values)) if self.values else set()
         return tuple(sorted(found, key=lambda s: s.name))
 
+    @cached_property
+    def op_names(self) -> frozenset[str]:
+        """Of all nodes, those of nested graphs included."""
+        return frozenset(node.op.name for node in self.walk())
+
     def walk(self) -> Iterator[Node]:
         """Every node, those of nested graphs included, outer before inner."""
         stack: list[Graph] = [self]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
 
 from effcc.errors import TypeRuleError, UnsupportedError
@@ -131,6 +131,14 @@ class Op:
 
     def result_types(self, types: tuple[Type, ...]) -> tuple[Type, ...]:
         """Check the arity, run the type rule, and name the op in what it refuses."""
+        return _known_types(self, types) if self.is_small else self._result_types(types)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it compares and hashes at once: it holds no data and no graph."""
+        return self.family != "constant" and not self.graphs()
+
+    def _result_types(self, types: tuple[Type, ...]) -> tuple[Type, ...]:
         low, high = self.arity()
         if len(types) < low or (high is not None and len(types) > high):
             wanted = f"{low}" if low == high else f"{low} to {'any' if high is None else high}"
@@ -150,6 +158,12 @@ class Op:
         """Evaluate `reference` and normalise to a tuple."""
         out = self.reference(*tensors)
         return tuple(out) if isinstance(out, (tuple, list)) and self.num_results != 1 else (out,)
+
+
+@lru_cache(maxsize=1 << 14)
+def _known_types(op: Op, types: tuple[Type, ...]) -> tuple[Type, ...]:
+    """Most nodes are typed many times: after each pass."""
+    return op._result_types(types)
 
 
 @cache

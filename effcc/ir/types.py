@@ -28,6 +28,9 @@ class DType:
     bits: int
     kind: str
 
+    def __hash__(self) -> int:
+        return hash(self.name)
+
     def __repr__(self) -> str:
         return self.name
 

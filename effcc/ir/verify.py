@@ -2,44 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from effcc.errors import TypeRuleError, VerifyError
-from effcc.ir.graph import Graph, Value
+from effcc.ir.graph import Graph, Node, Value
 
 
-def verify(graph: Graph) -> None:
-    """Raise VerifyError, naming graph, op and location, at the first broken invariant."""
+def verify(graph: Graph, known: Container[Node] = ()) -> None:
+    """Raise VerifyError, naming graph, op and location, at the first broken invariant. known: nodes that were verified
+    as part of another graph."""
     defined: set[Value] = set(graph.inputs)
     where = f"graph @{graph.name}"
     if len(defined) != len(graph.inputs):
         raise VerifyError("an input is listed twice", where=where)
     for node in graph.nodes:
-        here = f"{where}, {node.loc}" if str(node.loc) else where
         for v in node.operands:
             if v not in defined:
-                raise VerifyError(
-                    f"{node}: {v} is used before it is defined (nested graphs see only their inputs)", where=here
-                )
-        try:
-            types = node.op.result_types(node.types)
-        except TypeRuleError as error:
-            raise VerifyError(str(error), where=here) from None
-        actual = tuple(r.type for r in node.results)
-        if types != actual:
-            raise VerifyError(
-                f"{node}: the type rule gives {', '.join(map(str, types))}, "
-                f"the graph says {', '.join(map(str, actual))}",
-                where=here,
-            )
+                message = f"{node}: {v} is used before it is defined (nested graphs see only their inputs)"
+                raise VerifyError(message, where=_place(graph, node))
+        if node not in known:
+            _verify_node(graph, node)
         for r in node.results:
             if r in defined:
-                raise VerifyError(f"{r} is defined twice", where=here)
+                raise VerifyError(f"{r} is defined twice", where=_place(graph, node))
             defined.add(r)
-        for nested in node.op.graphs().values():
-            verify(nested)
     for v in graph.results:
         if v not in defined:
             raise VerifyError(f"result {v} is not defined", where=where)
     _verify_aliases(graph, where)
+
+
+def _verify_node(graph: Graph, node: Node) -> None:
+    """Its type rule gives the types of its results, and the graphs in it are valid."""
+    try:
+        types = node.op.result_types(node.types)
+    except TypeRuleError as error:
+        raise VerifyError(str(error), where=_place(graph, node)) from None
+    actual = tuple(r.type for r in node.results)
+    if types != actual:
+        given, said = (", ".join(map(str, some)) for some in (types, actual))
+        raise VerifyError(f"{node}: the type rule gives {given}, the graph says {said}", where=_place(graph, node))
+    for nested in node.op.graphs().values():
+        verify(nested)
+
+
+def _place(graph: Graph, node: Node) -> str:
+    return f"graph @{graph.name}, {node.loc}" if str(node.loc) else f"graph @{graph.name}"
 
 
 def _verify_aliases(graph: Graph, where: str) -> None:

@@ -34,7 +34,7 @@ class Verify(Instrument):
         if new is old:
             return
         try:
-            verify(new)
+            verify(new, known=frozenset(old.nodes))
         except VerifyError as error:
             raise VerifyError(f"pass {p.name} broke the graph: {error.message}", where=error.where) from error
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from effcc.errors import EffccError, TypeRuleError
 from effcc.ir.graph import Graph, Value
-from effcc.ir.op import Op
+from effcc.ir.op import Op, graph_attributes
 from effcc.rewrite.rule import Match, Rule
 from effcc.rewrite.workspace import Item, ItemBuilder, RewriteError, Workspace
 
@@ -26,11 +26,15 @@ def rewrite(graph: Graph, rules: Sequence[Rule], ctx: Any = None) -> Graph:
         from effcc.pipeline.context import Context
 
         ctx = Context()
+    if graph.op_names.isdisjoint(_by_root(tuple(rules))):
+        return graph
     return _Greedy(graph, rules, ctx).run()
 
 
 def map_nested(op: Op, change: Any) -> Op:
     """An op with a function of graphs applied to its nested graphs; the same op where none changed."""
+    if not graph_attributes(type(op)):
+        return op
     nested = {name: new for name, g in op.graphs().items() if (new := change(g)) is not g}
     return op.replace(**nested) if nested else op
 
@@ -83,12 +87,12 @@ class _Greedy:
 
     def _nested(self, item: Item) -> None:
         if item.op.graphs():
-            op = map_nested(item.op, lambda g: _Greedy(g, self.rules, self.ctx).run())
+            op = map_nested(item.op, lambda g: rewrite(g, self.rules, self.ctx))
             if op is not item.op:
                 self.workspace.set_op(item, op)
 
     def _apply_one(self, item: Item) -> bool:
-        for rule in self.by_root.get(item.op.name, ()):
+        for rule in self.by_root[item.op.name]:
             m = rule.find(item, self.workspace)
             if m is not None and self._apply(rule, m):
                 return True
@@ -165,6 +169,6 @@ class _Greedy:
             self._wake(list(readers))
 
     def _push(self, item: Item) -> None:
-        if item.alive and id(item) not in self.queued:
+        if item.alive and id(item) not in self.queued and item.op.name in self.by_root:
             self.queued.add(id(item))
             self.queue.append(item)
