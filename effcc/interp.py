@@ -172,7 +172,7 @@ def bind_inputs(inputs: Iterable[Value], tensors: Iterable[Any], bindings: Bindi
     pending: list[tuple[Value, Any]] = []
     for v, t in zip(inputs, tensors, strict=True):
         _check_input(v, t)
-        if isinstance(v.type, Tensor):
+        if isinstance(v.type, Tensor) and tuple(t.shape) != v.type.shape:
             pending.append((v, t))
     for lone in (True, False):  # plain symbols first: they make expressions solvable
         for v, t in pending:

@@ -40,7 +40,7 @@ from effcc.testing.draw import NothingDrawn
 from effcc.testing.search import Choices
 
 SHRINK_SECONDS = 20.0
-LAW_EVERY = {"text": 4, "embellished": 4, "compiled": 12, "schedules": 24, "recipes": 24, "reference": 4}
+LAW_EVERY = {"text": 8, "embellished": 8, "compiled": 12, "schedules": 24, "recipes": 24, "reference": 4}
 """Dear laws are held against one graph in so many."""
 RECIPE_LAWS = ("pass-orders", "recipes")
 """Those that say something new where only a recipe is."""
