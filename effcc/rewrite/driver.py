@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -26,9 +27,7 @@ def rewrite(graph: Graph, rules: Sequence[Rule], ctx: Any = None) -> Graph:
         from effcc.pipeline.context import Context
 
         ctx = Context()
-    if graph.op_names.isdisjoint(_by_root(tuple(rules))):
-        return graph
-    return _Greedy(graph, rules, ctx).run()
+    return _rewrite(graph, _index(tuple(rules)), ctx)
 
 
 def map_nested(op: Op, change: Any) -> Op:
@@ -39,29 +38,32 @@ def map_nested(op: Op, change: Any) -> Op:
     return op.replace(**nested) if nested else op
 
 
+@dataclass(frozen=True)
+class _Index:
+    """Rules by the name of the op at which their pattern ends, and how deep the deepest pattern is."""
+
+    by_root: dict[str, list[Rule]]
+    reach: int
+
+
 @cache
-def _by_root(rules: tuple[Rule, ...]) -> dict[str, list[Rule]]:
-    """The rules whose pattern ends at an op, by its name."""
+def _index(rules: tuple[Rule, ...]) -> _Index:
     found: dict[str, list[Rule]] = {}
     for rule in rules:
         for op in rule.roots:
             found.setdefault(op, []).append(rule)
-    return found
+    return _Index(found, max((r.depth for r in rules), default=0))
 
 
-@cache
-def _reach(rules: tuple[Rule, ...]) -> int:
-    """How deep the deepest pattern is."""
-    return max((r.depth for r in rules), default=0)
+def _rewrite(graph: Graph, index: _Index, ctx: Any) -> Graph:
+    return graph if graph.op_names.isdisjoint(index.by_root) else _Greedy(graph, index, ctx).run()
 
 
 class _Greedy:
-    def __init__(self, graph: Graph, rules: Sequence[Rule], ctx: Any):
-        self.rules, self.ctx = rules, ctx
+    def __init__(self, graph: Graph, index: _Index, ctx: Any):
+        self.index, self.ctx = index, ctx
         self.workspace = Workspace(graph)
         self.workspace.lost_use = self._woken_by_lost_use
-        self.by_root = _by_root(tuple(rules))
-        self.reach = _reach(tuple(rules))
         self.queue: deque[Item] = deque()
         self.queued: set[int] = set()
         self.fired: dict[str, int] = {}
@@ -87,12 +89,12 @@ class _Greedy:
 
     def _nested(self, item: Item) -> None:
         if item.op.graphs():
-            op = map_nested(item.op, lambda g: rewrite(g, self.rules, self.ctx))
+            op = map_nested(item.op, lambda g: _rewrite(g, self.index, self.ctx))
             if op is not item.op:
                 self.workspace.set_op(item, op)
 
     def _apply_one(self, item: Item) -> bool:
-        for rule in self.by_root[item.op.name]:
+        for rule in self.index.by_root[item.op.name]:
             m = rule.find(item, self.workspace)
             if m is not None and self._apply(rule, m):
                 return True
@@ -149,7 +151,7 @@ class _Greedy:
         layer, seen = start, {id(i) for i in start}
         for i in start[:WAKE_LIMIT]:
             self._push(i)
-        for _ in range(self.reach - 1):
+        for _ in range(self.index.reach - 1):
             following: list[Item] = []
             for item in layer:
                 for r in item.results:
@@ -169,6 +171,6 @@ class _Greedy:
             self._wake(list(readers))
 
     def _push(self, item: Item) -> None:
-        if item.alive and id(item) not in self.queued and item.op.name in self.by_root:
+        if item.alive and id(item) not in self.queued and item.op.name in self.index.by_root:
             self.queued.add(id(item))
             self.queue.append(item)
