@@ -36,6 +36,23 @@ def narrow(b: Any, array: Any, like: Any) -> Any:
     return b.const(rounded, like.dtype) if np.isfinite(rounded.astype("f8")).all() else None
 
 
+def product(b: Any, w: Any, c: Any, like: Any, summed: tuple[int, ...] = ()) -> Any:
+    """The constant w * c, or None where it overflows, or loses digits: where all those of a sum along the axes `summed`
+    lie below the normal numbers. One that would vanish becomes the least number: infinity times it stays infinite."""
+    import ml_dtypes
+    import numpy as np
+
+    info = ml_dtypes.finfo(like.dtype.numpy)
+    with np.errstate(all="ignore"):
+        joined = wide(w) * wide(c)
+    some = np.broadcast_to((w != 0) & (c != 0), joined.shape)
+    reach = abs(joined).max(axis=summed, initial=0.0) if summed else abs(joined)
+    if (some.any(axis=summed) & (reach < float(info.smallest_normal))).any():
+        return None
+    vanished = some & (abs(joined) < float(info.smallest_subnormal))
+    return narrow(b, np.where(vanished, np.copysign(float(info.smallest_subnormal), joined), joined), like)
+
+
 def finite(*arrays: Any) -> bool:
     import numpy as np
 
@@ -113,8 +130,10 @@ class DivConstant(Bounded):
         return None if ((size > 1e-30) & (size < 1e30)).all() else "a divisor is zero, huge or tiny"
 
     def rewrite(self, b: Any, m: Any) -> Any:
-        inverse = narrow(b, 1.0 / wide(m.array("c")), m.x)
-        return "the reciprocal overflows" if inverse is None else b.mul(m.x, inverse)
+        import numpy as np
+
+        inverse = product(b, 1.0 / wide(m.array("c")), np.ones(()), m.x)
+        return "the reciprocal is no normal number" if inverse is None else b.mul(m.x, inverse)
 
 
 class AddZero(Bounded):
@@ -156,8 +175,10 @@ class TwoConstants(Bounded):
             return "the joined constant would be larger than both"
         if not m.x.dtype.is_float:
             return b.add(m.root.op, m.x, b.const(joined.astype(m.x.dtype.numpy), m.x.dtype))
-        constant = narrow(b, joined, m.x)
-        return "the joined constant overflows" if constant is None else b.add(m.root.op, m.x, constant)
+        constant = narrow(b, joined, m.x) if self.op == "add" else product(b, c, d, m.x)
+        if constant is None:
+            return "the joined constant overflows, or loses digits"
+        return b.add(m.root.op, m.x, constant)
 
     def example(self, d: Any, b: Any) -> Any:
         """Constants alike, or such that only together they are a large matrix."""
@@ -200,12 +221,12 @@ class ConvThenScale(Bounded):
         c = vector(m.array("c"), rank, 1, m.y.shape[1])
         if c is None:
             return "the factor varies along other axes than channels"
-        w = narrow(b, wide(m.array("w")) * c.reshape(-1, *[1] * (rank - 1)), m.y)
+        w = product(b, m.array("w"), c.reshape(-1, *[1] * (rank - 1)), m.y, tuple(range(1, rank)))
         operands = [m.x, w]
         if self.has_bias:
-            operands.append(narrow(b, wide(m.array("bias")) * c, m.y))
+            operands.append(product(b, m.array("bias"), c, m.y))
         if any(o is None for o in operands):
-            return "the scaled weights overflow"
+            return "the scaled weights overflow, or lose digits"
         return b.add(m.workspace.producer(m.y).op, *operands)
 
 
@@ -243,15 +264,16 @@ class ScaleThenConv(Bounded):
         return copies_too_much(m, "w")
 
     def rewrite(self, b: Any, m: Any) -> Any:
-        rank, w = len(m.x.shape), wide(m.array("w"))
+        rank, w = len(m.x.shape), m.array("w")
         c = vector(m.array("c"), rank, 1, m.x.shape[1])
         if c is None:
             return "the factor varies along other axes than channels"
         out, inner = w.shape[:2]
-        by_group = c.reshape(m.groups, 1, inner, *[1] * (rank - 2))
-        scaled = (w.reshape(m.groups, out // m.groups, *w.shape[1:]) * by_group).reshape(w.shape)
-        weights = narrow(b, scaled, m.x)
-        return "the scaled weights overflow" if weights is None else b.add(m.root.op, m.x, weights, *m.bias)
+        by_output = c.reshape(m.groups, inner).repeat(out // m.groups, axis=0).reshape(out, inner, *[1] * (rank - 2))
+        weights = product(b, w, by_output, m.x, tuple(range(1, rank)))
+        if weights is None:
+            return "the scaled weights overflow, or lose digits"
+        return b.add(m.root.op, m.x, weights, *m.bias)
 
     def example(self, d: Any, b: Any) -> Any:
         groups, per_group = d.integer(1, 2), d.integer(1, 3)
@@ -281,8 +303,10 @@ class MatmulThenScale(Bounded):
         c = vector(m.array("c"), rank, rank - 1, m.y.shape[-1])
         if c is None:
             return "the factor varies along other axes than columns"
-        w = narrow(b, wide(m.array("w")) * (c.reshape(-1, 1) if m.tb else c), m.y)
-        return "the scaled weights overflow" if w is None else b.matmul(m.x, w, transpose_a=m.ta, transpose_b=m.tb)
+        w = product(b, m.array("w"), c.reshape(-1, 1) if m.tb else c, m.y, (-1 if m.tb else -2,))
+        if w is None:
+            return "the scaled weights overflow, or lose digits"
+        return b.matmul(m.x, w, transpose_a=m.ta, transpose_b=m.tb)
 
     def example(self, d: Any, b: Any) -> Any:
         x, w, c, turned, others = drawn_product(d, b)
@@ -308,8 +332,10 @@ class ScaleThenMatmul(Bounded):
         c = vector(m.array("c"), rank, rank - 1, m.x.shape[-1])
         if c is None:
             return "the factor varies along other axes than the summed one"
-        w = narrow(b, wide(m.array("w")) * (c if m.tb else c.reshape(-1, 1)), m.x)
-        return "the scaled weights overflow" if w is None else b.matmul(m.x, w, transpose_b=m.tb)
+        w = product(b, m.array("w"), c if m.tb else c.reshape(-1, 1), m.x, (-1 if m.tb else -2,))
+        if w is None:
+            return "the scaled weights overflow, or lose digits"
+        return b.matmul(m.x, w, transpose_b=m.tb)
 
     def example(self, d: Any, b: Any) -> Any:
         x, w, c, turned, others = drawn_product(d, b)

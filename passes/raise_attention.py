@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from effcc.ir.graph import Value
+from effcc.ir.types import DType, f32, f64
 from effcc.passes.raise_activations import Bounded
 from effcc.rewrite import BOUNDED, REFINES, Item, Rule, Workspace
 
@@ -121,6 +122,8 @@ class Attention(Bounded):
         parts = take_apart(m.scores, m.workspace)
         if isinstance(parts, str):
             return parts
+        if (reason := no_scale(parts.factor, m.scores.dtype)) is not None:
+            return reason
         if parts.kept and parts.added and self.special_inputs:
             return "scores that one mask leaves out would meet the other: infinite ones give NaN"
         matmul = parts.product.op
@@ -274,7 +277,7 @@ class ScaleOfQuery(Bounded):
         return p.attention(p.mul(q, p.number("c")), k, p.rest("others"), **attributes)
 
     def check(self, m: Any, ctx: Any) -> str | None:
-        return _scaled(m, m.q)
+        return _scaled(m)
 
     def rewrite(self, b: Any, m: Any) -> Any:
         op = m.root.op.replace(scale=m.root.op.factor(m.q.shape[-1]) * m.number("c"))
@@ -297,7 +300,7 @@ class ScaleOfKey(Bounded):
         return p.attention(q, keys, p.rest("others"), **attributes)
 
     def check(self, m: Any, ctx: Any) -> str | None:
-        return _scaled(m, m.k)
+        return _scaled(m)
 
     def rewrite(self, b: Any, m: Any) -> Any:
         op = m.root.op.replace(scale=m.root.op.factor(m.q.shape[-1]) * m.number("c"))
@@ -315,11 +318,17 @@ class ScaleOfKey(Bounded):
         return b.attention(q, k, v, scale=d.choose((None, 0.25)))
 
 
-def _scaled(m: Any, x: Value) -> str | None:
+def _scaled(m: Any) -> str | None:
     if m.scale is None and not isinstance(m.root.operands[0].shape[-1], int):
         return "the head size is symbolic"
-    c = m.number("c")
-    return None if math.isfinite(c) and c != 0 else f"{c} is no scale"
+    return no_scale(m.root.op.factor(m.q.shape[-1]) * m.number("c"), m.q.dtype)
+
+
+def no_scale(factor: float, dtype: DType) -> str | None:
+    """Why a number is no scale of attention, which multiplies in f32 at least: 0 makes NaN of infinite scores, and below
+    the normal numbers digits are lost."""
+    least, greatest = (f64 if dtype == f64 else f32).normal
+    return None if least <= abs(factor) <= greatest else f"{factor} is no scale: no normal number"
 
 
 class Rotary(Bounded):

@@ -45,8 +45,8 @@ def widen(graph: Graph) -> Graph:
 
 
 def _wide_nodes(node: Node, operands: tuple[Value, ...], results: tuple[Value, ...]) -> list[Node]:
-    """The node widened; what looks at bits, or draws them, still gets, and gives, those of the narrow dtype."""
-    if node.op.name != "bitcast" and node.op.family != "random":
+    """The node widened; what does not widen still gets, and gives, numbers of the narrow dtype."""
+    if node.op.widens:
         return [Node(_wide_op(node.op), operands, results, node.loc)]
     cast: Any = op_class("cast")
     given = [v if v.type == old.type else Value(old.type) for v, old in zip(operands, node.operands, strict=True)]

@@ -68,6 +68,9 @@ class Op:
     routine: ClassVar[bool] = False
     """Whether it is an algorithm (sorting, control flow), for which each backend has a routine of its own: no loop
     nest."""
+    widens: ClassVar[bool] = True
+    """Whether it means the same real function in any float dtype: not where it draws or looks at the bits of one, or
+    takes no other. f64 then tells nothing of it, and the precision analysis leaves it as it is."""
     undefined: ClassVar[str] = ""
     """Operand values for which the result may be anything (never a crash); the fuzzer keeps away from them."""
 

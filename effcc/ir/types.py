@@ -64,6 +64,14 @@ class DType:
         return 1 if self.kind == "b" else (1 << (self.bits - (self.kind == "i"))) - 1
 
     @property
+    def normal(self) -> tuple[float, float]:
+        """The least and the greatest size of a float's normal numbers: those with all their digits."""
+        import ml_dtypes
+
+        info = ml_dtypes.finfo(self.numpy)
+        return float(info.smallest_normal), float(info.max)
+
+    @property
     def numpy(self) -> np.dtype[Any]:
         """The NumPy dtype that carries it (ml_dtypes for bf16, the f8 kinds and what is shorter; bytes for u1)."""
         return _numpy(self)

@@ -74,6 +74,7 @@ class Random(Op):
     """Numbers of a shape, each drawn from the words of its own counter."""
 
     family = "random"
+    widens = False
     kinds = "fi"
     operands = ("seed", "offset")
 
@@ -154,6 +155,15 @@ class RandomNormal(Random):
         u = (random_integer_torch(words[0], words[1], bits) + 1).double() * 2.0**-bits
         v = random_integer_torch(words[2], words[3], bits).double() * 2.0**-bits
         return (torch.sqrt(-2 * torch.log(u)) * torch.cos(2 * math.pi * v)).to(self.dtype.torch)
+
+    def magnitude(self, *state: Any, **_: Any) -> Any:
+        """What a result's rounding is relative to. r = √(-2 ln u) and cos θ err by some units of themselves. θ = 2πv,
+        of two roundings, errs by 2θ units, and cos θ by 2θ |sin θ| more: where it is near 0 that is all there is."""
+        bits = 53 if self.dtype == f64 else 24
+        words = words_of(self.shape, *state)  # type: ignore[arg-type]
+        u = (random_integer_torch(words[0], words[1], bits) + 1).double() * 2.0**-bits
+        turn = 2 * math.pi * random_integer_torch(words[2], words[3], bits).double() * 2.0**-bits
+        return torch.sqrt(-2 * torch.log(u)) * (turn.cos().abs() + 2 * turn * turn.sin().abs())
 
 
 class RandomInt(Random):

@@ -162,6 +162,7 @@ class Nms(Op):
     family = "sort"
     routine = True
     operands = ("boxes", "scores")
+    widens = False
     undefined = "scores that are NaN"
     size: Symbol
     max_output: int = 0

@@ -1,11 +1,15 @@
 """Bounds on rounding errors hold for real f32 runs, and are not absurdly wide."""
 
+import contextlib
+import random
+
 import pytest
 import torch
 
 from effcc.analysis.precision import bounded_run, expand, unit_roundoff, widen
 from effcc.interp import run
 from effcc.ir import DTYPES, Builder, Symbol, Tensor, f32, verify
+from effcc.testing.draw import Drawer, NothingDrawn, drawable_ops
 from effcc.text import parse
 
 
@@ -51,6 +55,15 @@ def test_widening_is_everywhere():
     wide = widen(mlp(f32))
     verify(wide)
     assert {v.type.dtype.name for v in wide.values} == {"f64"}
+
+
+@pytest.mark.parametrize("cls", drawable_ops(), ids=lambda cls: cls.name)
+def test_every_op_can_be_widened(cls):
+    """An op that takes floats of one dtype only, or depends on their bits, says so: Op.widens."""
+    for seed in range(30):
+        drawer = Drawer(random.Random(f"{cls.name} {seed}").choice)
+        with contextlib.suppress(NothingDrawn):
+            verify(widen(drawer.random_graph([cls], 1)))
 
 
 def test_expanding_keeps_the_meaning():

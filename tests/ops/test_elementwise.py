@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Context, Decimal
 
 import numpy as np
 import pytest
@@ -87,6 +88,18 @@ def test_unary_special_values(agree, name):
     if name in ("erfc", "hard_swish", "softsign", "silu", "mish", "gelu", "sinh", "cosh", "asinh"):
         x = x[~x.isinf() & (x.abs() < 50)]  # the formulas have inf·0, or lose their relative precision far out
     agree(ALL[name](), x)
+
+
+@pytest.mark.parametrize("dtype", FLOATS.values())
+def test_roots_are_rounded_right(dtype):
+    x = (torch.rand(1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 100).to(dtype)
+    root = ALL["sqrt"]().run(x)[0]
+    exact = torch.tensor([decimal_root(v) for v in x.tolist()], dtype=torch.float64)
+    assert torch.equal(root, exact.to(dtype))
+
+
+def decimal_root(x: float) -> float:
+    return float(Decimal(x).sqrt(Context(prec=60)))
 
 
 @pytest.mark.parametrize("name", BINARY)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -36,6 +38,19 @@ def test_an_offset_is_a_position(agree):
 @pytest.mark.parametrize("dtype", [f64, f32, f16, bf16])
 def test_normal(agree, dtype):
     agree(RandomNormal((3, 5), dtype), *STATE)
+
+
+def test_roundings_of_the_angle_are_within_the_magnitude():
+    """Box and Muller's formula in f32, one rounding after the other, against f64: some units of the magnitude, where
+    the result itself is many times smaller."""
+    op, state = RandomNormal((100_000,)), (torch.tensor(5), torch.tensor(7))
+    words = [w.reshape(-1) for w in philox_torch(state[0], state[1] + torch.arange(100_000))]
+    u = ((words[0] >> 8) + 1).float() * 2.0**-24
+    v = (words[2] >> 8).float() * 2.0**-24
+    narrow = torch.sqrt(torch.log(u) * -2.0) * torch.cos(v * (2 * math.pi))
+    wide = torch.sqrt(torch.log(u.double()) * -2.0) * torch.cos(v.double() * (2 * math.pi))
+    error = (narrow.double() - wide).abs() * 2.0**24
+    assert (error <= 4 * op.magnitude(*state)).all() and (error > 100 * wide.abs()).any()
 
 
 def test_moments(agree):

@@ -67,6 +67,7 @@ class Bitcast(Unary):
     """The same bits as another dtype of the same width"""
 
     name = "bitcast"
+    widens = False
     undefined = "the bits of NaN"
     kinds = FLOAT + INTEGER + BOOL
     to: DType
