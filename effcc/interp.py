@@ -14,7 +14,7 @@ wider one while an op runs (`CARRIERS`) and wrapped or rounded back after it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -225,7 +225,7 @@ def _unify(dim: Dim, size: int, bound: Bindings) -> bool:
     return True
 
 
-def bind_type(type_: Type, bound: Bindings) -> Type:
+def bind_type(type_: Type, bound: Mapping[Symbol, Dim]) -> Type:
     """A type with its symbols replaced."""
     match type_:
         case Tensor(dtype, shape, encoding) if not type_.is_static:
@@ -237,7 +237,7 @@ def bind_type(type_: Type, bound: Bindings) -> Type:
     return type_
 
 
-def bind_op(op: Op, bound: Bindings) -> Op:
+def bind_op(op: Op, bound: Mapping[Symbol, Dim]) -> Op:
     """An op with the symbols in its attributes replaced: in dimensions, types, tuples and nested graphs."""
     if not bound:
         return op
@@ -245,8 +245,10 @@ def bind_op(op: Op, bound: Bindings) -> Op:
     return op.replace(**changes) if changes else op
 
 
-def _bind(value: Any, bound: Bindings) -> Any:
+def _bind(value: Any, bound: Mapping[Symbol, Dim]) -> Any:
     match value:
+        case Symbol():
+            return bound.get(value, value)
         case Expr() | Atom():
             out = substitute(value, bound)  # type: ignore[arg-type]
             return value if out == value else out
@@ -262,8 +264,8 @@ def _bind(value: Any, bound: Bindings) -> Any:
     return value
 
 
-def bind_graph(graph: Graph, bound: Bindings) -> Graph:
-    """A graph with its symbols replaced by sizes."""
+def bind_graph(graph: Graph, bound: Mapping[Symbol, Dim]) -> Graph:
+    """A graph with its symbols replaced by sizes, or by other symbols."""
     fresh = {v: Value(bind_type(v.type, bound), v.name) for v in graph.values}
 
     def renew(values: tuple[Value, ...]) -> tuple[Value, ...]:

@@ -14,7 +14,8 @@ from typing import Any
 
 from effcc.errors import EffccError
 from effcc.fuzz.generate import ATTEMPTS, GraphDrawer, Pair, donated, in_branch, in_loop, nested
-from effcc.interp import bind_type
+from effcc.fuzz.near_miss import free_names
+from effcc.interp import bind_graph, bind_type
 from effcc.ir import Builder, Graph, Node, Op, Symbol, Tensor, Value, load_ops, verify
 from effcc.ir.blob import Blob
 from effcc.ir.graph import symbols_in
@@ -24,7 +25,6 @@ from effcc.testing.draw import MAX_ELEMENTS, NothingDrawn
 
 MOST_NODES, MOST_RESULTS = 24, 6
 SIZES = (0, 1, 2, 3, 17)
-SYMBOLS = "NMKL"
 TRIES = 12
 """How many mutators are tried before a graph is given up."""
 
@@ -338,7 +338,7 @@ def retype(d: GraphMutator, graph: Graph) -> Graph:
 def resize(d: GraphMutator, graph: Graph) -> Graph:
     """A size becomes another, or a symbol, wherever it stands: in inputs, constants and attributes."""
     old = d.some(sorted({s for v in graph.inputs if isinstance(v.type, Tensor) for s in v.shape if isinstance(s, int)}))
-    free = [s for s in SYMBOLS if s not in {str(known) for g in nested(graph) for known in g.symbols}]
+    free = free_names(graph)
     new: Any = d.some(s for s in SIZES if s != old)
     if free and d.chance(30):
         new = Symbol(free[0], min(old, d.choose((0, 1))), d.choose((None, 64)))
@@ -432,7 +432,7 @@ def forget(d: GraphMutator, graph: Graph) -> Graph:
 
 def splice(d: GraphMutator, graph: Graph) -> Graph:
     """Two graphs become one: some inputs of the second, or all, are values of the first."""
-    other = d.some(d.others)
+    other = told_apart(d.some(d.others), graph)
     copy = Copy(graph)
     copy.nodes(graph.nodes)
     pool = [v for v in copy.values.values() if isinstance(v.type, Tensor)]
@@ -449,6 +449,16 @@ def splice(d: GraphMutator, graph: Graph) -> Graph:
     both = dict.fromkeys((*(copy.values[v] for v in graph.results), *(values[v] for v in other.results)))
     kept = [v for v in both if d.chance(60)] or list(both)
     return copy.b.graph(*kept[:MOST_RESULTS])
+
+
+def told_apart(graph: Graph, beside: Graph) -> Graph:
+    """A graph whose sizes have no name that another has for other ones."""
+    known = {s.name: s for s in symbols_in(beside)}
+    clash = [s for s in sorted(symbols_in(graph), key=str) if known.get(s.name, s) != s]
+    free = free_names(graph, beside)
+    if len(free) < len(clash):
+        raise NothingDrawn("there are no more names for sizes")
+    return bind_graph(graph, {s: Symbol(name, s.lo, s.hi) for s, name in zip(clash, free)}) if clash else graph
 
 
 def in_part(change: Callable[[GraphDrawer, Graph], Graph]) -> Mutator:

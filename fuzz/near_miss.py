@@ -19,6 +19,7 @@ from effcc.errors import EffccError
 from effcc.ir import Builder, Graph, Node, Op, Symbol, Tensor, Type, Value, load_ops, verify
 from effcc.ir.blob import Blob
 from effcc.ir.builder import inline
+from effcc.ir.graph import symbols_in
 from effcc.ir.types import bool_, f32
 from effcc.ops.constant import Const
 from effcc.pipeline import Pass, find_pass, pass_table
@@ -32,6 +33,7 @@ ATTEMPTS = 16
 NUMBERS = (0.0, 1.0, -1.0, 2.0, 0.5, -0.0, 3.0, math.nan, math.inf, -math.inf, 1e-3, 1e30, -1e30, 1e-40, 300.0, 3e38)
 LARGEST = 4 * MAX_ELEMENTS
 """Elements of a value, at most."""
+SYMBOLS = "NMKL"
 SIZES = ("shape", "stops")
 """Attributes that hold sizes of operands."""
 UNDRAWABLE = (EffccError, NothingDrawn, ValueError, TypeError, IndexError, KeyError, OverflowError, AttributeError)
@@ -233,13 +235,22 @@ def _number(blob: Blob) -> float | None:
     return float(array[0]) if array.size and array.dtype.kind in "fiub" and (array == array[0]).all() else None
 
 
+def free_names(*graphs: Graph) -> list[str]:
+    """Names for symbols that some graphs do not have."""
+    taken = {s.name for graph in graphs for s in symbols_in(graph)}
+    return [name for name in SYMBOLS if name not in taken]
+
+
 def other_size(d: Any, graph: Graph) -> Graph:
     """One size is another, or a symbol, wherever it stands."""
     inputs = _tensors(graph.inputs)
     old = d.choose([s for v in inputs for s in v.shape if isinstance(s, int)] or d.nothing("only scalars"))
     if max(v.shape.count(old) for v in graph.values if isinstance(v.type, Tensor)) > 2:
         d.nothing("larger ones would be huge")
-    new = Symbol("N", min(old, d.choose((0, 1, 2))), d.choose((None, 64))) if d.boolean() else d.choose(DIMS)
+    free = free_names(graph)
+    new = d.choose(DIMS)
+    if free and d.boolean():
+        new = Symbol(free[0], min(old, d.choose((0, 1, 2))), d.choose((None, 64)))
     types = {v: v.tensor.with_shape(tuple(new if s == old else s for s in v.shape)) for v in inputs}
     nodes = {}
     for n in graph.nodes:

@@ -325,7 +325,7 @@ def _scaled(m: Any) -> str | None:
 
 
 def no_scale(factor: float, dtype: DType) -> str | None:
-    """Why a number is no scale of attention, which multiplies in f32 at least: 0 makes NaN of infinite scores, and below
+    """Why a number is no scale of attention, which multiplies in f32 at least: 0 makes NaN of infinite scores, below
     the normal numbers digits are lost."""
     least, greatest = (f64 if dtype == f64 else f32).normal
     return None if least <= abs(factor) <= greatest else f"{factor} is no scale: no normal number"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 
 from effcc.errors import TypeRuleError, VerifyError
-from effcc.ir.graph import Graph, Node, Value
+from effcc.ir.graph import Graph, Node, Value, symbols_in
 
 
 def verify(graph: Graph, known: Container[Node] = ()) -> None:
@@ -29,7 +29,16 @@ def verify(graph: Graph, known: Container[Node] = ()) -> None:
     for v in graph.results:
         if v not in defined:
             raise VerifyError(f"result {v} is not defined", where=where)
+    _verify_symbols(graph, where)
     _verify_aliases(graph, where)
+
+
+def _verify_symbols(graph: Graph, where: str) -> None:
+    """No two sizes have one name: a graph's text could not tell them apart."""
+    found = symbols_in(graph)
+    if len({s.name for s in found}) != len(found):
+        shown = sorted(f"{s.name} in {s.lo}..{'' if s.hi is None else s.hi}" for s in found)
+        raise VerifyError(f"two sizes have one name, of {', '.join(shown)}", where=where)
 
 
 def _verify_node(graph: Graph, node: Node) -> None:

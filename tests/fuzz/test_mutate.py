@@ -8,7 +8,7 @@ import pytest
 from effcc.errors import EffccError
 from effcc.fuzz.case import Case
 from effcc.fuzz.generate import GraphDrawer
-from effcc.fuzz.mutate import MUTATORS, GraphMutator, inside, resize, retype, splice
+from effcc.fuzz.mutate import MUTATORS, GraphMutator, inside, resize, retype, splice, told_apart
 from effcc.fuzz.seeds import written
 from effcc.ir import verify
 from effcc.testing.draw import NothingDrawn
@@ -124,3 +124,16 @@ def test_splicing_connects_two_graphs():
     second = parse("graph @g(%x: f32[2]) -> f32[2] { %0: f32[2] = exp(%x)  return %0 }")
     joined = mutator(0, [second]).mutated(splice, first)
     assert {n.op.name for n in joined.nodes} == {"neg", "exp"} and len(joined.inputs) == 1
+
+
+def test_sizes_of_one_name_are_told_apart():
+    first = parse("graph @f<N in 1..64>(%x: f32[N,0]) -> f32[N,0] { %0: f32[N,0] = neg(%x)  return %0 }")
+    second = parse("""graph @g<N in 2..64, K>(%x: f32[N,2,K]) -> f32[K,N+N,1] {
+      %0: f32[K,N,2] = transpose(%x) {perm=(2, 0, 1)}
+      %1: f32[K,N+N,1] = reshape(%0) {shape=(K, N+N, 1)}
+      return %1
+    }""")
+    apart = told_apart(second, first)
+    verify(apart)
+    assert {str(s) for s in apart.symbols} == {"M", "K"} and told_apart(second, second) is second
+    assert apart.results[0].type.shape == (*apart.symbols[:1], apart.symbols[1] * 2, 1)

@@ -70,6 +70,7 @@ def node(op, operands, results):
 def test_verify_finds_each_broken_invariant():
     x, y, z = Value(X, "x"), Value(X, "y"), Value(Tensor(f32, (3,)), "z")
     verify(Graph("g", (x,), (node("neg", (x,), (y,)),), (y,)))
+    sized = tuple(Value(Tensor(f32, (n,)), "n") for n in (Symbol("N", 1, 64), Symbol("N", 2)))
     broken = {
         "used before it is defined": Graph("g", (x,), (node("neg", (y,), (y,)),), (y,)),
         "the type rule gives": Graph("g", (x,), (node("neg", (x,), (z,)),), (z,)),
@@ -80,6 +81,7 @@ def test_verify_finds_each_broken_invariant():
         "their types differ": Graph("g", (x, z), (), (x,), aliases=((0, 1),)),
         "aliased by two": Graph("g", (x,), (), (x, x), aliases=((0, 0), (1, 0))),
         "out of range": Graph("g", (x,), (), (x,), aliases=((0, 5),)),
+        "two sizes have one name, of N in 1..64, N in 2..": Graph("g", sized, (), sized),
     }
     for message, graph in broken.items():
         with pytest.raises(VerifyError, match=message):
