@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from effcc.errors import InputError
 from effcc.ir.blob import Blob
@@ -26,6 +26,8 @@ class Codec:
     """How the elements of a layout are stored. Subclasses say so; `params` are the encoding's own."""
 
     name: str
+    stores_zeros: ClassVar[bool] = False
+    """Whether each element is stored. Else products leave zeros out, and what they make with infinity: NaN."""
 
     def encode(self, array: Any, encoding: Encoding) -> tuple[Encoding, tuple[Any, ...]]:
         """(the encoding with what it learned from the data, the parts to store). Raises InputError where the elements
@@ -148,6 +150,8 @@ class Nibbles(Codec):
     """4-bit integers, two a byte: u8[⌈size / 2⌉], the elements in row-major order, the first of two in the low nibble.
     (ONNX, TensorProto.int32_data of INT4)"""
 
+    stores_zeros = True
+
     def encode(self, array: Any, encoding: Encoding) -> tuple[Encoding, tuple[Any, ...]]:
         import numpy as np
 
@@ -228,6 +232,11 @@ def codec(type_: Tensor) -> Codec:
     """The layout of a tensor's elements; it must have a compressed one."""
     assert type_.encoding is not None
     return CODECS[type_.encoding.name]
+
+
+def stores_zeros(type_: Any) -> bool:
+    """Whether an infinite number times each element of such a tensor is what it would be with a plain one."""
+    return not is_compressed(type_) or codec(type_).stores_zeros
 
 
 def is_compressed(type_: Any) -> bool:

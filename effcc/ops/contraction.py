@@ -43,10 +43,11 @@ class Matmul(Op):
     accumulate: DType | None = None
 
     def dims(self, a: Tensor, b: Tensor) -> tuple[tuple[Dim, ...], Dim, Dim, Dim]:
-        """(batch shape, M, N, K)"""
+        """(batch shape, M, N, K), K a number where either operand tells it."""
         m, k = (a.shape[-1], a.shape[-2]) if self.transpose_a else (a.shape[-2], a.shape[-1])
-        n = b.shape[-2] if self.transpose_b else b.shape[-1]
-        return broadcast_shapes(a.shape[:-2], b.shape[:-2]), m, n, k
+        n, other = (b.shape[-2], b.shape[-1]) if self.transpose_b else (b.shape[-1], b.shape[-2])
+        require(may_equal(k, other), f"inner sizes {k} and {other} differ")
+        return broadcast_shapes(a.shape[:-2], b.shape[:-2]), m, n, other if isinstance(other, int) else k
 
     def infer(self, a: Type, b: Type) -> Tensor:
         x, y = tensor(a), tensor(b)
@@ -58,9 +59,7 @@ class Matmul(Op):
         )
         require(not x.dtype.is_bool and not y.dtype.is_bool, "matmul does not take bool", "insert a cast")
         require(self.accumulate is None or not self.accumulate.is_bool, "sums are no bool")
-        batch, m, n, k = self.dims(x, y)
-        other = y.shape[-1] if self.transpose_b else y.shape[-2]
-        require(may_equal(k, other), f"inner sizes {k} and {other} differ")
+        batch, m, n, _ = self.dims(x, y)
         return Tensor(self.accumulate or x.dtype, (*batch, m, n))
 
     def reference(self, a: Any, b: Any) -> Any:
