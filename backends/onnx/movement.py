@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from effcc.backends.onnx.arithmetic import Operands, may_be_zero
 from effcc.backends.onnx.emit import Ref
 from effcc.backends.onnx.export import Writer, exports
@@ -29,7 +31,10 @@ def transpose(w: Writer, op: Any, operands: Operands) -> Ref:
 
 @exports("broadcast_to")
 def broadcast_to(w: Writer, op: Any, operands: Operands) -> Ref:
-    return w.scope.expand(w.ref(operands[0]), op.shape)
+    x = w.ref(operands[0])
+    if 0 in op.shape and all(isinstance(d, int) for d in op.shape):  # (ONNX Runtime takes the Expand for an identity)
+        return w.scope.const(np.zeros(op.shape), x.dtype)
+    return w.scope.expand(x, op.shape)
 
 
 @exports("slice")
