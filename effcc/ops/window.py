@@ -154,6 +154,8 @@ class Conv(Window):
         dtype = x.dtype
         if not x.is_floating_point():  # torch convolves no narrower integers
             x, w, bias = x.long(), w.long(), None if bias is None else bias.long()
+        elif x.dtype in (torch.float16, torch.bfloat16):  # (torch's bf16 makes NaN of infinities that never meet)
+            x, w, bias = x.float(), w.float(), None if bias is None else bias.float()
         flat = [p for i in reversed(range(n)) for p in (self.pads[i], self.pads[n + i])]
         padded = F.pad(x, flat, value=self.pad_value)
         y = getattr(F, f"conv{n}d")(padded, w, bias, self.strides, 0, self.dilations, self.groups)
@@ -249,10 +251,13 @@ class ConvTranspose(Window):
         n = x.dim() - 2
         if (nothing := self.degenerate(x, w)) is not None:
             return nothing if bias is None else nothing + bias.reshape(-1, *[1] * n)
+        dtype = x.dtype
+        if dtype in (torch.float16, torch.bfloat16):  # (torch's bf16 makes NaN of infinities that never meet)
+            x, w, bias = x.float(), w.float(), None if bias is None else bias.float()
         whole = getattr(F, f"conv_transpose{n}d")(x, w, None, self.strides, 0, 0, self.groups, self.dilations)
         grow = [p for i in reversed(range(n)) for p in (-self.pads[i], self.output_pads[i] - self.pads[n + i])]
         y = F.pad(whole, grow)
-        return y if bias is None else y + bias.reshape(-1, *[1] * n)
+        return (y if bias is None else y + bias.reshape(-1, *[1] * n)).to(dtype)
 
     def compute(self, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Compute:
         types = (x, w) if bias is None else (x, w, bias)

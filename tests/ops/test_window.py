@@ -181,3 +181,13 @@ def test_sums_of_convolutions_are_no_bool():
     with pytest.raises(TypeRuleError, match="sums are no bool"):
         Conv(strides=(1,), pads=(0, 0), dilations=(1,), accumulate=bool_).infer(
             Tensor(f32, (1, 1, 4)), Tensor(f32, (1, 1, 1)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_infinities_are_summed_in_short_floats_too(dtype):
+    """1 - inf, which torch's own convolutions of bf16 take for NaN."""
+    row, column = torch.tensor([[[1, torch.inf]]], dtype=dtype), torch.tensor([[[1], [torch.inf]]], dtype=dtype)
+    found = Conv(strides=(1,), pads=(0, 0), dilations=(1,)).run(row, torch.tensor([[[1, -1]]], dtype=dtype))
+    turned = ConvTranspose(strides=(1,), pads=(0, 0), dilations=(1,), output_pads=(0,))
+    assert found[0].item() == -torch.inf and found[0].dtype == dtype
+    assert turned.run(column, torch.tensor([[[1]], [[-1]]], dtype=dtype))[0].item() == -torch.inf
