@@ -27,7 +27,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import peak
 
 from effcc.fuzz import campaign
-from effcc.fuzz.generate import GraphDrawer, Pair
+from effcc.fuzz.generate import GraphDrawer
+from effcc.fuzz.pairs import Pair, Tried
 from effcc.fuzz.vocabulary import NNSMITH, Vocabulary, own_vocabulary
 from effcc.ir import Builder, Tensor, Value
 from effcc.testing.search import Choices
@@ -82,7 +83,7 @@ def forgetting(folder: Path) -> object:
 def covered(graphs: int, vocabulary: Vocabulary) -> tuple[set[Pair], set[Pair]]:
     """The pairs in graphs of 10 nodes (a node counts as the word that it was drawn for), and the pairs of an op and one
     that takes the dtype and rank of some result of it."""
-    tried: Counter[Pair] = Counter()
+    tried = Tried()
     found: set[Pair] = set()
     fitting: set[Pair] = set()
     for k in range(graphs):
@@ -96,7 +97,7 @@ def covered(graphs: int, vocabulary: Vocabulary) -> tuple[set[Pair], set[Pair]]:
 def feasible(pair: Pair, vocabulary: Vocabulary) -> bool:
     """Whether a graph of just these two was found."""
     for k in range(DIRECTED):
-        drawer = GraphDrawer(Choices(rest=random.Random(f"{pair} {k}")), Counter(), vocabulary)
+        drawer = GraphDrawer(Choices(rest=random.Random(f"{pair} {k}")), Tried(), vocabulary)
         b = Builder()
         pool: list[Value] = [b.input("x", Tensor(drawer.base_dtype, drawer.base_shape))]
         if drawer.joined(b, *pair, pool, {}, attempts=4) and pair in drawer.drawn:

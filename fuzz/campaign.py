@@ -30,6 +30,7 @@ from effcc.fuzz.coverage import Coverage
 from effcc.fuzz.generate import NEAR_MISSES, GraphDrawer
 from effcc.fuzz.laws import LAWS, hold, run_passes
 from effcc.fuzz.mutate import GraphMutator
+from effcc.fuzz.pairs import Tried
 from effcc.fuzz.recipe import Recipe, Subject, written_in
 from effcc.fuzz.reduce import reduce_graph, reduce_list
 from effcc.fuzz.seeds import examples, written
@@ -116,7 +117,7 @@ class Job:
         self.laws = tuple(law for law in laws if not ("orders" in without and law in RECIPE_LAWS))
         self.subject = subject or Subject()
         self.state = folder / f"job-{seed}-{number}.json"
-        self.tally, self.tried = Tally(), Counter()
+        self.tally, self.tried = Tally(), Tried()
         self.coverage = Coverage() if coverage else None
         self.corpus = Corpus(folder / f"corpus-{seed}-{number}") if coverage else None
         self.parent: Entry | None = None
@@ -124,7 +125,7 @@ class Job:
         if self.state.exists():
             kept = json.loads(self.state.read_text())
             self.tally = Tally(**{**kept["tally"], "laws": Counter(kept["tally"]["laws"])})
-            self.tried = Counter({tuple(k.split(" ")): n for k, n in kept["pairs"].items()})
+            self.tried = Tried.of(kept.get("tried", {}))
 
     def run(self, seconds: float, progress: Callable[[Tally], None] = lambda tally: None) -> Tally:
         """Test until the time is over, then note how far it got."""
@@ -246,9 +247,8 @@ class Job:
         if self.corpus is not None:
             self.corpus.save()
         tally = {**vars(self.tally), "laws": dict(self.tally.laws)}
-        known = {" ".join(pair): n for pair, n in self.tried.items()}
         temporary = self.state.with_suffix(".part")
-        temporary.write_text(json.dumps({"tally": tally, "pairs": known}))
+        temporary.write_text(json.dumps({"tally": tally, "tried": self.tried.facts()}))
         temporary.replace(self.state)
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from effcc.fuzz.generate import nested, pairs
+from effcc.fuzz.pairs import nested, pairs
 from effcc.ir import Graph, Tensor
 from effcc.pipeline import Context, Pass
 

@@ -9,7 +9,6 @@ values that are computed twice or for nothing.
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 
 from effcc.errors import EffccError
 from effcc.fuzz.near_miss import drawn, embedded, kinds, passes
+from effcc.fuzz.pairs import Pair, Tried, pairs
 from effcc.fuzz.vocabulary import Vocabulary, Word, own_vocabulary
 from effcc.ir import Builder, Graph, Node, Op, Symbol, Tensor, Value, verify
 from effcc.ir.assumptions import assumed
@@ -25,6 +25,7 @@ from effcc.ir.location import UNKNOWN
 from effcc.ir.op import op_class
 from effcc.ir.types import Type, bool_, i64
 from effcc.testing.draw import Drawer, NothingDrawn
+from effcc.testing.operands import arity
 
 NEAR_MISSES = 35
 """How many in a hundred graphs are made around rules."""
@@ -33,38 +34,19 @@ RULES_A_GRAPH = 3
 ATTEMPTS = 4
 """How often attributes and types of new operands are drawn for an op at one place before another place is tried."""
 
-DRAWN = 3
-"""How many failures weigh as much as a pair that was drawn."""
-
 COMPARED = 16
 """Of how many pairs the one that was tried the least often is drawn."""
-
-Pair = tuple[str, str]
-"""An op and one that reads its result."""
-
-
-def pairs(graph: Graph) -> list[Pair]:
-    """The pairs of ops in a graph, those of nested graphs included."""
-    found = []
-    for g in nested(graph):
-        for node in g.nodes:
-            makers = (g.producer(v) for v in node.operands)
-            found += [(m.op.name, node.op.name) for m in makers if m is not None and m.op.name != "const"]
-    return found
-
-
-def nested(graph: Graph) -> list[Graph]:
-    """The graph and all graphs inside of it."""
-    return [graph, *(g for node in graph.walk() for g in node.op.graphs().values())]
+SOUGHT = 64
+"""Of how many pairs the one that was looked for the least often is."""
 
 
 class GraphDrawer(Drawer):
-    """Draws graphs from a vocabulary; `tried` counts the pairs that were drawn, or could not be, and those that were
-    tried seldom go first (None: any pair is as good as another). near_misses: how many in a hundred graphs are made
+    """Draws graphs from a vocabulary; `tried` counts the pairs that were drawn, or could not be, and those that never
+    were go first (None: any pair is as good as another). near_misses: how many in a hundred graphs are made
     around a rule's pattern instead (effcc.fuzz.near_miss), where the vocabulary is effcc's own."""
 
     def __init__(
-        self, choose: Callable[[Any], Any], tried: Counter[Pair] | None = None, vocabulary: Vocabulary | None = None,
+        self, choose: Callable[[Any], Any], tried: Tried | None = None, vocabulary: Vocabulary | None = None,
         near_misses: int = NEAR_MISSES,
     ):
         super().__init__(choose)
@@ -172,7 +154,7 @@ class GraphDrawer(Drawer):
             node = self.apply(b, self.vocabulary[name], pool, read)
         except NothingDrawn:
             if self.tried is not None and read is not None:
-                self.tried[makers.get(read, ""), name] += 1
+                self.tried.refused[makers.get(read, ""), name] += 1
             return None
         for prepared in b.nodes[before:-1]:
             if prepared.op.name in self.vocabulary:
@@ -180,7 +162,8 @@ class GraphDrawer(Drawer):
         found = [(makers[v], name) for v in dict.fromkeys(node.operands) if v in makers]
         self.drawn += found
         if self.tried is not None:
-            self.tried.update(dict.fromkeys(found, DRAWN))
+            read_by_others = [(makers[read], name)] if read in makers else []  # (where operands are prepared)
+            self.tried.drawn.update({*found, *read_by_others})
         makers.update(dict.fromkeys(node.results, name))
         pool.extend(node.results)
         return node
@@ -188,12 +171,11 @@ class GraphDrawer(Drawer):
     def pair(self, b: Builder, pool: list[Value], makers: dict[Value, str]) -> None:
         """Two words that were seldom tried together, one reading the other's result."""
         assert self.tried is not None
-        names, tried = self.vocabulary.names, self.tried
-        numbers = [self.integer(0, len(names) ** 2 - 1) for _ in range(4 * COMPARED)]
-        candidates = [(names[k // len(names)], names[k % len(names)]) for k in numbers]
-        first, second = min(candidates, key=lambda pair: tried[pair])
-        if not self.joined(b, first, second, pool, makers, 4):
-            tried[first, second] += 1
+        names, reading = self.vocabulary.names, self.vocabulary.reading
+        candidates = [(self.choose(names), self.choose(reading)) for _ in range(SOUGHT)]
+        first, second = min(candidates, key=self.tried.rank)
+        self.tried.sought[first, second] += 1
+        self.joined(b, first, second, pool, makers, 4)
 
     def joined(
         self, b: Builder, first: str, second: str, pool: list[Value], makers: dict[Value, str], attempts: int
@@ -212,10 +194,9 @@ class GraphDrawer(Drawer):
     def lean_to(self, word: Word) -> None:
         """Let new values be of a type that a word's operand may have."""
         cls = op_class(word.op)
-        low, high = cls.arity()
-        arity = word.operands or self.integer(max(low, 1), max(high if high is not None else low + 2, 1))
+        count = word.operands or arity(self, cls)
         with contextlib.suppress(NothingDrawn):
-            _, types = self.application(cls, [None] * arity, dict(word.given), ATTEMPTS)
+            _, types = self.application(cls, [None] * count, dict(word.given), ATTEMPTS)
             wanted = self.choose(types)
             if isinstance(wanted, Tensor) and wanted.is_static:
                 self.base_dtype, self.base_shape = wanted.dtype, wanted.shape  # type: ignore[assignment]
@@ -225,20 +206,20 @@ class GraphDrawer(Drawer):
         if self.tried is None or self.chance(10):
             read = self.choose(reads)
             return read, self.choose(self.vocabulary.readers(read))
-        tried, fitting = self.tried, [(read, self.vocabulary.readers(read)) for read in reads]
+        weight, fitting = self.tried.weight, [(read, self.vocabulary.readers(read)) for read in reads]
         drawn = [(read, self.choose(names)) for read, names in fitting for _ in range(COMPARED)]
-        return min(drawn, key=lambda pair: tried[makers.get(pair[0], ""), pair[1]])
+        return min(drawn, key=lambda pair: weight((makers.get(pair[0], ""), pair[1])))
 
     def apply(self, b: Builder, word: Word, pool: list[Value], read: Value | None) -> Node:
         """The op on `read` at a place that takes it, and on other values of the pool or new ones."""
         cls = op_class(word.op)
         if word.op in PREPARED and (read is None or isinstance(read.type, Tensor)):
             return self.prepared(b, word.op, read or self.leaf(b, Tensor(self.base_dtype, self.base_shape)))
-        low, high = cls.arity()
-        arity = word.operands or self.integer(low, min(high if high is not None else low + 2, low + 2))
-        places = (self.permutation(arity)[:2] if read is not None else ()) or (-1,)  # -1: it reads nothing old
+        count = word.operands or arity(self, cls, read and read.type)
+        named = min(count, len(cls.operands))  # (of many alike, any is as good as the first)
+        places = self.permutation(named)[:2] if read is not None else (-1,)  # -1: it reads nothing old
         for place, alone in [(p, alone) for p in places for alone in (False, True)]:
-            given = [None if alone or read is None else self.other(pool, read) for _ in range(arity)]
+            given = [None if alone or read is None else self.other(pool, read) for _ in range(count)]
             operands = [read if k == place else v for k, v in enumerate(given)]
             try:
                 op, types = self.application(cls, [v and v.type for v in operands], dict(word.given), ATTEMPTS)

@@ -8,13 +8,13 @@ type anew, and where one refuses (EffccError) or there is nothing to choose from
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from effcc.errors import EffccError
-from effcc.fuzz.generate import ATTEMPTS, GraphDrawer, Pair, donated, in_branch, in_loop, nested
+from effcc.fuzz.generate import ATTEMPTS, GraphDrawer, donated, in_branch, in_loop
 from effcc.fuzz.near_miss import free_names
+from effcc.fuzz.pairs import Tried, nested
 from effcc.interp import bind_graph, bind_type
 from effcc.ir import Builder, Graph, Node, Op, Symbol, Tensor, Value, load_ops, verify
 from effcc.ir.blob import Blob
@@ -22,6 +22,7 @@ from effcc.ir.graph import symbols_in
 from effcc.ir.op import op_class
 from effcc.ir.types import DType, Type, type_symbols
 from effcc.testing.draw import MAX_ELEMENTS, NothingDrawn
+from effcc.testing.operands import arity
 
 MOST_NODES, MOST_RESULTS = 24, 6
 SIZES = (0, 1, 2, 3, 17)
@@ -33,7 +34,7 @@ class GraphMutator(GraphDrawer):
     """Draws mutations; `others` are graphs to splice in."""
 
     def __init__(
-        self, choose: Callable[[Any], Any], tried: Counter[Pair] | None = None, others: Sequence[Graph] = (),
+        self, choose: Callable[[Any], Any], tried: Tried | None = None, others: Sequence[Graph] = (),
     ):
         super().__init__(choose, tried)
         self.others = others
@@ -199,10 +200,9 @@ def applied(d: GraphMutator, copy: Copy, graph: Graph, read: Value) -> Node:
     if value.tensor.is_static:
         return d.apply(b, word, known, value)
     cls = op_class(word.op)
-    low, high = cls.arity()
-    arity = word.operands or d.integer(max(low, 1), max(low, 1, min(low + 2 if high is None else high, low + 2)))
-    operands: list[Value | None] = [d.choose(known[-8:]) if d.chance(40) else None for _ in range(arity)]
-    operands[d.integer(0, arity - 1)] = value
+    count = word.operands or arity(d, cls, value.type)
+    operands: list[Value | None] = [d.choose(known[-8:]) if d.chance(40) else None for _ in range(count)]
+    operands[d.integer(0, count - 1)] = value
     op, types = d.application(cls, [v and numbered(v.type) for v in operands], dict(word.given), ATTEMPTS)
     b.add(op, *(v or d.leaf(b, t) for v, t in zip(operands, types, strict=True)))
     return b.nodes[-1]

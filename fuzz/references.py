@@ -13,8 +13,8 @@ from typing import Any
 from effcc.driver import compile_graph
 from effcc.errors import EffccError, UnsupportedError
 from effcc.fuzz.case import Case, Finding
-from effcc.fuzz.generate import nested
 from effcc.fuzz.laws import agree, copy, say, tensor_of
+from effcc.fuzz.pairs import nested
 from effcc.interp import run
 from effcc.ir import Graph, Node, Tensor
 

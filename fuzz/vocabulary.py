@@ -63,13 +63,15 @@ class Vocabulary(dict[str, Word]):
     def __init__(self, words: Mapping[str, Word]):
         super().__init__(words)
         self.names = tuple(words)
+        self.reading = tuple(name for name, word in words.items() if op_class(word.op).operands)
+        """Those that read something."""
         self._readers: dict[Any, tuple[str, ...]] = {}
 
     def readers(self, value: Value) -> tuple[str, ...]:
         """The words that may read a value, as far as its dtype and rank tell."""
         key = (value.dtype.kind, value.tensor.rank) if isinstance(value.type, Tensor) else type(value.type)
         if key not in self._readers:
-            self._readers[key] = tuple(name for name, word in self.items() if word.may_read(value))
+            self._readers[key] = tuple(name for name in self.reading if self[name].may_read(value))
         return self._readers[key]
 
 

@@ -129,8 +129,7 @@ class Op:
     @classmethod
     def arity(cls) -> tuple[int, int | None]:
         """The least and the greatest number of operands (None: any)."""
-        required = sum(1 for o in cls.operands if not o.endswith("?") and not o.startswith("*"))
-        return required, (None if any(o.startswith("*") for o in cls.operands) else len(cls.operands))
+        return arity_of(cls)
 
     def result_types(self, types: tuple[Type, ...]) -> tuple[Type, ...]:
         """Check the arity, run the type rule, and name the op in what it refuses."""
@@ -172,6 +171,12 @@ def _known_types(op: Op, types: tuple[Type, ...]) -> tuple[Type, ...]:
 @cache
 def attributes_of(cls: type[Op]) -> tuple[dataclasses.Field[Any], ...]:
     return dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+
+
+@cache
+def arity_of(cls: type[Op]) -> tuple[int, int | None]:
+    required = sum(1 for o in cls.operands if not o.endswith("?") and not o.startswith("*"))
+    return required, (None if any(o.startswith("*") for o in cls.operands) else len(cls.operands))
 
 
 @cache

@@ -29,7 +29,8 @@ from effcc.rewrite.pattern import (
     ResultPattern,
     Variable,
 )
-from effcc.testing.operands import ATTRIBUTES, DTYPES_DRAWN, OPERANDS
+from effcc.testing.attributes import ATTRIBUTES
+from effcc.testing.operands import DTYPES_DRAWN, OPERANDS, arity
 
 DIMS = (2, 3, 1, 5, 4, 0, 7, 16, 17, 33)
 """Sizes; the first are the likeliest after shrinking. Broadcasts, empty tensors and tile tails come of themselves."""
@@ -121,7 +122,7 @@ class Drawer:
                 op = cls(**attributes)
                 results = op.result_types(tuple(types))
                 defined = {s: bound for s, bound in op.defines(*types).items() if isinstance(bound, int)}
-                if all(self.small(r, {**self.bounds, **defined}) for r in results):
+                if all(self.small(t, {**self.bounds, **defined}) for t in (*types, *results)):
                     if any(isinstance(t, Tensor) and 0 in t.shape for t in types) and not has_value(op, types):
                         continue
                     self.bounds.update(defined)
@@ -131,11 +132,11 @@ class Drawer:
         raise NothingDrawn(f"{cls.name} of {', '.join(map(str, known))}")
 
     @staticmethod
-    def small(result: Type, bounds: Mapping[Symbol, int]) -> bool:
-        """Whether a result has few elements; sizes that ops define count as their bounds."""
-        if not isinstance(result, Tensor):
+    def small(type_: Type, bounds: Mapping[Symbol, int]) -> bool:
+        """Whether a value has few elements; sizes that ops define count as their bounds."""
+        if not isinstance(type_, Tensor):
             return True
-        most = substitute(result.size, bounds)
+        most = substitute(type_.size, bounds)
         return isinstance(most, int) and most <= 4 * MAX_ELEMENTS
 
     def operand_types(self, cls: type[Op], known: list[Type | None]) -> list[Type]:
@@ -195,9 +196,7 @@ class Drawer:
                 pool.extend(b.emit(again.op, again.operands))
                 continue
             cls = self.choose(classes)
-            low, high = cls.arity()
-            arity = self.integer(low, min(high if high is not None else low + 2, low + 2))
-            reused = [self.choose(pool[-6:]) if self.chance(75) else None for _ in range(arity)]
+            reused = [self.choose(pool[-6:]) if self.chance(75) else None for _ in range(arity(self, cls))]
             try:
                 op, types = self.application(cls, [v and v.type for v in reused], {})
                 operands = [v or self.leaf(b, t) for v, t in zip(reused, types)]

@@ -27,7 +27,7 @@ class Choices:
         if k < len(self.recorded):
             at = min(self.recorded[k], len(options) - 1)
         else:
-            at = self.rest.randrange(len(options)) if self.rest else 0
+            at = int(self.rest.random() * len(options)) if self.rest else 0  # (randrange takes twice as long)
         self.made.append(at)
         return options[at]
 

@@ -5,7 +5,8 @@ from collections import Counter
 
 import pytest
 
-from effcc.fuzz.generate import GraphDrawer, pairs, symbolic
+from effcc.fuzz.generate import GraphDrawer, symbolic
+from effcc.fuzz.pairs import Tried, pairs
 from effcc.ir import Tensor, verify
 from effcc.testing.draw import NothingDrawn
 from effcc.testing.search import Choices
@@ -13,7 +14,7 @@ from effcc.text import parse
 
 
 def drawn(count, low=4, high=12, **options):
-    tried = Counter()
+    tried = Tried()
     for k in range(count):
         yield GraphDrawer(Choices(rest=random.Random(k)), tried, **options).graph(low, high)
 

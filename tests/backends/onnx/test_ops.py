@@ -12,6 +12,7 @@ from effcc.ir.encodings import two_four
 from effcc.ir.op import load_ops
 from effcc.ir.types import DTYPES, DType, f64, i8, i32, u8
 from effcc.testing.draw import Drawer, NothingDrawn, drawable_ops
+from effcc.testing.operands import arity
 from effcc.testing.search import Choices
 
 EXAMPLES = 3
@@ -169,10 +170,8 @@ assert DRAWN
 def draw(name, seed):
     """A graph of one drawn op, or None."""
     cls, d = load_ops()[name], Drawer(Choices(rest=random.Random(f"{name} {seed}")))
-    low, high = cls.arity()
-    count = d.integer(low, min(high if high is not None else low + 2, low + 2))
     try:
-        op, types = d.application(cls, [None] * count, {})
+        op, types = d.application(cls, [None] * arity(d, cls), {})
     except NothingDrawn:
         return None
     return built(types, lambda b, *xs: b.add(op, *xs))
