@@ -280,7 +280,7 @@ class ScaleOfQuery(Bounded):
         return _scaled(m)
 
     def rewrite(self, b: Any, m: Any) -> Any:
-        op = m.root.op.replace(scale=m.root.op.factor(m.q.shape[-1]) * m.number("c"))
+        op = m.root.op.replace(scale=m.root.op.factor(m.root.operands[0].shape[-1]) * m.number("c"))
         return b.add(op, m.q, m.k, *m.others)
 
     def example(self, d: Any, b: Any) -> Any:

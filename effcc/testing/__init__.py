@@ -4,7 +4,7 @@
     def test_my_rule(): check(MyRule())
 
 `check` draws instances of the rule's pattern (or, for a pass, random well-typed graphs), runs both sides in the
-interpreter on drawn inputs, and compares by the declared contract.
+interpreter on drawn inputs, and compares by the declared contract. `exhaust(MyRule())` holds a rule on all small graphs.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from effcc.errors import EffccError, TypeRuleError
+from effcc.errors import EffccError
 from effcc.interp import run
-from effcc.ir.builder import Builder
-from effcc.ir.graph import Graph, Value
+from effcc.ir.graph import Graph
 from effcc.ir.lazy import torch
 from effcc.ir.types import Tensor
 from effcc.ir.verify import verify
@@ -25,7 +24,8 @@ from effcc.pipeline import Context, Pass, with_options
 from effcc.rewrite import Rule, rewrite
 from effcc.testing.compare import Mismatch, compare, random_inputs
 from effcc.testing.contracts import Contract
-from effcc.testing.draw import Drawer, NothingDrawn, drawable_ops
+from effcc.testing.draw import Drawer, NothingDrawn, drawable_ops, example, instance
+from effcc.testing.exhaustive import exhaust
 from effcc.testing.instrument import Check
 from effcc.testing.search import Choices, Search
 
@@ -83,22 +83,6 @@ def _check_pass(target: Pass, contract: str, idempotent: bool, examples: int, se
     classes = drawable_ops()
     return tally + _search(lambda d: d.random_graph(classes, d.integer(1, 8)), target.run, contract, examples, seed,
                            None, target.special_inputs, idempotent, target.rules)
-
-
-def instance(rule: Rule, d: Drawer) -> Graph:
-    """A graph on which the rule may fire: the rule's own example, or an instance of its pattern."""
-    own = type(rule).example is not Rule.example
-    return example(rule, d) if own else d.instance(rule.compiled)
-
-
-def example(target: Rule | Pass, d: Drawer, method: str = "example") -> Graph:
-    """The graph that one of a rule's or pass's own methods draws. Raises NothingDrawn."""
-    b = Builder("example")
-    try:
-        out = getattr(target, method)(d, b)
-    except TypeRuleError as error:
-        raise NothingDrawn(str(error)) from None
-    return b.graph(*((out,) if isinstance(out, Value) else out))
 
 
 def _search(draw_graph: Any, change: Any, contract: str, examples: int, seed: int, must_fire: str | None,
@@ -176,4 +160,5 @@ def as_samples(graph: Graph, runs: list[list[Any]]) -> Any:
     return Samples(tuple(v.tensor for v in graph.inputs), arrays)
 
 
-__all__ = ["Check", "Mismatch", "Tally", "as_samples", "check", "compare", "example", "instance", "random_inputs"]
+__all__ = ["Check", "Mismatch", "Tally", "as_samples", "check", "compare", "example", "exhaust", "instance",
+           "random_inputs"]

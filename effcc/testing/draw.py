@@ -18,6 +18,8 @@ from effcc.ir.graph import Graph, Value
 from effcc.ir.lazy import torch
 from effcc.ir.op import Op, load_ops
 from effcc.ir.types import DType, Tensor, Type, bool_, f32, i32
+from effcc.pipeline import Pass
+from effcc.rewrite import Rule
 from effcc.rewrite.pattern import (
     Attribute,
     Bound,
@@ -44,6 +46,11 @@ class NothingDrawn(Exception):
 
 class Drawer:
     """Draws through one function `choose(options)`, which lists the simplest option first."""
+
+    operands: Mapping[str, Callable[[Any, list[Type | None], int, str], Type]] = OPERANDS
+    """The types of an op's open operands, by family or op."""
+    attempts = ATTEMPTS
+    """How often attributes are drawn that a pattern may refuse."""
 
     def __init__(self, choose: Callable[[Sequence[Any]], Any], dtypes: Sequence[DType] = DTYPES_DRAWN):
         self.choose, self.dtypes = choose, dtypes
@@ -143,7 +150,7 @@ class Drawer:
         """Types for the unknown operands, by family."""
         anchor = next((t for t in known if isinstance(t, Tensor)), None)
         names = [*(n.strip("?*") for n in cls.operands), *[cls.operands[-1].strip("?*")] * len(known)] if known else []
-        family = OPERANDS.get(cls.name) or OPERANDS.get(cls.family)
+        family = self.operands.get(cls.name) or self.operands.get(cls.family)
         out = list(known)
         self.kinds = getattr(cls, "kinds", "fiub")
         for k, t in enumerate(known):
@@ -162,7 +169,7 @@ class Drawer:
         return self.choose([d for d in self.dtypes if d.kind in self.kinds])
 
     def attributes(self, cls: type[Op], types: list[Type], given: dict[str, Any]) -> dict[str, Any]:
-        first = next((t for t in types if isinstance(t, Tensor)), Tensor(f32, self.base_shape))
+        first = next((t for t in types if isinstance(t, Tensor)), None) or Tensor(f32, self.base_shape)
         out: dict[str, Any] = {}
         for f in cls.attributes():
             if f.name not in given:
@@ -178,10 +185,26 @@ class Drawer:
         """A graph that the pattern matches: its holes become inputs, its attribute holes are drawn."""
         for dtype in (f32, i32, bool_):
             try:
-                return _Instance(self, Builder("instance")).graph(pattern)
+                return self.instance_once(pattern)
             except NothingDrawn:  # the pattern takes other dtypes: floats, most of them
                 self.base_dtype, self.base_shape = dtype, self.shape(1)
-        return _Instance(self, Builder("instance")).graph(pattern)
+        return self.instance_once(pattern)
+
+    def instance_once(self, pattern: Pattern) -> Graph:
+        """The same; NothingDrawn where the types drawn first do not fit the pattern."""
+        b = Builder("instance")
+        out = _Instance(self, b).value(pattern)
+        results = out if isinstance(out, tuple) else (out,)
+        inner = [r for n in b.nodes[:-1] for r in n.results if n.op.name != "const"]
+        return b.graph(*results, *self.read_again(inner))
+
+    def hole(self, b: Builder, name: str, type_: Type) -> Value:
+        """What stands for any value in a pattern."""
+        return b.input(name, type_)
+
+    def read_again(self, inner: list[Value]) -> list[Value]:
+        """Which of a pattern's inner values have another reader."""
+        return [self.choose(inner)] if self.chance(20) and inner else []
 
     # -- graphs ------------------------------------------------------------------------------------------------------
     def random_graph(self, classes: Sequence[type[Op]], size: int) -> Graph:
@@ -246,20 +269,28 @@ def has_value(op: Op, types: Sequence[Type]) -> bool:
         return False
 
 
+def instance(rule: Rule, d: Drawer) -> Graph:
+    """A graph on which the rule may fire: the rule's own example, or an instance of its pattern."""
+    own = type(rule).example is not Rule.example
+    return example(rule, d) if own else d.instance(rule.compiled)
+
+
+def example(target: Rule | Pass, d: Drawer, method: str = "example") -> Graph:
+    """The graph that one of a rule's or pass's own methods draws. Raises NothingDrawn."""
+    b = Builder("example")
+    try:
+        out = getattr(target, method)(d, b)
+    except TypeRuleError as error:
+        raise NothingDrawn(str(error)) from None
+    return b.graph(*((out,) if isinstance(out, Value) else out))
+
+
 class _Instance:
     def __init__(self, drawer: Drawer, b: Builder):
         self.drawer, self.b = drawer, b
         self.values: dict[int, Any] = {}
         self.by_name: dict[str, Value] = {}
         self.attributes: dict[str, Any] = {}
-
-    def graph(self, pattern: Pattern) -> Graph:
-        out = self.value(pattern)
-        if self.drawer.chance(20):  # an inner value with another reader
-            inner = [r for n in self.b.nodes[:-1] for r in n.results if n.op.name != "const"]
-            if inner:
-                return self.b.graph(out, self.drawer.choose(inner))
-        return self.b.graph(*(out if isinstance(out, tuple) else (out,)))
 
     def value(self, pattern: Pattern) -> Any:
         """The value of a pattern whose type follows from its operands."""
@@ -304,11 +335,13 @@ class _Instance:
         rest = patterns.pop() if patterns and isinstance(patterns[-1], Rest) else None
         if rest is not None:
             patterns += [Variable(f"{rest.name}{k}") for k in range(d.integer(1, 3))]
+        for p in patterns:
+            self.known(p)  # draws what is inside, where holes may get types that the other operands have too
         values = [self.known(p) for p in patterns]
         given = {k: self.attributes[v.name] if isinstance(v, Attribute) else v
                  for k, v in pattern.attributes.items() if not isinstance(v, Attribute) or v.name in self.attributes}
         wheres = {k: v for k, v in pattern.attributes.items() if isinstance(v, Attribute)}
-        for attempt in range(ATTEMPTS):
+        for attempt in range(d.attempts):
             if attempt and attempt % 5 == 0:
                 d.base_shape = d.shape(2)
             op, types = d.application(pattern.op, [v and v.type for v in values], given)
@@ -326,7 +359,7 @@ class _Instance:
                 return self.leaf(inner, type_)
             case Variable(name):
                 if name not in self.by_name:
-                    self.by_name[name] = self.b.input(name, type_)
+                    self.by_name[name] = self.drawer.hole(self.b, name, type_)
                 return self.by_name[name]
             case Constant(number=number, value=value):
                 if id(pattern) not in self.values:
@@ -356,4 +389,4 @@ def drawable_ops() -> list[type[Op]]:
     return sorted(found, key=lambda c: c.name)
 
 
-__all__ = ["DIMS", "Drawer", "EffccError", "NothingDrawn", "drawable_ops"]
+__all__ = ["DIMS", "Drawer", "EffccError", "NothingDrawn", "drawable_ops", "example", "instance"]

@@ -47,8 +47,8 @@ def _where(d: Drawer, types: list[Type | None], k: int, name: str) -> Tensor:
         shapes = [t.shape for t in types[1:] if isinstance(t, Tensor)]
         return Tensor(bool_, d.variant(shapes[0] if shapes else d.base_shape))
     branch = next((t for t in types[1:] if isinstance(t, Tensor)), None)
-    shape = next((t.shape for t in types if isinstance(t, Tensor)), d.base_shape)
-    return Tensor(branch.dtype if branch else d.dtype(), d.variant(shape))
+    shape = next((t.shape for t in types if isinstance(t, Tensor)), None)
+    return Tensor(branch.dtype if branch else d.dtype(), d.variant(d.base_shape if shape is None else shape))
 
 
 def _matmul(d: Drawer, types: list[Type | None], k: int, name: str) -> Tensor:
