@@ -31,6 +31,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from effcc.errors import EffccError
+from effcc.fuzz.limit import limited
 
 HERE = Path(__file__).resolve().parent
 FOLDER = HERE / "bugs"
@@ -121,6 +122,11 @@ def python(root: Path, arguments: Sequence[str], seconds: float, cache: Path) ->
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=seconds)
 
 
+def too_long() -> TimeoutError:
+    """An Exception: a pass that does not end is a finding."""
+    return TimeoutError(f"it takes more than {GRAPH_SECONDS:g} s")
+
+
 # -- a campaign until the first finding: what runs in the tree with the bug --------------------------------------------
 def hunt(
     folder: Path, seed: int, seconds: float, without: Sequence[str] = (), known: Sequence[str] = ()
@@ -138,7 +144,7 @@ def hunt(
 
     class Hunt(Job):
         def test(self, key: str) -> None:
-            with limited(GRAPH_SECONDS):
+            with limited(GRAPH_SECONDS, too_long):
                 super().test(key)
 
         def drawn(self, key: str, mutated: bool) -> tuple[Entry, Entry | None]:
@@ -161,22 +167,6 @@ def hunt(
     return {"law": None, "tests": job.tally.tests, "seconds": time.monotonic() - start}
 
 
-@contextlib.contextmanager
-def limited(seconds: float) -> Iterator[None]:
-    """TimeoutError where what is inside takes more of the processor's time: a pass that does not end is a finding."""
-
-    def over(number: int, frame: Any) -> None:
-        raise TimeoutError(f"it takes more than {seconds:g} s")
-
-    before = signal.signal(signal.SIGPROF, over)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
-
-
 def shows(trigger: Path, laws: Sequence[str] = ()) -> str | None:
     """What the first law says that does not hold on a graph, with any of some seeds; None where all hold."""
     from effcc.fuzz.case import Case, Finding
@@ -187,7 +177,7 @@ def shows(trigger: Path, laws: Sequence[str] = ()) -> str | None:
     for law in laws or LAWS:
         for seed in range(VERIFIED_SEEDS):
             try:
-                with limited(GRAPH_SECONDS):
+                with limited(GRAPH_SECONDS, too_long):
                     LAWS[law](Case.of(graph, seed))
             except Finding as finding:
                 return str(finding)

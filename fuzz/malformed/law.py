@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from typing import Any
 
 import effcc
 from effcc.errors import EffccError
+from effcc.fuzz.limit import OutOfTime, limited
 
 SECONDS = 10.0
 LONGEST_LINE = 1000
@@ -31,6 +31,7 @@ BUG = "this is a bug in effcc"
 
 _HERE = Path(effcc.__file__).parents[1]
 _ROOMS = ("effcc", "passes", "backends", "frontends", "fuzz")
+_WATCHING = r"/fuzz/(malformed/|limit\.py)"
 
 
 class Broken(Exception):
@@ -46,14 +47,10 @@ class Broken(Exception):
         return site(self.trace) or re.sub(r"\d+|'[^']*'", "#", self.message)[:100]
 
 
-class OutOfTime(BaseException):
-    """Not an Exception, so that nothing between here and `hold` takes it for a malformed file."""
-
-
 def site(trace: str) -> str:
     """The last frame inside effcc, and what was raised: "effcc/text/parser.py string JSONDecodeError"."""
     frames = re.findall(r'File "([^"]+)", line \d+,? in (\S+)', trace)
-    ours = [f for f in frames if any(f"/{room}/" in f[0] for room in _ROOMS) and "/fuzz/malformed/" not in f[0]]
+    ours = [f for f in frames if any(f"/{room}/" in f[0] for room in _ROOMS) and not re.search(_WATCHING, f[0])]
     raised = re.findall(r"^([\w.]*(?:Error|Exception|Interrupt|Warning|OutOfTime)\w*)", trace, re.M)
     if not ours:
         return ""
@@ -240,7 +237,7 @@ def hold(box: Sandbox, watch: Watch, path: Path, action: str) -> str:
     before = box.files()
     with watch.looking():
         try:
-            with _limited():
+            with limited(SECONDS):
                 works = _call(API[action], path) if action in API else _command(_words(action, path, box))
         except OutOfTime as error:
             raise Broken("hang", f"{action}: more than {SECONDS:g} s", _trace(error)) from None
@@ -257,20 +254,6 @@ def hold(box: Sandbox, watch: Watch, path: Path, action: str) -> str:
 
 def _words(action: str, path: Path, box: Sandbox) -> list[str]:
     return [str({"FILE": path, "OUT": box.output}.get(word, word)) for word in action.split()]
-
-
-@contextmanager
-def _limited() -> Iterator[None]:
-    def ring(*_: object) -> None:
-        raise OutOfTime
-
-    before = signal.signal(signal.SIGPROF, ring)
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
 
 
 def _trace(error: BaseException) -> str:

@@ -91,7 +91,7 @@ def test_one_bad_sample_of_a_group_is_found(runner, monkeypatch):
 
     monkeypatch.setitem(emitter.HANDLERS, "aten.sin", wrong_for_vectors)
     group = [runner.Sample((torch.randn(shape),), {}) for shape in ((2, 2), (3,), (4, 1), (2, 2, 2))]
-    outcomes = [o.kind for _, o in runner.judge(torch.sin, "sin", group, 60)]
+    outcomes = [o.kind for o in runner.judge(runner.Op("sin", torch.sin), group, 60)]
     assert outcomes == ["pass", "wrong", "pass", "pass"]
 
 
