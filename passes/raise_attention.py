@@ -319,9 +319,10 @@ class ScaleOfKey(Bounded):
 
 
 def _scaled(m: Any) -> str | None:
-    if m.scale is None and not isinstance(m.root.operands[0].shape[-1], int):
+    q = m.root.operands[0]  # (scaled: a single number may be broadcast)
+    if m.scale is None and not isinstance(q.shape[-1], int):
         return "the head size is symbolic"
-    return no_scale(m.root.op.factor(m.q.shape[-1]) * m.number("c"), m.q.dtype)
+    return no_scale(m.root.op.factor(q.shape[-1]) * m.number("c"), q.dtype)
 
 
 def no_scale(factor: float, dtype: DType) -> str | None:

@@ -61,7 +61,8 @@ def test_mutations_go_where_fresh_draws_do_not(tmp_path, monkeypatch):
     monkeypatch.setattr(campaign, "WATCHED", 1)
     for mutated in (0.0, 1.0):
         monkeypatch.setattr(campaign, "MUTATED", mutated)
-        job = Job(tmp_path / str(mutated), 2, 0, ("each-pass",), subject=Subject.of("cpu", "raise"))
+        job = Job(tmp_path / str(mutated), 2, 0, ("each-pass",), subject=Subject.of("cpu", "raise"),
+                  without=("near-misses",))
         assert job.corpus is not None and job.corpus.add(Entry(parse(ATTENTION), Recipe()), {"branch a 0 1"})
         for k in range(60):
             job.test(f"branches {k}")
