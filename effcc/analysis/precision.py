@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from effcc.analysis.overflow import OVERFLOWS, Range
 from effcc.interp import observed, run
 from effcc.ir.blob import Blob
 from effcc.ir.builder import Builder, inline
@@ -136,6 +137,7 @@ class Rounded:
 
     def __init__(self, graph: Graph, *tensors: Any, dtype: DType | None = None, seed: int = 0, quanta: bool = False):
         self.unit, self.quanta = NARROW[dtype.name] if dtype else unit_roundoff(graph), quanta
+        self.range = Range.of(f64, *(DTYPES[name] for name in _floats(graph)), *((dtype,) if dtype else ()))
         expanded = expand(graph)
         self.wide, self.inputs = widen(expanded), [widen_tensor(t) for t in tensors]
         self.unmoved = run(self.wide, *self.inputs)
@@ -150,6 +152,29 @@ class Rounded:
         for s, a, b in zip(self.spread, moved, self.unmoved):
             s.copy_(torch.maximum(s, _distance(a, b)))
         return tuple(Bounded(x, _bound(x, s, self.unit)) for x, s in zip(self.exact, self.spread))
+
+
+    def leeway(self) -> tuple[Any, ...]:
+        """By how much more results of a run in the narrow dtype may differ: numbers on the way may leave its range."""
+        most = [torch.zeros_like(s) for s in self.spread]
+        for overflow in OVERFLOWS:
+            inputs = [self._leave(x, x, overflow) for x in self.inputs]
+            with observed(lambda n, xs, rs, overflow=overflow: self._left(n, xs, rs, overflow)):
+                moved = run(self.wide, *inputs)
+            for m, a, b in zip(most, moved, self.unmoved):
+                m.copy_(torch.maximum(m, _distance(a, b)))
+        return tuple(16 * m for m in most)
+
+    def _left(self, node: Node, operands: tuple, results: tuple, overflow: float) -> tuple | None:
+        if _moves(node.op) and node.op.family != "constant":
+            return None
+        reach, _ = _summed(node, operands, results)
+        return tuple(self._leave(x, r, overflow) for x, r in zip(results, reach))
+
+    def _leave(self, x: Any, reach: Any, overflow: float) -> Any:
+        """A value of the widened graph, as it may become; what is no f64 tensor stays."""
+        wide = isinstance(x, torch.Tensor) and x.dtype == torch.float64
+        return self.range.leave(x, reach.abs(), overflow, self.generator) if wide else x
 
 
 def sampled(*runs: Rounded) -> Iterator[tuple[tuple[Bounded, ...], ...]]:
@@ -168,8 +193,11 @@ def bounded_run(
 
 def unit_roundoff(graph: Graph) -> float:
     """That of the narrowest float in a graph."""
-    dtypes = {v.type.dtype.name for v in graph.values if isinstance(v.type, Tensor)}
-    return max((NARROW[n] for n in dtypes if n in NARROW), default=NARROW["f64"])
+    return max((NARROW[name] for name in _floats(graph)), default=NARROW["f64"])
+
+
+def _floats(graph: Graph) -> set[str]:
+    return {v.type.dtype.name for v in graph.values if isinstance(v.type, Tensor) and v.type.dtype.name in NARROW}
 
 
 def _bound(exact: Any, spread: Any, unit: float) -> Any:
@@ -221,35 +249,42 @@ def _moved(x: Any, by: Any) -> Any:
 
 
 def _magnitude(node: Node, operands: tuple, results: tuple) -> tuple:
-    """|result|; for formulas of several functions (gelu: cancellation inside) also the operands' magnitudes; for sums
-    sqrt(terms) * (the same sum of absolute values)."""
+    """What the rounding of results is relative to: of what was added up, √terms times as much."""
+    reach, grown = _summed(node, operands, results)
+    return tuple(torch.maximum(r.abs().nan_to_num(0.0, 0.0, 0.0), grown * m) if _has_sums(r) else r
+                 for r, m in zip(results, reach))  # fmt: skip
+
+
+def _summed(node: Node, operands: tuple, results: tuple) -> tuple[tuple, Any]:
+    """(what the results are added up of, √terms): |result|; for formulas of several functions (gelu: cancellation
+    inside) also the operands' magnitudes; for sums the same sum of absolute values."""
     plain = tuple(r.abs().nan_to_num(0.0, 0.0, 0.0) if _has_sums(r) else r for r in results)
     if node.op.family == "elementwise" and _is_formula(node.op, node.types):
-        return tuple(_with_operands(p, operands) if _has_sums(p) else p for p in plain)
+        return tuple(_with_operands(p, operands) if _has_sums(p) else p for p in plain), 1.0
     if hasattr(node.op, "magnitude"):
-        return tuple(node.op.magnitude(*operands).expand_as(p) if _has_sums(p) else p for p in plain)  # type: ignore[attr-defined]
+        return tuple(node.op.magnitude(*operands).expand_as(p) if _has_sums(p) else p for p in plain), 1.0  # type: ignore[attr-defined]
     if node.op.attrs.get("reduction") == "add":
         return _scattered(node, operands, plain)
     if node.op.family not in SUMS:
-        return plain
+        return plain, 1.0
     try:
         sums = node.op.run(*(x.abs() if _has_sums(x) else x for x in operands))
         nest = node.op.compute(*(Tensor(DTYPES["f64"] if _has_sums(x) else DType.of(x.dtype), tuple(x.shape))
                                  for x in operands))
     except (TypeError, RuntimeError):
-        return plain
+        return plain, 1.0
     terms = evaluate(product(e for e, k in zip(nest.extents, nest.kinds) if k in (REDUCTION, SCAN)), {}) if nest else 1
-    grown = max(terms, 1) ** 0.5
-    return tuple(torch.maximum(p, grown * s.abs().nan_to_num(0.0, 0.0, 0.0)) if _has_sums(s) else p
-                 for p, s in zip(plain, sums))
+    reach = tuple(s.abs().nan_to_num(0.0, 0.0, 0.0) if _has_sums(s) else p for p, s in zip(plain, sums))
+    return reach, max(terms, 1) ** 0.5
 
 
-def _scattered(node: Node, operands: tuple, plain: tuple) -> tuple:
-    """For a scatter that adds: √terms times the same sum of absolute values; terms counted by scattering ones."""
-    sums = node.op.run(*(x.abs() if x.is_floating_point() else x for x in operands))
-    ones = node.op.run(*(torch.ones_like(x) if x.is_floating_point() else x for x in operands))
-    return tuple(n.sqrt() * s.nan_to_num(0.0, 0.0, 0.0) if p.is_floating_point() else p
-                 for p, s, n in zip(plain, sums, ones))  # fmt: skip
+def _scattered(node: Node, operands: tuple, plain: tuple) -> tuple[tuple, Any]:
+    """For a scatter that adds: the same sum of absolute values; terms counted by scattering ones."""
+    (total,) = node.op.run(*(x.abs() if x.is_floating_point() else x for x in operands))
+    (terms,) = node.op.run(*(torch.ones_like(x) if x.is_floating_point() else x for x in operands))
+    if not plain[0].is_floating_point():
+        return plain, 1.0
+    return (total.nan_to_num(0.0, 0.0, 0.0),), terms.sqrt()
 
 
 def _is_formula(op: Op, types: tuple[Type, ...]) -> bool:
