@@ -102,7 +102,8 @@ class Unique(Op):
     """The distinct elements (or, along `axis`, slices), the index of each one's first occurrence, for each element
     (slice) which one it is, and how often each occurs: (values, first i64[size], inverse i64, counts i64[size]).
     `sorted`: in ascending order, slices lexicographically; else in order of first occurrence. Without an axis the
-    elements are taken in row-major order and `inverse` has rank 1. Each NaN is distinct. (ONNX Unique)"""
+    elements are taken in row-major order and `inverse` has rank 1. Each NaN is distinct, and comes after all numbers;
+    of slices that agree up to a NaN the one that occurs first comes first. (ONNX Unique)"""
     name = "unique"
     family = "sort"
     routine = True
@@ -126,6 +127,8 @@ class Unique(Op):
         return {self.size: x.size if self.axis is None else x.shape[self.axis]}
 
     def reference(self, x: Any) -> Any:
+        import numpy as np
+
         axis = 0 if self.axis is None else self.axis
         rows = x.reshape(-1) if self.axis is None else x
         n = rows.shape[axis]
@@ -133,12 +136,17 @@ class Unique(Op):
             distinct = min(n, 1)  # slices without elements are all equal
             each = torch.zeros(distinct, dtype=torch.int64)
             return rows.narrow(axis, 0, distinct).clone(), each, torch.zeros(n, dtype=torch.int64), each + n
-        if x.dtype in (torch.float16, torch.bfloat16):
+        if x.is_floating_point() and x.element_size() < 4:
             values, first, inverse, counts = self.reference(x.float())
             return values.to(x.dtype), first, inverse, counts
-        along = None if self.axis is None else axis  # along an axis torch compares slices, and NaN breaks its order
-        _, inverse, counts = torch.unique(rows, sorted=True, return_inverse=True, return_counts=True, dim=along)
-        inverse = inverse.reshape(-1)
+        table = rows.movedim(axis, 0).reshape(n, -1)
+        if x.is_floating_point():
+            after = table.isnan().cumsum(1) - table.isnan().long() > 0
+            table = torch.where(after, 0, table)
+        order = torch.from_numpy(np.lexsort(table.numpy().T[::-1]))
+        differs = (table[order][1:] != table[order][:-1]).any(1)
+        inverse = torch.cat([torch.zeros(1, dtype=torch.int64), differs.cumsum(0)])[torch.argsort(order)]
+        counts = torch.bincount(inverse)
         first = torch.full_like(counts, n).scatter_reduce(0, inverse, torch.arange(n), "amin")
         if not self.sorted:
             order = torch.argsort(first)

@@ -85,6 +85,12 @@ def _all(conditions: list[Scalar]) -> Scalar | None:
     return out
 
 
+def by_rows(x: Any) -> Any:
+    """x, its strides those of its shape. A lone channel may have any stride: one of 1 torch takes for channels that come
+    last, and gives wrong sums (docs/upstream)."""
+    return x.clone(memory_format=torch.contiguous_format)
+
+
 class Conv(Window):
     """y[n, o, p...] = bias[o] + Σ_{i, k...} x[n, g·I/G + i, s·p + d·k - pad...] · w[o, i, k...], g = ⌊o·G/O⌋. w is
     [O, I/G, k...];
@@ -157,8 +163,8 @@ class Conv(Window):
         elif x.dtype in (torch.float16, torch.bfloat16):  # (torch's bf16 makes NaN of infinities that never meet)
             x, w, bias = x.float(), w.float(), None if bias is None else bias.float()
         flat = [p for i in reversed(range(n)) for p in (self.pads[i], self.pads[n + i])]
-        padded = F.pad(x, flat, value=self.pad_value)
-        y = getattr(F, f"conv{n}d")(padded, w, bias, self.strides, 0, self.dilations, self.groups)
+        padded = by_rows(F.pad(x, flat, value=self.pad_value))
+        y = getattr(F, f"conv{n}d")(padded, by_rows(w), bias, self.strides, 0, self.dilations, self.groups)
         if self.accumulate is not None:
             y = (
                 y.round().to(torch.int64).to(self.accumulate.torch)

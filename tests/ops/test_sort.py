@@ -80,6 +80,15 @@ def test_unique_of_slices_without_elements():
     assert (values.shape, first.tolist(), inverse.tolist(), counts.tolist()) == ((1, 0), [0], [0, 0, 0], [3])
 
 
+def test_unique_slices_with_nan_are_in_order_and_distinct():
+    nan = np.nan
+    x = np.array([[nan, 2], [1, nan], [3, 0], [nan, 1], [1, 5], [3, 0], [1, nan]], "f4")
+    values, first, inverse, counts = evaluate(Unique(N, 0), x)
+    assert first.tolist() == [4, 1, 6, 2, 0, 3] and counts.tolist() == [1, 1, 1, 2, 1, 1]
+    assert inverse.tolist() == [4, 1, 3, 5, 0, 3, 2]
+    np.testing.assert_array_equal(values.numpy(), x[first])
+
+
 BOXES = np.array(
     [[0, 0, 1, 1], [0, 0.1, 1, 1.1], [0, -0.1, 1, 0.9], [0, 10, 1, 11], [0, 10.1, 1, 11.1], [0, 100, 1, 101]], "f4"
 )

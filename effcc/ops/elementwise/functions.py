@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from effcc.ir import scalar as s
 from effcc.ir.lazy import torch
 from effcc.ir.scalar import Scalar
@@ -91,6 +89,8 @@ class Sqrt(UnaryFunction):
 
     def reference(self, x: Any) -> Any:
         """NumPy's root: torch's vectors round a sixth of all roots wrong on some machines (docs/upstream)."""
+        import numpy as np
+
         if x.requires_grad:
             return x.sqrt()
         wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
