@@ -202,6 +202,8 @@ class ViewOfDequantize(Rule):
             return f"it is {m.x.dtype}"
         if m.workspace.constant(m.x) is not None:
             return "it is a constant"
+        if self.op == "max_pool" and m.root.op.may_see_padding_alone(m.x.tensor):
+            return "the greatest of padding alone is -inf, which no byte is"
         return by_tensor(m, "x")
 
     def rewrite(self, b: Any, m: Any) -> Any:

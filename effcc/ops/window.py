@@ -326,6 +326,20 @@ class Pool(Window):
             for i, a in enumerate(self.spatial(t))
         )
 
+    def may_see_padding_alone(self, t: Tensor) -> bool:
+        """Whether a window may lie wholly in the padding, so that its greatest element is none of the tensor's."""
+        n, op = t.rank - 2, cast(Any, self)
+        for i, (a, windows) in enumerate(zip(self.spatial(t), self.windows(t), strict=True)):
+            size, taps, before, after = t.shape[a], op.kernel[i], op.pads[i], op.pads[n + i]
+            if max(before, after) < (taps if op.dilations[i] == 1 else 1):  # too little for a whole window
+                continue
+            if not isinstance(size, int) or not isinstance(windows, int):
+                return True
+            starts = (w * op.strides[i] - before for w in range(windows))
+            if not all(any(0 <= at + k * op.dilations[i] < size for k in range(taps)) for at in starts):
+                return True
+        return False
+
     def taps(self, x: Tensor) -> tuple[tuple[Scalar, ...], Scalar | None, list[Scalar]]:
         """(where x is read, whether that is inside, the positions before clamping)"""
         n = x.rank - 2

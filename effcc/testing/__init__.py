@@ -4,8 +4,7 @@
     def test_my_rule(): check(MyRule())
 
 `check` draws instances of the rule's pattern (or, for a pass, random well-typed graphs), runs both sides in the
-interpreter on drawn inputs, and compares by the declared contract. `exhaust(MyRule())` holds a rule on all small
-graphs.
+interpreter on drawn inputs, and compares by the declared contract. `exhaust` holds a rule on all small graphs.
 """
 
 from __future__ import annotations

@@ -53,18 +53,20 @@ RUNS = ((0, False), (1, False), (2, True))
 
 @dataclass
 class Exhausted:
-    """How many graphs a rule was held on, out of about how many; on how many it fired, or said why not."""
+    """How many graphs a rule was held on, out of about how many; on how many it fired."""
 
     instances: int = 0
     fired: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
+    """And both sides were compared: a graph without a value on any inputs proves nothing."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Why it did not fire on the others, where it says so."""
     size: int = 0
-    """How many there are: estimated where not all of them were drawn."""
+    """How many graphs there are: estimated where not all of them were drawn."""
     complete: bool = False
 
     def __str__(self) -> str:
         share = f"all {self.instances}" if self.complete else f"{self.instances} of about {self.size:.2g}"
-        return f"{share}: fired {self.fired}, refused {self.refused.total()}"
+        return f"{share}: fired {self.fired}, refused {self.instances - self.fired}"
 
 
 def exhaust(rule: Rule, most: int = PATIENCE, patience: int = PATIENCE) -> Exhausted:
@@ -103,20 +105,26 @@ def hold(rule: Rule, graph: Graph, found: Exhausted) -> None:
     except Exception as error:
         raise Mismatch(f"{type(error).__name__}: {error}\nbefore:\n{graph}") from error
     if new is graph:
-        found.refused.update({refusal.reason for refusal in ctx.refusals})
+        found.reasons.update({refusal.reason for refusal in ctx.refusals})
         return
-    found.fired += 1
-    for seed, special in RUNS[:3 if rule.special_inputs else 2]:
-        generator = torch.Generator().manual_seed(seed)
-        inputs = random_inputs([v.type for v in graph.inputs], generator, special)
-        try:
-            run(graph, *inputs)
-        except EffccError:  # an op has no meaning on such values
-            continue
-        try:
-            compare(graph, new, inputs, rule.contract)
-        except EffccError as error:
-            raise Mismatch(f"no value: {error}\nbefore:\n{graph}\nafter:\n{new}") from error
+    had_value = [compared(rule, graph, new, seed, special) for seed, special in RUNS]
+    found.fired += any(had_value)
+
+
+def compared(rule: Rule, before: Graph, after: Graph, seed: int, special: bool) -> bool:
+    """Whether there was a value to compare, on inputs of one kind that the rule's contract covers."""
+    if special and not rule.special_inputs:
+        return False
+    inputs = random_inputs([v.type for v in before.inputs], torch.Generator().manual_seed(seed), special)
+    try:
+        run(before, *inputs)
+    except EffccError:  # an op has no meaning on such values
+        return False
+    try:
+        compare(before, after, inputs, rule.contract)
+    except EffccError as error:
+        raise Mismatch(f"no value: {error}\nbefore:\n{before}\nafter:\n{after}") from error
+    return True
 
 
 def _any(d: Drawer, types: list[Type | None], k: int, name: str) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -126,6 +128,21 @@ def test_pools(agree, axes, sizes, ceil, include, layout):
         if before == after:
             want = getattr(F, f"avg_pool{len(axes)}d")(x, kernel, strides, before, ceil, include)
             torch.testing.assert_close(out, place(want))
+
+
+def test_windows_of_padding_alone():
+    """Those of each geometry of one axis, for known sizes and for a size that is known at run time."""
+    found = []
+    for k, stride, dilation, before, after, ceil in product((1, 2, 3), (1, 2), (1, 2), (0, 1, 2), (0, 1, 2), (0, 1)):
+        op = MaxPool((k,), (stride,), (before, after), (dilation,), bool(ceil))
+        alone = []
+        for n in range(1, 5):
+            seen = bool(op.unfold(torch.zeros(1, 1, n), 0)[1].any(-1).all())
+            assert op.may_see_padding_alone(Tensor(f32, (1, 1, n))) is not seen, op
+            alone.append(not seen)
+        assert op.may_see_padding_alone(Tensor(f32, (1, 1, Symbol("n", 1)))) or not any(alone), op
+        found += alone
+    assert set(found) == {False, True}
 
 
 def test_pools_of_special_values_and_dtypes(agree):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+import torch
 
 import effcc
+from effcc.interp import run
 from effcc.passes.integer_arithmetic import EXPANSIONS, MOVES, PRODUCTS, IntegerArithmetic
 from effcc.pipeline import Context
 from effcc.testing import check
@@ -61,6 +65,20 @@ def test_padding_is_the_zero_point():
     }""")
     (product,) = integer_products(IntegerArithmetic().run(graph, Context()))
     assert product.op.pad_value == 7
+
+
+def test_the_greatest_of_padding_alone_stays_infinite():
+    """The least float, -inf, is the meaning of no byte."""
+    graph = parse("""graph @f(%x: u8[1,1,2]) -> f32[1,1,5] {
+      %s: f32[] = const 1.0
+      %0: f32[1,1,2] = dequantize_linear(%x, %s) {axis=0}
+      %1: f32[1,1,5] = max_pool(%0) {kernel=(2,), strides=(1,), pads=(2, 2), dilations=(1,)}
+      return %1
+    }""")
+    ctx, x = Context(), torch.tensor([[[3, 5]]], dtype=torch.uint8)
+    (result,) = run(IntegerArithmetic().run(graph, ctx), x)
+    assert result.tolist() == [[[-math.inf, 3, 5, 5, -math.inf]]]
+    assert any("padding alone" in refusal.reason for refusal in ctx.refusals)
 
 
 # -- beside ONNX Runtime -----------------------------------------------------------------------------------------------

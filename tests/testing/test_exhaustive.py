@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from effcc.errors import TypeRuleError
+from effcc.errors import InputError, TypeRuleError
 from effcc.ir import Tensor, f32, op_class
 from effcc.passes.simplify import DivByPowerOfTwo
 from effcc.passes.view_algebra import SliceOfSlice, TransposeOfNothing
@@ -70,7 +70,7 @@ def test_a_wrong_rule_is_found():
 
 @pytest.mark.parametrize("rule", [DivByPowerOfTwo(), SliceOfSlice()], ids=lambda r: r.name)
 def test_rules_without_their_guards_are_found(rule, monkeypatch):
-    assert exhaust(rule, most=100).refused
+    assert exhaust(rule, most=100).reasons
     monkeypatch.setattr(type(rule), "check", lambda self, m, ctx: None)
     with pytest.raises(Mismatch):
         exhaust(rule, most=300)
@@ -95,4 +95,13 @@ def test_a_rule_that_never_fires_is_given_all_of_its_patience():
             return "never"
 
     found = exhaust(Never(), most=5, patience=40)
-    assert (found.instances, found.fired, found.refused) == (40, 0, {"never": 40})
+    assert (found.instances, found.fired, found.reasons) == (40, 0, {"never": 40})
+
+
+def test_what_has_no_value_is_not_counted_as_held(monkeypatch):
+    def nothing(graph, *inputs):
+        raise InputError("it has no value")
+
+    monkeypatch.setattr("effcc.testing.exhaustive.run", nothing)
+    found = exhaust(SwappedAddNeg(), most=5, patience=10)
+    assert (found.instances, found.fired) == (10, 0)
