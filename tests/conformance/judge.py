@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import random
 import re
 from collections.abc import Callable, Iterator
@@ -92,7 +93,7 @@ def judge(op: Op, group: list[Sample], limit: float) -> list[Outcome]:
     try:
         outcomes = _outcomes(op, group, limit)
     except (Exception, OutOfTime) as e:
-        return _halves(op, group, limit, e) if len(group) > 1 else [_failed(op, group, e, limit)]
+        return _parts(op, group, limit, e) if len(group) > 1 else [_failed(op, group, e, limit)]
     for k, found in enumerate(outcomes if len(group) > 1 else ()):
         if found.kind != "pass":
             (alone,) = judge(op, group[k : k + 1], limit)
@@ -100,11 +101,14 @@ def judge(op: Op, group: list[Sample], limit: float) -> list[Outcome]:
     return outcomes
 
 
-def _halves(op: Op, group: list[Sample], limit: float, error: BaseException) -> list[Outcome]:
-    """The outcomes of a group that fails as a whole: those of its halves, unless it is the whole alone that fails, and
-    for a reason that is not torch's."""
-    middle = len(group) // 2
-    outcomes = judge(op, group[:middle], limit) + judge(op, group[middle:], limit)
+def _parts(op: Op, group: list[Sample], limit: float, error: BaseException) -> list[Outcome]:
+    """The outcomes of a group that fails as a whole: those of its first call, and of the others one by one where that
+    fails, too, else by halves; unless it is the whole alone that fails, and for a reason that is not torch's."""
+    outcomes = judge(op, group[:1], limit)
+    middle = 1 + len(group) // 2
+    bounds = [1, middle, len(group)] if outcomes[0].kind == "pass" else range(1, len(group) + 1)
+    for begin, end in itertools.pairwise(bounds):
+        outcomes += judge(op, group[begin:end], limit) if begin < end else []
     if isinstance(error, OutOfTime) or any(o.kind != "pass" for o in outcomes):
         return outcomes
     whole = _failed(op, group, error, limit)

@@ -121,7 +121,7 @@ def bind(value: Expr) -> Expr:
 def hold(value: Expr) -> Expr:
     """`value` by way of a small buffer, whatever it is: never substituted into what uses it."""
     dtype, _, lanes = dtype_of(value).partition("x")
-    buffer = T.alloc_buffer((int(lanes or 1),), dtype)
+    buffer = T.alloc_buffer((int(lanes or 1),), dtype, layout=None)  # as TVM finds out, slowly, for functions like ours
     place = at(T.int32(0), int(lanes or 1))
     T.buffer_store(buffer, value, [place])
     return buffer[place]
@@ -254,7 +254,7 @@ class Accumulators:
 
     def __init__(self, rows: int, vectors: int, dtype: str, lanes: int):
         self.rows, self.vectors, self.dtype, self.lanes = rows, vectors, dtype, lanes
-        self.buffers = [[T.alloc_buffer((lanes,), dtype) for _ in range(vectors)] for _ in range(rows)]
+        self.buffers = [[T.alloc_buffer((lanes,), dtype, layout=None) for _ in range(vectors)] for _ in range(rows)]
         self.whole = at(T.int32(0), 1) if lanes == 1 else T.ramp(0, 1, lanes)
 
     def __getitem__(self, at: tuple[int, int]) -> Expr:
