@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from effcc.frontends.torch import emitter
+from effcc.errors import UnsupportedError
+from effcc.frontends.torch import dynamo, emitter
 
 pytest.importorskip("expecttest", reason="torch's OpInfo needs it")
 QUICK = (
@@ -76,7 +77,6 @@ def test_an_exception_that_names_nothing_is_a_crash(runner, monkeypatch):
 
 def test_meanings_do_not_count(runner, monkeypatch):
     from effcc import interp
-    from effcc.frontends.torch import dynamo
 
     monkeypatch.setattr(dynamo, "program_of", lambda graph, options: lambda *tensors: interp.run(graph, *tensors))
     answer = runner.run_case("sin/float32", 1, 60)
@@ -93,6 +93,54 @@ def test_one_bad_sample_of_a_group_is_found(runner, monkeypatch):
     group = [runner.Sample((torch.randn(shape),), {}) for shape in ((2, 2), (3,), (4, 1), (2, 2, 2))]
     outcomes = [o.kind for o in runner.judge(runner.Op("sin", torch.sin), group, 60)]
     assert outcomes == ["pass", "wrong", "pass", "pass"]
+
+    def refused_for_vectors(e, x):
+        if len(x.shape) == 1:
+            raise UnsupportedError("sin of vectors is not supported")
+        return sine(e, x)
+
+    monkeypatch.setitem(emitter.HANDLERS, "aten.sin", refused_for_vectors)
+    outcomes = [o.kind for o in runner.judge(runner.Op("sin", torch.sin), group, 60)]
+    assert outcomes == ["pass", "refused", "pass", "pass"]
+
+
+def test_random_calls_are_judged_in_company(runner, monkeypatch):
+    op = runner.Op("rand_like", lambda x: torch.rand_like(x) * 2)
+    group = [runner.Sample((torch.zeros(shape),), {}) for shape in ((40,), (5, 8), (2, 20))]
+    built = []
+    program_of = dynamo.program_of
+    monkeypatch.setattr(dynamo, "program_of", lambda *given: built.append(1) or program_of(*given))
+    assert [o.reason for o in runner.judge(op, group, 60)] == ["random"] * 3
+    assert len(built) == 1
+    product = emitter.HANDLERS["aten.mul"]
+    monkeypatch.setitem(emitter.HANDLERS, "aten.mul", lambda e, x, y: product(e, x, 4 if len(x.shape) == 1 else y))
+    outcomes = runner.judge(op, group, 60)
+    assert [o.kind for o in outcomes] == ["wrong", "pass", "pass"] and "distributed otherwise" in outcomes[0].reason
+
+
+@pytest.mark.parametrize("kind", ["crash", "wrong"])
+def test_what_fails_in_company_only_does_not_pass(runner, monkeypatch, kind):
+    program_of = dynamo.program_of
+
+    def broken(graph, options):
+        program = program_of(graph, options)
+        if len(graph.results) == 1:
+            return program
+        if kind == "crash":
+            raise KeyError("x")
+        return Negated(program)
+
+    class Negated:
+        def __init__(self, program):
+            self.program, self.launches, self.graph = program, program.launches, program.graph
+
+        def __call__(self, *tensors):
+            return [-x for x in self.program(*tensors)]
+
+    monkeypatch.setattr(dynamo, "program_of", broken)
+    group = [runner.Sample((torch.ones(shape),), {}) for shape in (2, 3)]
+    outcomes = runner.judge(runner.Op("sin", torch.sin), group, 60)
+    assert {o.kind for o in outcomes} == {kind} and "beside 1 other" in outcomes[0].reason
 
 
 def test_agreement(agreement):
