@@ -86,8 +86,8 @@ def _all(conditions: list[Scalar]) -> Scalar | None:
 
 
 def by_rows(x: Any) -> Any:
-    """x, its strides those of its shape. A lone channel may have any stride: one of 1 torch takes for channels that come
-    last, and gives wrong sums (docs/upstream)."""
+    """x, its strides those of its shape. A lone channel may have any stride: one of 1 torch takes for channels that
+    come last, and gives wrong sums (docs/upstream)."""
     return x.clone(memory_format=torch.contiguous_format)
 
 
