@@ -162,10 +162,12 @@ class Graph:
 def symbols_in(value: object) -> set[Symbol]:
     """Every size symbol in an attribute: a dimension, a type, a graph, a tuple of such."""
     match value:
+        case int() | float() | str() | None:
+            return set()
         case Expr() | Atom():
             return symbols(value)  # type: ignore[arg-type]
         case tuple():
-            return set().union(*map(symbols_in, value))
+            return set().union(*(symbols_in(v) for v in value if type(v) is not int))
         case Type():
             return type_symbols(value)
         case Graph():

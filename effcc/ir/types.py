@@ -301,7 +301,7 @@ def type_symbols(type_: Type) -> set[Any]:
     """Every symbol in a type's dimensions."""
     match type_:
         case Tensor(_, shape, _):
-            return set().union(*(symbols(d) for d in shape))
+            return {s for d in shape if not isinstance(d, int) for s in symbols(d)}
         case Sequence(element) | Optional(element):
             return type_symbols(element)
     return set()
