@@ -274,10 +274,10 @@ class ScaleOfQuery(Bounded):
 
     def pattern(self, p: Any, q: Any, k: Any) -> Any:
         attributes = {n: p.any(n) for n in ("scale", "causal", "softcap")}
-        return p.attention(p.mul(q, p.number("c")), k, p.rest("others"), **attributes)
+        return p.attention(p.mul(q, p.number("c")).bind("scaled"), k, p.rest("others"), **attributes)
 
     def check(self, m: Any, ctx: Any) -> str | None:
-        return _scaled(m)
+        return _scaled(m, m.q)
 
     def rewrite(self, b: Any, m: Any) -> Any:
         op = m.root.op.replace(scale=m.root.op.factor(m.root.operands[0].shape[-1]) * m.number("c"))
@@ -295,12 +295,12 @@ class ScaleOfKey(Bounded):
 
     def pattern(self, p: Any, q: Any, k: Any) -> Any:
         attributes = {n: p.any(n) for n in ("scale", "causal", "softcap")}
-        product = p.mul(k, p.number("c"))
+        product = p.mul(k, p.number("c")).bind("scaled")
         keys = p.either(product, p.transpose(product, perm=p.any("perm")))
         return p.attention(q, keys, p.rest("others"), **attributes)
 
     def check(self, m: Any, ctx: Any) -> str | None:
-        return _scaled(m)
+        return _scaled(m, m.k)
 
     def rewrite(self, b: Any, m: Any) -> Any:
         op = m.root.op.replace(scale=m.root.op.factor(m.q.shape[-1]) * m.number("c"))
@@ -318,8 +318,10 @@ class ScaleOfKey(Bounded):
         return b.attention(q, k, v, scale=d.choose((None, 0.25)))
 
 
-def _scaled(m: Any) -> str | None:
-    q = m.root.operands[0]  # (scaled: a single number may be broadcast)
+def _scaled(m: Any, x: Value) -> str | None:
+    if x.type != m.scaled.type:
+        return "the factor broadcasts what it scales"
+    q = m.root.operands[0]
     if m.scale is None and not isinstance(q.shape[-1], int):
         return "the head size is symbolic"
     return no_scale(m.root.op.factor(q.shape[-1]) * m.number("c"), q.dtype)

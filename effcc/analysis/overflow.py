@@ -26,8 +26,9 @@ class Range:
         infos = [torch.finfo(dtype.torch) for dtype in dtypes]
         return Range(min(i.max for i in infos), max(i.tiny for i in infos), max(i.tiny * i.eps for i in infos))
 
-    def leave(self, x: Any, reach: Any, overflow: float, generator: Any) -> Any:
-        """What may become of f64 numbers x. reach: the sum of absolute values that they were added up from.
+    def leave(self, x: Any, reach: Any, overflow: float, generator: Any, strange: bool = False) -> Any:
+        """What may become of f64 numbers x. reach: the sum of absolute values that they were added up from. strange: of
+        one that is not finite anything may become.
 
         A number too large is infinite. One that is not, but whose terms may have been, is `overflow`. One below the
         normal numbers is off by a step, or 0 (where the overflow is NaN: three runs show everything).
@@ -37,4 +38,6 @@ class Range:
         small = torch.zeros_like(x) if overflow != overflow else x + off * self.step
         left = torch.where((size > 0) & (size < self.normal), torch.copysign(small, x), x)
         left = torch.where((reach > self.largest) & size.isfinite(), overflow, left)
+        if strange:
+            return torch.where(size.isfinite() & (size <= self.largest), left, overflow)
         return torch.where(size > self.largest, torch.copysign(torch.full_like(x, float("inf")), x), left)

@@ -154,27 +154,28 @@ class Rounded:
         return tuple(Bounded(x, _bound(x, s, self.unit)) for x, s in zip(self.exact, self.spread))
 
 
-    def leeway(self) -> tuple[Any, ...]:
-        """By how much more results of a run in the narrow dtype may differ: numbers on the way may leave its range."""
+    def leeway(self, strange: bool = False) -> tuple[Any, ...]:
+        """By how much more results of a run in the narrow dtype may differ: numbers on the way may leave its range.
+        strange: those that are not finite may differ as well, and what is made of them."""
         most = [torch.zeros_like(s) for s in self.spread]
         for overflow in OVERFLOWS:
             inputs = [self._leave(x, x, overflow) for x in self.inputs]
-            with observed(lambda n, xs, rs, overflow=overflow: self._left(n, xs, rs, overflow)):
+            with observed(lambda n, xs, rs, overflow=overflow: self._left(n, xs, rs, overflow, strange)):
                 moved = run(self.wide, *inputs)
             for m, a, b in zip(most, moved, self.unmoved):
                 m.copy_(torch.maximum(m, _distance(a, b)))
         return tuple(16 * m for m in most)
 
-    def _left(self, node: Node, operands: tuple, results: tuple, overflow: float) -> tuple | None:
+    def _left(self, node: Node, operands: tuple, results: tuple, overflow: float, strange: bool) -> tuple | None:
         if _moves(node.op) and node.op.family != "constant":
             return None
         reach, _ = _summed(node, operands, results)
-        return tuple(self._leave(x, r, overflow) for x, r in zip(results, reach))
+        return tuple(self._leave(x, r, overflow, strange) for x, r in zip(results, reach))
 
-    def _leave(self, x: Any, reach: Any, overflow: float) -> Any:
+    def _leave(self, x: Any, reach: Any, overflow: float, strange: bool = False) -> Any:
         """A value of the widened graph, as it may become; what is no f64 tensor stays."""
         wide = isinstance(x, torch.Tensor) and x.dtype == torch.float64
-        return self.range.leave(x, reach.abs(), overflow, self.generator) if wide else x
+        return self.range.leave(x, reach.abs(), overflow, self.generator, strange) if wide else x
 
 
 def sampled(*runs: Rounded) -> Iterator[tuple[tuple[Bounded, ...], ...]]:

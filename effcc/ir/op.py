@@ -105,6 +105,10 @@ class Op:
         unknown)."""
         return {}
 
+    def leaves_open(self, *tensors: Any, **_: Any) -> bool:
+        """Whether some results on these operands may be NaN or not, as it suits a backend (and torch)."""
+        return False
+
     def flops(self, *types: Any, **_: Any) -> Dim:
         """Floating-point (or integer) operations for operands of these types."""
         nest = self.compute(*types)

@@ -15,6 +15,13 @@ from effcc.ir.types import DType, Tensor, Type
 from effcc.ops.elementwise import broadcast_index, broadcast_shapes
 
 
+def require_sums(accumulate: DType | None, dtype: DType) -> None:
+    """Refuse sums of `dtype` in a dtype that has none of it: where in the sum floats became integers is left open."""
+    require(accumulate is None or not accumulate.is_bool, "sums are no bool")
+    integer = accumulate is not None and accumulate.is_integer
+    require(not (integer and dtype.is_float), f"sums of {dtype} are no {accumulate}", "cast the result")
+
+
 def accumulate_dtype(dtype: DType, asked: DType | None) -> DType:
     """What sums are kept in: f32 for the short floats, else as asked, else the dtype itself."""
     if dtype.is_float and dtype.bits < 32:
@@ -58,7 +65,7 @@ class Matmul(Op):
             "insert a cast",
         )
         require(not x.dtype.is_bool and not y.dtype.is_bool, "matmul does not take bool", "insert a cast")
-        require(self.accumulate is None or not self.accumulate.is_bool, "sums are no bool")
+        require_sums(self.accumulate, x.dtype)
         batch, m, n, _ = self.dims(x, y)
         return Tensor(self.accumulate or x.dtype, (*batch, m, n))
 

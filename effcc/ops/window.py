@@ -16,7 +16,7 @@ from effcc.ir.lazy import F, torch
 from effcc.ir.op import Op, require, tensor
 from effcc.ir.scalar import PARALLEL, REDUCTION, Compute, Read, Scalar, State
 from effcc.ir.types import DType, Tensor, Type, i64
-from effcc.ops.contraction import accumulate_dtype, exact_carrier
+from effcc.ops.contraction import accumulate_dtype, exact_carrier, require_sums
 
 
 class Window(Op):
@@ -94,7 +94,8 @@ def by_rows(x: Any) -> Any:
 class Conv(Window):
     """y[n, o, p...] = bias[o] + Σ_{i, k...} x[n, g·I/G + i, s·p + d·k - pad...] · w[o, i, k...], g = ⌊o·G/O⌋. w is
     [O, I/G, k...];
-    f16 and bf16 sum in f32. Integer operands need `accumulate`. Outside of the image x is `pad_value`."""
+    f16 and bf16 sum in f32. Integer operands need `accumulate`. Outside of the image x is `pad_value`; products of that
+    with weights that are not finite may be left out, or be NaN."""
 
     name = "conv"
     operands = ("x", "w", "bias?")
@@ -117,7 +118,7 @@ class Conv(Window):
         kernel: Any = k.shape[2:]
         require(n <= 3, f"conv takes at most 3 spatial axes, not {n}")
         require(not t.dtype.is_bool and not k.dtype.is_bool, "conv does not take bool", "insert a cast")
-        require(self.accumulate is None or not self.accumulate.is_bool, "sums are no bool")
+        require_sums(self.accumulate, t.dtype)
         require(all(isinstance(d, int) for d in kernel), "kernel sizes must be static")
         self.check_geometry(n, kernel)
         require(
@@ -174,6 +175,10 @@ class Conv(Window):
         elif y.dtype != dtype:
             y = y.to(dtype)
         return y.movedim(1, -1) if self.layout == "nhwc" else y
+
+    def leaves_open(self, *tensors: Any, **_: Any) -> bool:
+        w = tensors[1]
+        return any(self.pads) and w.is_floating_point() and not bool(w.isfinite().all())
 
     def compute(self, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Compute:
         types = (x, w) if bias is None else (x, w, bias)

@@ -157,7 +157,7 @@ class Fairness:
             functions = {s.fn for s in walk(*nest.scalars) if isinstance(s, Apply)} if nest else set()
             composite = nest is None and node.op.family not in ("constant", "control", "sort", "view", "index")
             sums = interpolates(node.op) or node.op.family in SUMS and not all(map(_is_whole, operands))
-            if composite or sums or functions & INEXACT:
+            if composite or sums or functions & INEXACT or node.op.leaves_open(*operands):
                 bitwise = False
             if functions & {"max", "min"}:
                 signed_zeros = False

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effcc.errors import TypeRuleError
-from effcc.ir import Symbol, Tensor, bool_, f32, i8, i32
+from effcc.ir import Symbol, Tensor, bool_, f16, f32, f64, i8, i32
 from effcc.ops.contraction import Matmul
+from effcc.ops.window import Conv
 
 
 @settings(max_examples=40, deadline=None)
@@ -62,3 +63,11 @@ def test_refusals():
 def test_sums_are_no_bool():
     with pytest.raises(TypeRuleError, match="sums are no bool"):
         Matmul(accumulate=bool_).infer(Tensor(i8, (2, 3)), Tensor(i8, (3, 2)))
+
+
+@pytest.mark.parametrize("of", [f16, f64])
+def test_sums_of_floats_are_no_integers(of):
+    with pytest.raises(TypeRuleError, match=f"sums of {of} are no i32; cast the result"):
+        Matmul(accumulate=i32).infer(Tensor(of, (2, 3)), Tensor(of, (3, 2)))
+    with pytest.raises(TypeRuleError, match=f"sums of {of} are no i32; cast the result"):
+        Conv((1,), (0, 0), (1,), accumulate=i32).infer(Tensor(of, (1, 2, 3)), Tensor(of, (1, 2, 1)))
