@@ -326,15 +326,20 @@ def type_proto(type_: Type) -> onnx.TypeProto:
         case Tensor(dtype, shape):
             dims = [d if isinstance(d, int) else str(d) for d in shape]
             return onnx.helper.make_tensor_type_proto(onnx_dtype(dtype), dims)
-        case Sequence(element):
-            if isinstance(element, Tensor) and (
-                element.dtype.bits < 8 or element.dtype.name in _NARROW or element.dtype == bf16
-            ):
-                raise UnsupportedError(f"ONNX has no sequences of {element.dtype}", hint="cast the elements to f32")
-            return onnx.helper.make_sequence_type_proto(type_proto(element))
-        case Optional(element):
+        case Sequence(Tensor() as element):
+            return onnx.helper.make_sequence_type_proto(type_proto(_held(element, "sequences")))
+        case Optional(Sequence(Tensor()) as element):
             return onnx.helper.make_optional_type_proto(type_proto(element))
-    raise UnsupportedError(f"ONNX has no values of type {type_}", hint="keep them inside of the graph")
+        case Optional(Tensor() as element):
+            return onnx.helper.make_optional_type_proto(type_proto(_held(element, "optionals")))
+    raise UnsupportedError(f"ONNX has no values of type {type_}", hint="sequences and optionals of tensors it has")
+
+
+def _held(element: Tensor, what: str) -> Tensor:
+    """A type that sequences and optionals hold."""
+    if element.dtype.bits < 8 or element.dtype.name in _NARROW or element.dtype == bf16:
+        raise UnsupportedError(f"ONNX has no {what} of {element.dtype}", hint="cast the elements to f32")
+    return element
 
 
 __all__ = ["Model", "Ref", "Scope", "carrier", "onnx_dtype", "takes", "type_proto", "value_info"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import onnx
 
-from effcc.backends.onnx.emit import IR_VERSION, Model, Ref, Scope, value_info
+from effcc.backends.onnx.emit import IR_VERSION, Model, Ref, Scope, type_proto, value_info
 from effcc.backends.onnx.nests import export_nest
 from effcc.backends.onnx.scalars import apply
 from effcc.errors import EffccError, UnsupportedError
@@ -42,6 +42,8 @@ def exports(*names: str) -> Callable[[Exporter], Exporter]:
 
 def export(graph: Graph) -> onnx.ModelProto:
     """The ONNX model of a graph, with its names of inputs and outputs. UnsupportedError names what ONNX lacks."""
+    if not graph.results:
+        raise UnsupportedError("the graph has no results, and an ONNX model has outputs", hint="return something")
     for module in MODULES:
         importlib.import_module(f"effcc.backends.onnx.{module}")
     model = Model()
@@ -132,6 +134,8 @@ class Writer(OpBuilder):
         """What the op being written is called in the graph."""
 
     def bind(self, value: Value, ref: Ref) -> None:
+        if not isinstance(value.type, Tensor):
+            type_proto(value.type)  # refuses what ONNX has no values of
         self.scope.env[value] = ref
         self.scope.learn(ref, value.type)
 
@@ -166,7 +170,9 @@ class Writer(OpBuilder):
         return results
 
     def write(self, op: Op, operands: tuple[Value, ...], results: tuple[Value, ...]) -> list[Ref]:
-        """The results of an op."""
+        """The results of an op. One that has none does nothing, and ONNX has no such nodes."""
+        if not results:
+            return []
         if op.name in EXPORTERS:
             found = EXPORTERS[op.name](self, op, operands)
             if found is not NotImplemented:

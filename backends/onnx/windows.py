@@ -31,11 +31,18 @@ def geometry(op: Any) -> dict[str, Any]:
     return {name: list(getattr(op, name)) for name in ("strides", "pads", "dilations")}
 
 
+def fits(op: Any, x: Value, kernel: Any) -> bool:
+    """Whether no window is known to be larger than the padded image: there effcc gives nothing, and ONNX is invalid."""
+    n = len(kernel)
+    axes = zip(x.shape[2:], kernel, op.dilations, op.pads[:n], op.pads[n:], strict=True)
+    return not any(isinstance(size, int) and size + a + z < d * (k - 1) + 1 for size, k, d, a, z in axes)
+
+
 @exports("conv")
 def conv(w: Writer, op: Any, operands: Operands) -> Any:
     e, rank = w.scope, len(operands[0].shape)
     x, weights = channels_first(w, op, operands[0]), operands[1]
-    if 0 in x.shape[1:] or 0 in weights.shape or min(op.pads) < 0:
+    if 0 in x.shape[1:] or 0 in weights.shape or min(op.pads) < 0 or not fits(op, x, weights.shape[2:]):
         return NotImplemented
     facts = {**geometry(op), "group": op.groups, "kernel_shape": list(weights.shape[2:])}
     bias = None if len(operands) < 3 else w.ref(operands[2])
@@ -74,7 +81,8 @@ def plain_pool(op: Any, x: Value) -> bool:
     """Whether every window reaches into the image, as ONNX asks."""
     n = len(op.kernel)
     pads = zip(op.pads[:n], op.pads[n:], op.kernel, strict=True)
-    return all(0 <= max(a, z) < k and min(a, z) >= 0 for a, z, k in pads) and not any(map(may_be_zero, x.shape[1:]))
+    reach = all(0 <= max(a, z) < k and min(a, z) >= 0 for a, z, k in pads)
+    return reach and fits(op, x, op.kernel) and not any(map(may_be_zero, x.shape[1:]))
 
 
 @exports("max_pool", "max_pool_with_indices")

@@ -149,3 +149,45 @@ def test_integer_products_are_exact_in_onnx_runtime(held):
         ),
     )
     held(graph, [x, w])
+
+
+@pytest.mark.parametrize("body, message", [
+    ("%0: sequence<bf16[2]> = sequence_construct(%x) %1: i64[] = sequence_length(%0) return %1", "sequences of bf16"),
+    ("%0: optional<bf16[2]> = optional(%x) %1: bool[] = optional_has_element(%0) return %1", "optionals of bf16"),
+    ("%0: sequence<f32[2]> = sequence_construct(%y) %1: sequence<sequence<f32[2]>> = sequence_construct(%0) return %x",
+     "no values of type sequence<sequence<f32.2.>>"),
+    ("%0: optional<f32[2]> = optional(%y) %1: optional<optional<f32[2]>> = optional(%0) return %x",
+     "no values of type optional<optional<f32.2.>>"),
+    ("return", "the graph has no results"),
+])  # fmt: skip
+def test_values_that_onnx_has_not_are_refused(body, message):
+    result = {"%x": "bf16[2]", "return": "()"}.get(body.split()[-1], "bool[]" if "has_element" in body else "i64[]")
+    with pytest.raises(UnsupportedError, match=message):
+        export(parse(f"graph @f(%x: bf16[2], %y: f32[2]) -> {result} {{ {body} }}"))
+
+
+def test_branches_and_loops_without_results_are_left_out(held):
+    graph = parse("""
+        graph @f(%c: bool[], %n: i64[], %x: f32[2]) -> f32[2] {
+          if(%c, %x) {then=graph @yes(%a: f32[2]) -> () { return }, orelse=graph @no(%a: f32[2]) -> () { return }}
+          loop(%n, %c, %x) {body=graph @body(%i: i64[], %g: bool[], %a: f32[2]) -> bool[] { return %g }, num_carried=0}
+          %0: f32[2] = neg(%x)
+          return %0
+        }""")
+    assert [node.op_type for node in export(graph).graph.node] == ["Neg"]
+    held(graph, [torch.tensor(True), torch.tensor(2), torch.rand(2)], again="values")
+
+
+@pytest.mark.parametrize("op", [
+    "max_pool(%x) {kernel=(5, 2), strides=(4, 4), pads=(1, 0, 1, 0), dilations=(1, 1)}",
+    "avg_pool(%x) {kernel=(5, 2), strides=(4, 4), pads=(1, 0, 1, 0), dilations=(1, 1)}",
+    "max_pool(%x) {kernel=(2, 2), strides=(4, 4), pads=(0, 0, 0, 0), dilations=(2, 1)}",
+    "conv(%x, %w) {strides=(4, 4), pads=(1, 0, 1, 0), dilations=(1, 1)}",
+])  # fmt: skip
+def test_windows_larger_than_the_padded_image_give_nothing(held, op):
+    """ONNX divides toward zero and infers a window more, or a negative number of them."""
+    graph = parse(f"""graph @f(%x: f32[1,1,2,9], %w: f32[1,1,5,2]) -> f32[1,1,0,2] {{
+      %0: f32[1,1,0,2] = {op}
+      return %0
+    }}""")
+    held(graph, [torch.rand(1, 1, 2, 9), torch.rand(1, 1, 5, 2)], again="values")
