@@ -34,6 +34,7 @@ from effcc.fuzz.pairs import Tried
 from effcc.fuzz.recipe import Recipe, Subject, written_in
 from effcc.fuzz.reduce import reduce_graph, reduce_list
 from effcc.fuzz.seeds import examples, written
+from effcc.fuzz.surround import surrounded
 from effcc.ir import Graph, Tensor
 from effcc.ir.lazy import torch
 from effcc.pipeline import parse_pipeline
@@ -206,7 +207,9 @@ class Job:
             return chance.choice(texts)
         if not sources:
             raise NothingDrawn("no pass has examples")
-        return chance.choice(sources)(GraphDrawer(choose))
+        drawer = GraphDrawer(choose, self.tried)
+        graph = chance.choice(sources)(drawer)
+        return drawer.or_same(lambda d, g: surrounded(d, g, size=d.integer(*self.size)), graph)
 
     def keep(self, entry: Entry, parent: Entry | None, coverage: Coverage) -> None:
         """Keep a test that reached something new."""

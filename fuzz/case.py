@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
+from itertools import chain, islice
 from operator import and_
 from typing import TYPE_CHECKING, Any
 
 from effcc.errors import EffccError, VerifyError
+from effcc.fuzz.domains import meaningful_inputs, watched
 from effcc.fuzz.recipe import Recipe, Subject
 from effcc.interp import Known, bind_type, run
 from effcc.ir import Graph, Node, Symbol, Tensor, load_ops
+from effcc.ir.assumptions import Assumption, assumed
 from effcc.ir.lazy import torch
-from effcc.ir.types import Type
+from effcc.ir.types import Type, type_symbols
 from effcc.pipeline import Context, Pass
 from effcc.testing import as_samples
 from effcc.testing.compare import Fairness, Mismatch, compare_bounded, random_inputs, same_bits
@@ -26,6 +29,8 @@ INPUTS_TRIED = 3
 """How often inputs of a kind are drawn until the graph has a value on some: a scale may be 0, an index out of range."""
 SIZES = (2, 3, 1, 5, 4, 0, 7, 16, 17, 33)
 """What symbols are bound to where sizes drawn for them do not fit together."""
+SIZES_DRAWN, SIZES_TRIED = 100, 4
+"""How often sizes are drawn for symbols, and with how many that fit together inputs are drawn."""
 
 
 class Finding(AssertionError):
@@ -79,8 +84,7 @@ class Case:
         subject = subject or Subject()
         recipe = recipe or subject.draw(random.Random(f"recipe {seed}"))
         case = Case(graph, {}, seed, subject=subject, recipe=recipe, coverage=coverage)
-        for size in (None, None, None, None, *SIZES) if graph.symbols else (None,):
-            sizes = {s: draw_size(s, chance) if size is None else size for s in graph.symbols}
+        for sizes in fitting_sizes(graph, chance) if graph.symbols else ({},):
             case.draw([bind_type(v.type, sizes) for v in graph.inputs], profiles, most, chance.getrandbits(32))
             if case.inputs:
                 break
@@ -95,15 +99,17 @@ class Case:
                 if len(self.inputs) == most:
                     return
                 generator = torch.Generator().manual_seed(seed + PROFILES.index(profile) + len(PROFILES) * attempt)
-                if self.take(profile, random_inputs(types, generator, profile.special, profile.whole)):
+                drawn = random_inputs(types, generator, profile.special, profile.whole)
+                if self.take(profile, meaningful_inputs(self.graph, drawn)):
                     break
 
     def take(self, profile: Profile, inputs: list[Any]) -> bool:
         """Whether the graph has a value on these inputs, which are then kept."""
         self.inputs[profile] = inputs
         try:
-            self.run(self.graph, profile)
-            if not meets_nan(self.graph, inputs):
+            with watched(self.graph) as strayed:
+                self.run(self.graph, profile)
+            if not strayed:
                 return True
             del self.runs[id(self.graph), profile]
         except VerifyError as error:
@@ -181,28 +187,31 @@ class Case:
                 raise Finding(law, message, self.graph, passes, inputs) from None
 
 
-def meets_nan(graph: Graph, inputs: Sequence[Any]) -> bool:
-    """Whether an op that leaves open what it makes of NaN and infinities gets some."""
-    wary = [node for node in graph.walk() if "NaN" in node.op.undefined]
-    met = False
-
-    def see(node: Node, operands: tuple[Any, ...], results: tuple[Any, ...]) -> None:
-        nonlocal met
-        floats = [x for x in operands if isinstance(x, torch.Tensor) and x.is_floating_point()]
-        met |= "NaN" in node.op.undefined and any(not bool(x.double().isfinite().all()) for x in floats)
-        met |= node.op.name == "quantize_linear" and bool((operands[1] == 0).any())
-
-    if wary:
-        run(graph, *inputs, observe=see)
-    return met or len(wary) > sum("NaN" in node.op.undefined for node in graph.nodes)
-
-
 def _has_nan(x: Any) -> bool:
     return isinstance(x, torch.Tensor) and x.is_floating_point() and bool(x.isnan().any())
 
 
 def _is_finite(x: Any) -> bool:
     return not isinstance(x, torch.Tensor) or not x.is_floating_point() or bool(x.isfinite().all())
+
+
+def fitting_sizes(graph: Graph, chance: random.Random) -> Iterator[dict[Symbol, int]]:
+    """Sizes for the symbols of the inputs, for which all holds that the type rules assume: a few of those drawn, or
+    of equal ones."""
+    symbols = sorted(set().union(*(type_symbols(v.type) for v in graph.inputs)), key=str)
+    assumptions = [a for node in graph.walk() for a in assumed(node)]
+    drawn = ({s: draw_size(s, chance) for s in symbols} for _ in range(SIZES_DRAWN))
+    equal = (dict.fromkeys(symbols, n) for n in (*SIZES, *range(max(SIZES))))
+    allowed = (sizes for sizes in chain(drawn, equal) if all(s.lo <= n <= (s.hi or n) for s, n in sizes.items()))
+    return islice((sizes for sizes in allowed if all(may_hold(a, sizes) for a in assumptions)), SIZES_TRIED)
+
+
+def may_hold(assumption: Assumption, sizes: dict[Symbol, int]) -> bool:
+    """Whether it is so for these sizes, or depends on those that ops tell."""
+    try:
+        return assumption.holds(sizes)
+    except KeyError:
+        return True
 
 
 def draw_size(symbol: Symbol, chance: random.Random) -> int:

@@ -21,8 +21,9 @@ from effcc import machine
 from effcc.errors import EffccError, InputError
 from effcc.fuzz.case import SPECIAL, Case, Finding
 from effcc.fuzz.generate import GraphDrawer, in_branch, in_loop
-from effcc.fuzz.near_miss import ATTEMPTS, changed, drawn, embedded
+from effcc.fuzz.near_miss import ATTEMPTS, changed, drawn
 from effcc.fuzz.recipe import promising
+from effcc.fuzz.surround import surrounded
 from effcc.ir import Graph, Node, verify
 from effcc.ir.location import Loc
 from effcc.pipeline import Context, Pass, with_options
@@ -64,7 +65,7 @@ def exercise_rule(rule: Rule, owners: Sequence[Pass], key: str, tally: RuleTally
     d = drawer(f"{rule.name} {key}")
     try:
         graph = drawn(d, rule)
-        graph = embedded(d, graph) if d.chance(40) else graph
+        graph = surrounded(d, graph) if d.chance(40) else graph
         verify(graph)
     except NothingDrawn:
         tally.undrawn += 1

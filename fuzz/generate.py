@@ -12,11 +12,11 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from effcc.errors import EffccError
-from effcc.fuzz.near_miss import drawn, embedded, kinds, passes
+from effcc.fuzz.domains import meaningful
+from effcc.fuzz.near_miss import drawn, kinds, passes
 from effcc.fuzz.pairs import Pair, Tried, pairs
+from effcc.fuzz.surround import surrounded
 from effcc.fuzz.vocabulary import Vocabulary, Word, own_vocabulary
 from effcc.ir import Builder, Graph, Node, Op, Symbol, Tensor, Value, verify
 from effcc.ir.assumptions import assumed
@@ -58,7 +58,7 @@ class GraphDrawer(Drawer):
 
     def graph(self, low: int = 1, high: int = 10) -> Graph:
         """A verified graph of `low` to `high` ops, constants apart."""
-        near = self.around_a_rule() if self.chance(self.near_misses) else None
+        near = self.around_a_rule(self.integer(low, high)) if self.chance(self.near_misses) else None
         graph = near or self.chain(self.integer(low, high))
         if self.chance(12):
             graph = self.or_same(symbolic, graph)
@@ -68,11 +68,13 @@ class GraphDrawer(Drawer):
             graph = self.or_same(in_loop, graph)
         if self.chance(10):
             graph = self.or_same(donated, graph)
+        graph = meaningful(graph)
         verify(graph)
         return graph
 
-    def around_a_rule(self) -> Graph | None:
-        """A graph on which some rules of some passes fire, or nearly do; None where none was found."""
+    def around_a_rule(self, size: int) -> Graph | None:
+        """A graph of `size` ops or more on which some rules of some passes fire, or nearly do; None where none was
+        found."""
         found: list[Graph] = []
         for _ in range(RULES_A_GRAPH):
             self.base_shape, self.base_dtype = self.cube() if self.boolean() else self.shape(), self.choose(self.dtypes)
@@ -83,7 +85,7 @@ class GraphDrawer(Drawer):
             if not graph.symbols or not any(g.symbols for g in found):  # (each has an N of its own)
                 found.append(graph)
         try:
-            graph = embedded(self, *found) if found else self.nothing("no rule was met")
+            graph = surrounded(self, *found, size=size) if found else self.nothing("no rule was met")
         except (EffccError, NothingDrawn):
             return None
         self.drawn = pairs(graph)
@@ -249,8 +251,6 @@ class GraphDrawer(Drawer):
         """An input or a constant; positions in sequences are those that any but an empty one has."""
         if cls.family == "sequence" and type_ == Tensor(i64, ()):
             return b.const(self.choose((0, -1)), i64)
-        if cls.name == "roi_align" and isinstance(type_, Tensor) and type_.dtype == i64:
-            return b.const(np.zeros(type_.shape, "i8"), i64)  # the first image
         return self.leaf(b, type_)
 
     def other(self, pool: list[Value], read: Value) -> Value | None:

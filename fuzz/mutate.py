@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from effcc.errors import EffccError
+from effcc.fuzz.domains import meaningful
 from effcc.fuzz.generate import ATTEMPTS, GraphDrawer, donated, in_branch, in_loop
 from effcc.fuzz.near_miss import free_names
 from effcc.fuzz.pairs import Tried, nested
@@ -52,7 +53,7 @@ class GraphMutator(GraphDrawer):
             times -= 1
             if not times:
                 break
-        return changed if changed != graph else self.nothing("no mutation applies")
+        return meaningful(changed) if changed != graph else self.nothing("no mutation applies")
 
     def mutated(self, mutator: Mutator, graph: Graph) -> Graph:
         """The graph after one mutation. EffccError or NothingDrawn where it does not apply."""

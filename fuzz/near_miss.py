@@ -1,7 +1,6 @@
 """Graphs on which a rule fires, and graphs that it must refuse: an instance of its pattern with one thing changed.
 
     graph = near_miss(drawer, rule)      # `drawer`: an effcc.testing.draw.Drawer
-    graph = embedded(drawer, graph)      # `drawer`: an effcc.fuzz.generate.GraphDrawer
 
 Rules are those of all installed passes. What may be changed: a dtype, a shape, an attribute, a constant, an op, the
 order of operands, whether something is a constant, a size that becomes symbolic, who else reads an inner value.
@@ -18,7 +17,6 @@ from typing import Any
 from effcc.errors import EffccError
 from effcc.ir import Builder, Graph, Node, Op, Symbol, Tensor, Type, Value, load_ops, verify
 from effcc.ir.blob import Blob
-from effcc.ir.builder import inline
 from effcc.ir.graph import symbols_in
 from effcc.ir.types import bool_, f32
 from effcc.ops.constant import Const
@@ -104,45 +102,6 @@ def changed(d: Any, graph: Graph) -> Graph:
     return new if small and len(_tensors(new.results)) == len(new.results) else graph
 
 
-def embedded(d: Any, *graphs: Graph) -> Graph:
-    """The graphs side by side inside of a larger one: some inputs are computed, some results are read on."""
-    b = Builder("fuzzed")
-    pool: list[Value] = []
-    kept: list[Value] = []
-    for k, graph in enumerate(graphs):
-        operands = []
-        for v in graph.inputs:
-            given = b.input(f"{v.name}_{k}" if k else v.name, v.type)
-            operands.append(_passed(d, b, given) if d.chance(30) else given)
-        results = inline(b, graph, operands)
-        pool += [*operands, *results]
-        kept += results
-    for _ in range(d.integer(0, 3)):
-        read = d.choose(pool)
-        try:
-            made = d.apply(b, d.vocabulary[d.choose(d.vocabulary.names)], pool, read).results
-        except NothingDrawn:
-            continue
-        pool.extend(v for v in made if isinstance(v.type, Tensor))
-    used = {v for n in b.nodes for v in n.operands}
-    ends = [v for v in kept if v not in used or d.chance(30)] + pool[-1:]
-    return b.graph(*dict.fromkeys(v for v in ends if isinstance(v.type, Tensor)))
-
-
-def _passed(d: Any, b: Builder, v: Value) -> Value:
-    """The value through an op that keeps its type."""
-    ops = load_ops()
-    for _ in range(ATTEMPTS):
-        op = ops[d.choose(("neg", "abs", "relu", "not", "sign", "exp", "sqrt"))]
-        try:
-            (out,) = b.emit(op(), (v,)) if op().result_types((v.type,)) == (v.type,) else (None,)
-        except UNDRAWABLE:
-            continue
-        if out is not None:
-            return out
-    return v
-
-
 # -- changes ---------------------------------------------------------------------------------------------------------
 def copied(
     graph: Graph, types: Mapping[Value, Type] | None = None,
@@ -170,13 +129,9 @@ def rebuilt(graph: Graph, **changes: Any) -> Graph:
 
 
 def _constants(graph: Graph) -> list[Node]:
-    """Those that do not say how often a loop runs, nor go where NaN must not."""
-
-    def kept(user: Node) -> bool:
-        return user.op.name == "loop" or "NaN" in user.op.undefined
-
+    """Those that do not say how often a loop runs."""
     constants = [n for n in graph.nodes if isinstance(n.op, Const)]
-    return [n for n in constants if not any(map(kept, graph.users(n.result)))]
+    return [n for n in constants if all(user.op.name != "loop" for user in graph.users(n.result))]
 
 
 def _tensors(values: Iterable[Value]) -> list[Value]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
 
 from effcc.errors import TypeRuleError, UnsupportedError
 from effcc.ir.dims import Dim, Symbol
+from effcc.ir.domain import Domain
 from effcc.ir.scalar import Compute
 from effcc.ir.types import Tensor, Type
 
@@ -73,6 +74,8 @@ class Op:
     takes no other. f64 then tells nothing of it, and the precision analysis leaves it as it is."""
     undefined: ClassVar[str] = ""
     """Operand values for which the result may be anything (never a crash); the fuzzer keeps away from them."""
+    domains: ClassVar[Mapping[str, Domain]] = {}
+    """The same of each operand alone, by name: which values it must have."""
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -118,6 +121,11 @@ class Op:
     @classmethod
     def attributes(cls) -> tuple[dataclasses.Field[Any], ...]:
         return attributes_of(cls)
+
+    @classmethod
+    def domain(cls, k: int) -> Domain | None:
+        """Which values the operand at a position must have (None: any)."""
+        return cls.domains.get(cls.operands[min(k, len(cls.operands) - 1)].strip("?*")) if cls.domains else None
 
     @property
     def attrs(self) -> dict[str, Any]:

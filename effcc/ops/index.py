@@ -37,6 +37,11 @@ def require_axis(axis: int, t: Tensor) -> None:
     require(0 <= axis < t.rank, f"axis {axis} is not an axis of a rank-{t.rank} tensor")
 
 
+def require_elements(idx: Tensor, size: Dim) -> None:
+    """An index is of an axis that has elements."""
+    require(may_fit(dim_min(idx.size, 1), size), "there is nothing to index: the axis is empty")
+
+
 def wrap_index(i: Scalar, size: Dim) -> Scalar:
     """An index from data as a position in [0, size): negative ones count from the end, the rest is clamped."""
     i = s.cast(i, i64)
@@ -65,7 +70,7 @@ class Gather(Indexing):
     def infer(self, x: Type, idx: Type) -> Tensor:
         t, i = tensor(x), index_tensor(idx)
         require_axis(self.axis, t)
-        require(may_fit(dim_min(i.size, 1), t.shape[self.axis]), "there is nothing to gather: the axis is empty")
+        require_elements(i, t.shape[self.axis])
         return t.with_shape((*t.shape[: self.axis], *i.shape, *t.shape[self.axis + 1:]))
 
     def reference(self, x: Any, idx: Any) -> Any:
@@ -93,6 +98,7 @@ class GatherElements(Indexing):
         for k, (d, n) in enumerate(zip(i.shape, t.shape, strict=True)):
             require(k == self.axis or may_fit(d, n),
                     f"the index has {d} elements on axis {k}, the data {n}")
+        require_elements(i, t.shape[self.axis])
         return t.with_shape(i.shape)
 
     def reference(self, x: Any, idx: Any) -> Any:
@@ -117,6 +123,8 @@ class GatherNd(Indexing):
         k = tuple_length(i)
         require(0 <= b < i.rank and b + k <= t.rank, f"{b} batch axes and index tuples of {k} do not fit {t} and {i}")
         require(all(may_equal(d, e) for d, e in zip(t.shape[:b], i.shape[:b])), "the batch axes differ in size")
+        for size in t.shape[b:b + k]:
+            require_elements(i, size)
         return t.with_shape((*i.shape[:-1], *t.shape[b + k:]))
 
     def reference(self, x: Any, idx: Any) -> Any:
@@ -198,6 +206,7 @@ class ScatterElements(Scatter):
         for k, (d, n) in enumerate(zip(i.shape, t.shape, strict=True)):
             require(k == self.axis or may_fit(d, n),
                     f"the index has {d} elements on axis {k}, the data {n}")
+        require_elements(i, t.shape[self.axis])
         return t
 
     def reference(self, x: Any, idx: Any, updates: Any) -> Any:
@@ -227,6 +236,8 @@ class ScatterNd(Scatter):
             u.rank == len(shape) and all(map(may_equal, u.shape, shape)),
             f"the updates {u} should have shape {list(shape)}",
         )
+        for size in t.shape[:k]:
+            require_elements(i, size)
         return t
 
     def reference(self, x: Any, idx: Any, updates: Any) -> Any:

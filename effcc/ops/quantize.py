@@ -12,6 +12,7 @@ from typing import Any
 from effcc.ir import scalar as s
 from effcc.ir.assumptions import may_equal
 from effcc.ir.dims import Dim, ceildiv
+from effcc.ir.domain import DIVISOR, NUMBER
 from effcc.ir.lazy import torch
 from effcc.ir.op import Op, require, tensor
 from effcc.ir.scalar import Compute, Read, Scalar
@@ -72,6 +73,7 @@ class QuantizeLinear(Quantization):
     has it: infinite or NaN). Computed in f32, in f64 for f64. (ONNX QuantizeLinear)"""
     name = "quantize_linear"
     undefined = "NaN quantized to an integer (0 / 0 is one)"
+    domains = {"x": NUMBER, "scale": DIVISOR}
     axis: int = 1
     block_size: int = 0
     dtype: DType = i8

@@ -10,12 +10,13 @@ from effcc.errors import InputError
 from effcc.ir import scalar as s
 from effcc.ir.assumptions import may_equal
 from effcc.ir.dims import Dim, product
+from effcc.ir.domain import FINITE
 from effcc.ir.lazy import F, torch
 from effcc.ir.op import require, tensor
 from effcc.ir.scalar import PARALLEL, REDUCTION, Compute, Read, Scalar, State
 from effcc.ir.types import Tensor, Type, i64
 from effcc.ops.contraction import accumulate_dtype
-from effcc.ops.index import index_tensor, wrap_index
+from effcc.ops.index import index_tensor, require_elements, wrap, wrap_index
 from effcc.ops.normalization import wide
 from effcc.ops.resize import Resampling, clamp_index, cubic_weight
 
@@ -30,7 +31,8 @@ class GridSample(Resampling):
     name = "grid_sample"
     kinds = "f"
     operands = ("x", "grid")
-    undefined = "NaN in the grid"
+    undefined = "NaN or infinity in the grid"
+    domains = {"grid": FINITE}
     mode: str = "linear"
     padding: str = "zeros"
     align_corners: bool = False
@@ -128,6 +130,7 @@ class RoiAlign(Resampling):
     kinds = "fiu"
     operands = ("x", "rois", "batch_indices")
     undefined = "NaN or infinite rois, batch indices out of range"
+    domains = {"rois": FINITE}
     output_size: tuple[int, int]
     spatial_scale: float = 1.0
     sampling_ratio: int = 0
@@ -145,13 +148,14 @@ class RoiAlign(Resampling):
         require(r.rank == 2 and r.shape[1] == 4 and b.rank == 1 and may_equal(r.shape[0], b.shape[0]),
                 f"rois {r} and batch indices {b} should have shapes [R, 4] and [R]")
         require(self.mode in ("avg", "max"), f"unknown mode {self.mode!r}", "avg or max")
+        require_elements(b, t.shape[0])
         return t.with_shape((r.shape[0], t.shape[1], *self.output_size))
 
     def reference(self, x: Any, rois: Any, batch_indices: Any) -> Any:
         y, boxes = wide(x), wide(rois).nan_to_num(0.0, 0.0, 0.0)  # (a box of infinite size has no number of points)
         out = torch.zeros((len(rois), x.shape[1], *self.output_size), dtype=y.dtype)
         shift = 0.5 if self.aligned else 0.0
-        for r, (box, image) in enumerate(zip(boxes, batch_indices)):
+        for r, (box, image) in enumerate(zip(boxes, wrap(batch_indices, x.shape[0]))):
             x1, y1, x2, y2 = box * self.spatial_scale - shift
             lines = [self.samples(a, b, bins, n) for a, b, bins, n in
                      zip((y1, x1), (y2, x2), self.output_size, x.shape[2:])]

@@ -10,6 +10,7 @@ from typing import Any
 
 from effcc.ir.assumptions import may_equal, may_fit
 from effcc.ir.dims import Dim, Symbol, dim_min, product
+from effcc.ir.domain import FINITE, NUMBER
 from effcc.ir.lazy import torch
 from effcc.ir.op import Op, require, tensor
 from effcc.ir.types import Tensor, Type, f32, i64
@@ -171,7 +172,8 @@ class Nms(Op):
     routine = True
     operands = ("boxes", "scores")
     widens = False
-    undefined = "scores that are NaN"
+    undefined = "scores that are NaN, corners that are infinite"
+    domains = {"boxes": FINITE, "scores": NUMBER}
     size: Symbol
     max_output: int = 0
     iou_threshold: float = 0.0

@@ -234,6 +234,7 @@ class ConvTranspose(Window):
         n = t.rank - 2
         require(k.rank == t.rank, f"the weights' rank {k.rank} is not the input's {t.rank}")
         kernel: Any = k.shape[2:]
+        require(n <= 3, f"conv_transpose takes at most 3 spatial axes, not {n}")
         self.check_geometry(n, kernel)
         require(t.dtype == k.dtype and t.dtype.is_float, "operands must be of one float dtype", "insert a cast")
         require(

@@ -196,9 +196,13 @@ def _concat(d: Drawer, types: list[Type | None], k: int, name: str) -> Tensor:
 
 
 def _index(d: Drawer, types: list[Type | None], k: int, name: str) -> Tensor:
-    if name in ("idx", "starts", "k"):
-        return Tensor(i64, d.shape(0, 2) if name == "idx" else ())
+    if name == "idx":
+        return Tensor(i64, d.shape(0, 2))
     return d.like(next((t for t in types if isinstance(t, Tensor)), None))
+
+
+def _trilu(d: Drawer, types: list[Type | None], k: int, name: str) -> Tensor:
+    return Tensor(i64, ()) if name == "k" else Tensor(d.dtype(), d.base_shape if len(d.base_shape) > 1 else d.shape(2))
 
 
 def _at_elements(d: Drawer, types: list[Type | None], k: int, name: str) -> Tensor:
@@ -280,7 +284,7 @@ OPERANDS: dict[str, Callable[[Drawer, list[Type | None], int, str], Type]] = {
     "batch_norm": _batch_norm, "grid_sample": _grid_sample, "roi_align": _roi_align, "conv_transpose": _conv_transpose,
     "nms": _nms, "quantize": _quantize, "dequantize_linear": _dequantize,
     "gather_elements": _at_elements, "scatter_elements": _at_elements, "gather_nd": _at_tuples,
-    "scatter_nd": _at_tuples, "update_slice": _block, "dynamic_slice": _block,
+    "scatter_nd": _at_tuples, "update_slice": _block, "dynamic_slice": _block, "trilu": _trilu,
     "rotary_embedding": _rotary, "random": _random, "compress": _compress,
     "sequence": _sequence,
 }

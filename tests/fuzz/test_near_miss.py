@@ -8,7 +8,8 @@ import pytest
 
 import effcc.passes
 from effcc.fuzz.generate import GraphDrawer
-from effcc.fuzz.near_miss import CHANGES, UNDRAWABLE, drawn, embedded, near_miss, rules
+from effcc.fuzz.near_miss import CHANGES, UNDRAWABLE, drawn, near_miss, rules
+from effcc.fuzz.surround import surrounded
 from effcc.ir import Builder, Tensor, f32, verify
 from effcc.passes.simplify import Square
 from effcc.rewrite import Rule, rewrite
@@ -42,7 +43,7 @@ def test_graphs_for_rules_are_well_typed(seed):
     for number, rule in enumerate(rules()[seed::10]):
         d = drawer(f"{seed} {number}")
         try:
-            graph = embedded(d, drawn(d, rule))
+            graph = surrounded(d, drawn(d, rule))
         except NothingDrawn:
             continue
         verify(graph)

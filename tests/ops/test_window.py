@@ -194,6 +194,14 @@ def test_groups_count_from_one(cls, groups):
         cls(strides=(1,), pads=(0, 0), dilations=(1,), groups=groups, **output).infer(x, w)
 
 
+@pytest.mark.parametrize("cls", [Conv, ConvTranspose])
+def test_convolutions_have_at_most_three_spatial_axes(cls):
+    output = {"output_pads": (0,) * 4} if cls is ConvTranspose else {}
+    with pytest.raises(TypeRuleError, match="at most 3 spatial axes, not 4"):
+        cls(strides=(1,) * 4, pads=(0,) * 8, dilations=(1,) * 4, **output).infer(
+            Tensor(f32, (1, 1, 1, 1, 1, 1)), Tensor(f32, (1, 1, 1, 1, 1, 1)))
+
+
 def test_sums_of_convolutions_are_no_bool():
     with pytest.raises(TypeRuleError, match="sums are no bool"):
         Conv(strides=(1,), pads=(0, 0), dilations=(1,), accumulate=bool_).infer(

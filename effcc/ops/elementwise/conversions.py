@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from effcc.ir import scalar as s
+from effcc.ir.domain import NUMBER
 from effcc.ir.lazy import torch
 from effcc.ir.op import require, tensor
 from effcc.ir.scalar import Scalar
@@ -69,6 +70,7 @@ class Bitcast(Unary):
     name = "bitcast"
     widens = False
     undefined = "the bits of NaN"
+    domains = {"x": NUMBER}
     kinds = FLOAT + INTEGER + BOOL
     to: DType
 
