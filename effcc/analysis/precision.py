@@ -227,10 +227,11 @@ def _perturb(
     if quanta and node.op.name == "dequantize_linear":
         x, scale = operands[:2]
         magnitude = (0.5 / unit * node.op.spread(x, scale).abs().to(results[0].dtype).expand_as(x),)  # type: ignore[attr-defined]
-    return tuple(
+    moved = (
         _moved(r, unit * m * (torch.rand(r.shape, generator=generator, dtype=r.dtype) * 2 - 1)) if _has_sums(r) else r
         for r, m in zip(results, magnitude)
     )
+    return tuple(_signed(r, generator) if node.op.family in SUMS and _has_sums(r) else r for r in moved)
 
 
 def _has_sums(x: Any) -> bool:
@@ -242,6 +243,11 @@ def _moves(op: Op) -> bool:
     """Whether an op only moves numbers: no view or index op that mixes or adds elements."""
     mixes = hasattr(op, "magnitude") or op.attrs.get("reduction", "none") in ("add", "mul")
     return op.family in MOVES and not mixes
+
+
+def _signed(x: Any, generator: Any) -> Any:
+    """The zeros of sums with either sign: that of a sum of negative zeros depends on what it begins with."""
+    return torch.where(x == 0, torch.where(torch.rand(x.shape, generator=generator) < 0.5, 0.0, -0.0).to(x.dtype), x)
 
 
 def _moved(x: Any, by: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 from effcc.interp import as_tensor, bind_inputs, evaluate_node, run
 from effcc.ir.graph import Graph, Node, Value
+from effcc.ir.lazy import torch
 from effcc.ir.location import Loc
 
 MOST_DB = 300.0
@@ -25,6 +26,8 @@ class Error:
     def add(self, exact: Any, approximate: Any) -> None:
         if not exact.numel() or not exact.is_floating_point():
             return
+        if exact.shape != approximate.shape:  # how many elements there are was decided otherwise: all is lost
+            approximate = torch.zeros_like(exact)
         exact, difference = exact.double(), (approximate.double() - exact.double())
         self.signal += float((exact**2).sum())
         self.noise += float((difference**2).sum())
@@ -118,11 +121,16 @@ def quantized_alone(node: Node, producers: Mapping[Value, Node], values: Mapping
 def with_value(
     graph: Graph, values: Mapping[Value, Any], changes: Mapping[Value, Any], bound: Any
 ) -> tuple[Any, ...]:
-    """A run's results with other tensors for some values: only what depends on them is computed again."""
-    fresh = dict(changes)
+    """A run's results with other tensors for some values: only what depends on them is computed again, with the sizes
+    that ops find in it."""
+    fresh, bound, found = dict(changes), dict(bound), set()
     for node in graph.nodes:
-        if any(r in changes for r in node.results) or not any(v in fresh for v in node.operands):
+        again = any(v in fresh for v in node.operands) or not found.isdisjoint(node.sizes)
+        if any(r in changes for r in node.results) or not again:
+            if node.op.defines(*node.types):
+                bound = bind_inputs(node.results, [values[r] for r in node.results], bound)
             continue
+        found |= set(node.op.defines(*node.types))
         operands = tuple(fresh.get(v, values[v]) for v in node.operands)
         fresh.update(zip(node.results, evaluate_node(node, operands, bound), strict=True))
     return tuple(fresh.get(v, values[v]) for v in graph.results)
