@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from effcc.analysis.jumps import reaches_jump
 from effcc.ir.dims import Dim
 from effcc.ir.op import op_class
 from effcc.ir.types import Tensor, f32
@@ -118,7 +119,7 @@ class SubConstant(Rule):
 
 
 class DivConstant(Bounded):
-    """x / c --> x * (1 / c)"""
+    """x / c --> x * (1 / c)     where nobody asks whether x is a multiple of c"""
 
     def pattern(self, p: Any, x: Any) -> Any:
         return p.div(x, p.constant("c"))
@@ -127,7 +128,9 @@ class DivConstant(Bounded):
         if not m.x.dtype.is_float or m.x.dtype.bits < 16:
             return "only wide floats have reciprocals"
         size = abs(wide(m.array("c")))
-        return None if ((size > 1e-30) & (size < 1e30)).all() else "a divisor is zero, huge or tiny"
+        if not ((size > 1e-30) & (size < 1e30)).all():
+            return "a divisor is zero, huge or tiny"
+        return "its last bit decides" if reaches_jump(m.root.result, m.users) else None
 
     def rewrite(self, b: Any, m: Any) -> Any:
         import numpy as np
