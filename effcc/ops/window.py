@@ -34,7 +34,8 @@ class Window(Op):
 
     def check_geometry(self, n: int, kernel: tuple[int, ...]) -> None:
         strides, pads = self.strides, self.pads  # type: ignore[attr-defined]
-        dilations = getattr(self, "dilations", (1,) * n)
+        dilations, layout = getattr(self, "dilations", (1,) * n), getattr(self, "layout", "nchw")
+        require(layout in ("nchw", "nhwc"), f"unknown layout {layout!r}", "nchw or nhwc")
         require(n >= 1, "a window op needs at least one spatial axis")
         require(getattr(self, "groups", 1) >= 1, "groups count from 1")
         require(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
+import random
 
 import pytest
 
+from effcc.errors import TypeRuleError
 from effcc.ir.op import FAMILY_MODULES, Op, load_ops
+from effcc.testing.draw import Drawer, NothingDrawn
 
 OPS = load_ops()
 
@@ -39,6 +43,22 @@ def test_attributes_are_plain_data(name):
         assert operand.strip("*?").isidentifier()
     names = [f.name for f in cls.attributes()]
     assert len(names) == len(set(names)) and not set(names) & {"name", "family", "operands"}
+
+
+WORDS = [(c.name, f.name) for c in OPS.values() for f in c.attributes() if f.type == "str"]
+
+
+@pytest.mark.parametrize("name, attribute", WORDS)
+def test_words_that_no_attribute_knows_are_refused(name, attribute):
+    met = 0
+    for seed in range(40):
+        with contextlib.suppress(NothingDrawn):
+            for node in Drawer(random.Random(seed).choice).random_graph([OPS[name]], 1).nodes:
+                if node.op.name == name:
+                    met += 1
+                    with pytest.raises(TypeRuleError):
+                        node.op.replace(**{attribute: "nonsense"}).result_types(node.types)
+    assert met
 
 
 def test_operand_lists_put_optional_ones_last():
