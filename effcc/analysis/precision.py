@@ -167,7 +167,7 @@ class Rounded:
         return tuple(16 * m for m in most)
 
     def _left(self, node: Node, operands: tuple, results: tuple, overflow: float, strange: bool) -> tuple | None:
-        if _moves(node.op) and node.op.family != "constant":
+        if _moves(node.op) and node.op.family != "constant" or not any(map(_has_sums, results)):
             return None
         reach, _ = _summed(node, operands, results)
         return tuple(self._leave(x, r, overflow, strange) for x, r in zip(results, reach))
@@ -221,7 +221,7 @@ def _perturb(
     node: Node, operands: tuple, results: tuple, unit: float, generator: Any, quanta: bool = False
 ) -> tuple | None:
     """Each float element moved by up to one rounding of what was added up to make it."""
-    if _moves(node.op) or not any(isinstance(r, torch.Tensor) and _has_sums(r) for r in results):
+    if _moves(node.op) or not any(map(_has_sums, results)):
         return None
     magnitude = _magnitude(node, operands, results)
     if quanta and node.op.name == "dequantize_linear":
@@ -236,7 +236,7 @@ def _perturb(
 
 def _has_sums(x: Any) -> bool:
     """Whether torch computes in the dtype: floats of a byte are only stored, so they move no finer than they are."""
-    return x.is_floating_point() and x.element_size() > 1
+    return isinstance(x, torch.Tensor) and x.is_floating_point() and x.element_size() > 1
 
 
 def _moves(op: Op) -> bool:

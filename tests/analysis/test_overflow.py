@@ -37,6 +37,25 @@ def test_only_sums_that_may_overflow_have_leeway():
     assert run.leeway()[0].tolist() == [[math.inf], [0.0]]
 
 
+def test_sequences_pass_through():
+    graph = parse("""graph @f(%x: f32[2], %c: bool[]) -> f32[2] {
+      %n: i64[] = const 1
+      %0: sequence<f32[2]> = sequence_construct(%x, %x)
+      %1: sequence<f32[2]>, %2: f32[2] = loop(%n, %c, %0, %x) {
+        body=graph @body(%i: i64[], %g: bool[], %s: sequence<f32[2]>, %y: f32[2])
+            -> (bool[], sequence<f32[2]>, f32[2]) {
+          %3: f32[2] = add(%y, %y)
+          return %g, %s, %3
+        }, num_carried=2}
+      %4: f32[2] = sequence_at(%1, %n)
+      %5: f32[2] = add(%4, %2)
+      return %5
+    }""")
+    run = Rounded(graph, torch.tensor([1.0, 3e38]), torch.tensor(True), dtype=f32)
+    run.sample()
+    assert run.leeway()[0].tolist() == [0.0, math.inf]
+
+
 FAR = """graph @f(%x: f32[4]) -> f32[4] {
   %0: f32[] = const 1e+38
   %1: f32[4] = mul(%x, %0)
