@@ -16,11 +16,13 @@ from effcc.fuzz.recipe import Recipe, Subject
 from effcc.interp import Known, bind_type, run
 from effcc.ir import Graph, Node, Symbol, Tensor, load_ops
 from effcc.ir.assumptions import Assumption, assumed
+from effcc.ir.dims import substitute
 from effcc.ir.lazy import torch
 from effcc.ir.types import Type, type_symbols
 from effcc.pipeline import Context, Pass
 from effcc.testing import as_samples
 from effcc.testing.compare import Fairness, Mismatch, compare_bounded, random_inputs, same_bits
+from effcc.testing.draw import MAX_ELEMENTS
 
 if TYPE_CHECKING:
     from effcc.fuzz.coverage import Coverage
@@ -29,6 +31,8 @@ INPUTS_TRIED = 3
 """How often inputs of a kind are drawn until the graph has a value on some: a scale may be 0, an index out of range."""
 SIZES = (2, 3, 1, 5, 4, 0, 7, 16, 17, 33)
 """What symbols are bound to where sizes drawn for them do not fit together."""
+LARGEST = 4 * MAX_ELEMENTS
+"""Elements of a value, at most, where sizes are symbols."""
 SIZES_DRAWN, SIZES_TRIED = 100, 4
 """How often sizes are drawn for symbols, and with how many that fit together inputs are drawn."""
 
@@ -196,14 +200,20 @@ def _is_finite(x: Any) -> bool:
 
 
 def fitting_sizes(graph: Graph, chance: random.Random) -> Iterator[dict[Symbol, int]]:
-    """Sizes for the symbols of the inputs, for which all holds that the type rules assume: a few of those drawn, or
-    of equal ones."""
+    """Sizes for the symbols of the inputs, for which all holds that the type rules assume, and no value is huge: a few
+    of those drawn, or of equal ones."""
     symbols = sorted(set().union(*(type_symbols(v.type) for v in graph.inputs)), key=str)
     assumptions = [a for node in graph.walk() for a in assumed(node)]
     drawn = ({s: draw_size(s, chance) for s in symbols} for _ in range(SIZES_DRAWN))
     equal = (dict.fromkeys(symbols, n) for n in (*SIZES, *range(max(SIZES))))
-    allowed = (sizes for sizes in chain(drawn, equal) if all(s.lo <= n <= (s.hi or n) for s, n in sizes.items()))
-    return islice((sizes for sizes in allowed if all(may_hold(a, sizes) for a in assumptions)), SIZES_TRIED)
+    varying = {v.tensor.size for v in graph.values if isinstance(v.type, Tensor) and not v.tensor.is_static}
+
+    def fit(sizes: dict[Symbol, int]) -> bool:
+        allowed = all(s.lo <= n <= (s.hi or n) for s, n in sizes.items())
+        small = (not isinstance(n := substitute(size, sizes), int) or n <= LARGEST for size in varying)
+        return allowed and all(small) and all(may_hold(a, sizes) for a in assumptions)
+
+    return islice(filter(fit, chain(drawn, equal)), SIZES_TRIED)
 
 
 def may_hold(assumption: Assumption, sizes: dict[Symbol, int]) -> bool:

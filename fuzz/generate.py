@@ -29,7 +29,7 @@ from effcc.testing.operands import arity
 
 NEAR_MISSES = 35
 """How many in a hundred graphs are made around rules."""
-RULES_A_GRAPH = 3
+RULES_A_GRAPH = 2
 """How many rules' patterns stand in one of these."""
 ATTEMPTS = 4
 """How often attributes and types of new operands are drawn for an op at one place before another place is tried."""

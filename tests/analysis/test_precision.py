@@ -97,7 +97,7 @@ def test_ops_that_mix_what_they_move_are_rounded(text: str) -> None:
 
 def test_zeros_of_sums_have_either_sign():
     """0 · -2 is -0 where torch multiplies, and 0 where code adds it to 0: what is made of it may be either infinity."""
-    text = "graph @f(%x: f32[3,1], %w: f32[1,4]) -> f32[3,4] {{ %0: f32[3,4] = {}  %1: f32[3,4] = rsqrt(%0)  return %1 }}"
+    text = "graph @f(%x: f32[3,1], %w: f32[1,4]) -> f32[3,4] {{ %0: f32[3,4] = {} %1: f32[3,4] = rsqrt(%0) return %1 }}"
     inputs = torch.zeros(3, 1), torch.full((1, 4), -2.0)
     summed, product = (parse(text.format(op)) for op in ("matmul(%x, %w)", "mul(%x, %w)"))
     assert bounded_run(summed, *inputs)[0].bound.isinf().all()
