@@ -104,7 +104,7 @@ def exercise_pass(cls: type[Pass], key: str) -> None:
         if promise is None and holds(p) != "quantized" and d.chance(30):  # (quanta in branches are in no bound)
             graph = d.or_same(d.choose((in_branch, in_loop)), graph)
         if promise is None and d.chance(30):
-            graph = after_passes(d, graph)
+            graph = after_passes(d, graph, p)
     except NothingDrawn:
         return
     graph = located(graph)
@@ -112,11 +112,11 @@ def exercise_pass(cls: type[Pass], key: str) -> None:
     run_pass(p, Case.of(graph, key), d, promise)
 
 
-def after_passes(d: GraphDrawer, graph: Graph) -> Graph:
-    """The graph behind up to three passes that promise something: what they make is what others meet."""
+def after_passes(d: GraphDrawer, graph: Graph, p: Pass) -> Graph:
+    """The graph behind up to three passes that promise something: what they make is what others meet, or they again."""
     for _ in range(d.integer(1, 3)):
         with contextlib.suppress(EffccError):
-            graph = d.choose(promising()).run(graph, Context())
+            graph = (p if d.chance(30) else d.choose(promising())).run(graph, Context())
     return graph
 
 

@@ -3,8 +3,9 @@
     python -m effcc.fuzz.pass_coverage --examples 40 --seed 0
     python -m effcc.fuzz.pass_coverage --passes simplify,raise
 
-For each rule of each pass as many instances and near misses of its pattern are drawn (`effcc.fuzz.near_miss`), for each
-pass as many of its own examples with drawn options, machines, calibration data and fuel (`effcc.fuzz.exercise`). The
+For each rule of each pass as many instances and near misses of its pattern are drawn (`effcc.fuzz.near_miss`), as many
+small graphs are chosen evenly (`effcc.testing.exhaust`), and for each pass as many of its own examples are drawn, with
+options, machines, calibration data and fuel (`effcc.fuzz.exercise`). The
 status is 1 where a contract is broken, branches covered are fewer than `--floor` percent, or a rule never fired or was
 never refused. A rule that has no reason to give was refused where a near miss of its pattern did not match it.
 """
@@ -84,6 +85,7 @@ def exercise(names: Sequence[str], examples: int, seed: int) -> tuple[dict[str, 
     from effcc.fuzz.exercise import RuleTally, exercise_pass, exercise_rule, wrong_options
     from effcc.fuzz.near_miss import rules
     from effcc.rewrite import Rule
+    from effcc.testing import exhaust
 
     torch.set_num_threads(1)
     tallies: dict[str, RuleTally] = {}
@@ -100,6 +102,7 @@ def exercise(names: Sequence[str], examples: int, seed: int) -> tuple[dict[str, 
                     if k >= count and tally.never is None:
                         break
                     yield exercise_rule, rule, owners, f"{seed} {k}", tally
+                yield exhaust, rule, count
         for cls in classes:
             yield wrong_options, cls
             yield from ((exercise_pass, cls, f"{seed} {k}") for k in range(PASS_SHARE * examples))

@@ -12,7 +12,7 @@ from effcc.ir import Graph, Node, Op, Value
 from effcc.ir.builder import OpBuilder
 from effcc.ir.location import Loc
 from effcc.ir.op import tensor
-from effcc.ir.types import Type
+from effcc.ir.types import Tensor, Type, f32
 from effcc.ops.reduction import Reduction
 from effcc.pipeline import Context, Pass
 
@@ -29,6 +29,14 @@ class Decompose(Pass):
     def run(self, graph: Graph, ctx: Context) -> Graph:
         builder = _Rebuild(self.keep, ctx)
         return builder.graph(graph)
+
+    def example(self, d: Any, b: Any) -> Any:
+        """Composites and reductions, one over the other."""
+        x = b.input("x", Tensor(f32, (2, 3, 4)))
+        for _ in range(d.integer(1, 3)):
+            x = d.choose((b.softmax, b.log_softmax, b.layer_norm))(x, axis=x.tensor.rank - 1)
+            x = b.mul(x, x) if d.boolean() else d.choose((b.sum, b.amax, b.mean))(x, axes=(0,), keepdims=d.boolean())
+        return x
 
 
 class _Rebuild(OpBuilder):

@@ -104,6 +104,12 @@ class BatchNorm(Bounded):
             return "the shifts overflow"
         return b.add(b.mul(m.x, factors), shifts)
 
+    def example(self, d: Any, b: Any) -> Any:
+        x = b.input("x", Tensor(f32, (2, d.integer(1, 3), *d.choose(((), (2,), (2, 1))))))
+        large = d.chance(20)
+        numbers = (LARGE, None, None, 0.0) if large else (None, None, None, d.choose((1.0, 0.0, 2.0)))
+        return b.batch_norm(x, *(b.const(d.blob(Tensor(f32, x.shape[1:2]), n)) for n in numbers))
+
 
 class SubConstant(Rule):
     """x - c --> x + (-c)"""
@@ -199,6 +205,20 @@ class TwoConstants(Bounded):
         return f"two-constants-{self.op}"
 
 
+LARGE = 3e38
+"""Times or plus itself it is infinite."""
+
+
+def drawn_conv(d: Any, b: Any, has_bias: bool, scaled: bool) -> tuple[Any, Any]:
+    """A convolution, and a constant that scales or shifts it: along its channels, or not; now and then too far."""
+    number = LARGE if d.chance(20) else None
+    x = b.input("x", Tensor(f32, (1, d.integer(1, 2), 3)))
+    w = b.const(d.blob(Tensor(f32, (d.integer(1, 3), x.shape[1], 2)), number if scaled else None))
+    bias = [b.const(d.blob(Tensor(f32, w.shape[:1]), number))] if has_bias else []
+    c = b.const(d.blob(Tensor(f32, d.choose(((), (w.shape[0], 1), (1, w.shape[0], 1), (2,)))), number))
+    return b.conv(x, w, *bias, strides=(1,), pads=(0, d.integer(0, 1)), dilations=(1,)), c
+
+
 def conv(p: Any, *operands: Any) -> Any:
     attributes = ("strides", "pads", "dilations", "groups", "accumulate")
     return p.conv(*operands, layout="nchw", **{a: p.any(a) for a in attributes})
@@ -232,6 +252,9 @@ class ConvThenScale(Bounded):
             return "the scaled weights overflow, or lose digits"
         return b.add(m.workspace.producer(m.y).op, *operands)
 
+    def example(self, d: Any, b: Any) -> Any:
+        return b.mul(*drawn_conv(d, b, self.has_bias, scaled=True))
+
 
 @dataclass(frozen=True)
 class ConvThenShift(Bounded):
@@ -251,6 +274,9 @@ class ConvThenShift(Bounded):
         if bias is None:
             return "the bias is not finite"
         return b.add(m.workspace.producer(m.y).op, m.x, m.w, bias)
+
+    def example(self, d: Any, b: Any) -> Any:
+        return b.add(*drawn_conv(d, b, self.has_bias, scaled=False))
 
 
 class ScaleThenConv(Bounded):

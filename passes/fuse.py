@@ -67,6 +67,11 @@ class Fuse(Pass):
         fused = _Fusion(nested, self.max_ops, ctx).run()
         return graph if fused == graph else fused
 
+    def example(self, d: Any, b: Any) -> Any:
+        from effcc.testing.regions import meeting_ops
+
+        return meeting_ops(d, b)
+
 
 def _opened(graph: Graph) -> Graph:
     """The graph with the bodies of its regions in their place; the same where it has none."""
@@ -87,12 +92,6 @@ def _opened(graph: Graph) -> Graph:
             inside.update(zip(n.results, results, strict=True))
         now.update(zip(node.results, (inside[v] for v in body.results), strict=True))
     return Graph(graph.name, graph.inputs, tuple(nodes), tuple(now[v] for v in graph.results), graph.aliases)
-
-
-    def example(self, d: Any, b: Any) -> Any:
-        from effcc.testing.regions import meeting_ops
-
-        return meeting_ops(d, b)
 
 
 def _fuse_nested(p: Fuse, graph: Graph, ctx: Context) -> Graph:

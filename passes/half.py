@@ -11,7 +11,7 @@ from typing import Any
 from effcc.errors import InputError
 from effcc.ir import Graph, Tensor, Value
 from effcc.ir.op import Op, op_class
-from effcc.ir.types import DTYPES, DType, f32
+from effcc.ir.types import DTYPES, DType, f32, f64
 from effcc.ops.attention import Attention
 from effcc.ops.contraction import Matmul
 from effcc.ops.view import Reshape, Slice, Transpose
@@ -65,7 +65,8 @@ class Half(Pass):
         """An attention over what a product gives."""
         k = d.integer(1, 9)
         x = b.input("x", Tensor(f32, (d.integer(1, 9), k)))
-        y = b.matmul(x, b.input("w", Tensor(f32, (k, k))))
+        y = b.matmul(x, b.input("w", Tensor(f32, (k, k))), accumulate=f64 if d.chance(20) else None)
+        y = b.cast(y, to=f32) if y.dtype == f64 else y
         heads = b.reshape(b.relu(y), shape=(1, *y.shape))
         return b.attention(heads, heads, heads, scale=0.5)
 

@@ -39,6 +39,8 @@ from effcc.rewrite import Rule, rewrite
 
 MOST_PRODUCTS = (2**31 - 1) // (255 * 128)
 """As many products of bytes surely add up to an i32."""
+RARELY = 8
+"""How often examples are large, in percent."""
 
 
 # -- products of integers ----------------------------------------------------------------------------------------------
@@ -106,7 +108,7 @@ class MatmulOfDequantized(Bounded):
 
     def example(self, d: Any, b: Any) -> Any:
         to = d.choose((None,) * 9 + (f16,))
-        x = drawn_activation(d, b, (d.integer(1, 3), MOST_PRODUCTS + 1 if d.chance(3) else d.integer(1, 9)), to)
+        x = drawn_activation(d, b, (d.integer(1, 3), MOST_PRODUCTS + 1 if d.chance(RARELY) else d.integer(1, 9)), to)
         turned = d.boolean()
         shape = (d.integer(1, 5), x.shape[1])[:: 1 if turned else -1]
         batch = d.choose(((),) * 9 + ((1,), (2,)))
@@ -247,7 +249,7 @@ class ConvOfDequantized(Bounded):
         channels_last = d.boolean()
         spatial = (4, 3)
         shape = (1, *spatial, groups * inner) if channels_last else (1, groups * inner, *spatial)
-        if d.chance(3):  # too many products
+        if d.chance(RARELY):  # too many products
             groups, inner, outputs, spatial = 1, MOST_PRODUCTS // 2 + 1, 1, (2, 2)
             shape = (1, *spatial, inner) if channels_last else (1, inner, *spatial)
         x = drawn_activation(d, b, shape)
@@ -266,7 +268,7 @@ class ConvOfDequantized(Bounded):
             return []
         if kind == "floats":
             return [b.const(d.blob(Tensor(f32, (outputs,))))]
-        zero = [b.const(np.zeros((), "i4"))] if scales.size == 1 and d.boolean() else []
+        zero = [b.const(np.int32(d.choose((0, 0, 1))))] if scales.size == 1 and d.boolean() else []
         wrong = np.float32(1 if d.chance(80) else 2)
         return [b.dequantize_linear(b.const(d.blob(Tensor(i32, (outputs,)))), b.const(scales * wrong), *zero, axis=0)]
 
@@ -285,7 +287,7 @@ def drawn_activation(d: Any, b: Any, shape: tuple[int, ...], to: DType | None = 
 def drawn_weights(d: Any, b: Any, shape: tuple[int, ...], axis: int, to: DType | None = None) -> Any:
     """Constants in bytes with one scale or one for each of the axis (seldom of another), seldom with zero points."""
     w = b.const(d.blob(Tensor(i8, shape)))
-    axis = len(shape) - 1 - axis if len(shape) == 2 and d.chance(8) else axis
+    axis = len(shape) - 1 - axis if len(shape) == 2 and d.chance(20) else axis
     scale = np.float32(0.5) if d.boolean() else np.linspace(0.5, 2, shape[axis], dtype=np.float32)
     zero = [b.const(np.full(scale.shape, d.choose((5, -127)), np.int8))] if d.chance(15) else []
     return b.dequantize_linear(w, b.const(scale), *zero, axis=axis, dtype=to)
@@ -343,7 +345,7 @@ class ExpandQuantize(Bounded):
     def example(self, d: Any, b: Any) -> Any:
         x = b.input("x", Tensor(f32, (2, 3)))
         if d.boolean():
-            x = b.mul(x, b.const(np.float32(d.choose((2.0, 0.25)))))
+            x = b.mul(x, b.const(np.float32(d.choose((2.0, 0.25, 3e38)))))
             x = b.add(x, b.const(np.array([1, 2, 4], "f4"))) if d.boolean() else x
         if d.boolean():
             scale = b.const(np.array([0.5, 1, 2], "f4"))

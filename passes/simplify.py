@@ -238,9 +238,7 @@ def holds_all(wide: DType, narrow: DType) -> bool:
                 MANTISSA[wide.name] >= MANTISSA[narrow.name] and EXPONENT[wide.name] >= EXPONENT[narrow.name])
         return narrow.is_integer and MANTISSA.get(wide.name, 0) >= narrow.bits and narrow.bits <= 16
     if wide.is_integer and narrow.is_integer:
-        if narrow.kind == "u":
-            return wide.bits > narrow.bits or (wide.kind == "u" and wide.bits >= narrow.bits)
-        return wide.kind == "i" and wide.bits >= narrow.bits
+        return narrow.kind == "u" and wide.bits > narrow.bits or narrow.kind == wide.kind and wide.bits >= narrow.bits
     return False
 
 

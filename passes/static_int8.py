@@ -24,7 +24,7 @@ from effcc.ir.blob import Blob
 from effcc.ir.dims import product
 from effcc.ir.lazy import torch
 from effcc.ir.op import Op, op_class
-from effcc.ir.types import DTYPES, DType, Tensor, bool_, f32, i8
+from effcc.ir.types import DTYPES, DType, Tensor, bool_, f32, f64, i8
 from effcc.pipeline import Context, Pass
 from effcc.rewrite import Item, Workspace
 
@@ -225,14 +225,16 @@ class StaticInt8(Pass):
     def example(self, d: Any, b: Any) -> Any:
         """Products of one input, with a bias or without; a convolution, with or without one."""
         if d.boolean():
-            wide = d.chance(15)  # where integers pay by the cost model
+            wide = d.chance(25)  # where integers pay by the cost model
             x = b.input("x", Tensor(f32, (d.integer(1, 3), 96 if wide else d.choose((4, 7, 1)))))
-            if d.chance(10):  # as many rows as the data say
+            if d.chance(20):  # as many rows as the data say
                 at = b.nonzero(b.input("kept", Tensor(bool_, (x.shape[0],))), size=Symbol("kept", 0, None))
                 x = b.gather(x, b.reshape(at, shape=(at.shape[-1],)), axis=0)
+            x = b.log(b.sub(x, x)) if d.chance(5) else x  # not finite
             batch = (2,) if d.chance(10) else ()
             w = b.const(d.blob(Tensor(f32, (*batch, x.shape[1], 96 if wide else d.choose((3, 5, 17))))))
-            y = b.matmul(x, w)
+            y = b.matmul(x, w, accumulate=f64 if d.chance(5) else None)
+            y = b.cast(y, to=f32) if y.dtype == f64 else y
             if d.boolean():
                 y = b.add(y, b.const(d.blob(Tensor(f32, d.choose((w.shape[-1:], (), (1, w.shape[-1])))))))
             return [b.relu(y), b.matmul(x, w)] if d.chance(30) else b.relu(y)

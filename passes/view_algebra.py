@@ -304,7 +304,7 @@ class PadThenConv(Rule):
 
     def example(self, d: Any, b: Any) -> Any:
         x, w = (b.input(n, Tensor(f32, s)) for n, s in (("x", (1, 2, 4, 3)), ("w", (3, 2, 2, 3))))
-        before, after = ((d.integer(0, 2), d.integer(1, 2)) for _ in range(2))
+        before, after = ((d.integer(0, 2), d.choose((1, 2, 1, 2, -1))) for _ in range(2))
         pads = (0, 0, *before, 0, 0, *after)
         value = [b.const(d.choose((0.0, 1.0)), f32)] if d.boolean() else []
         strides = tuple(d.integer(1, 2) for _ in range(2))

@@ -39,14 +39,14 @@ def weighted_values(d: Any, b: Any, weights: Callable[[Any, Value], Value]) -> V
     else:
         scores = b.matmul(q, key, transpose_a=ta, transpose_b=tb)
     scores = scaled(d, b, scores)
-    for number in range(d.integer(0, 2)):
+    for number in range(d.choose((0, 1, 2, 0, 1, 2, 7))):
         scores = masked(d, b, scores, number)
     scores = scaled(d, b, scores) if d.chance(20) else scores
     return b.matmul(weights(b, scores), v, transpose_b=turned)
 
 
 def scaled(d: Any, b: Any, scores: Value) -> Value:
-    half, two = b.const(0.5, scores.dtype), b.const(2.0, scores.dtype)
+    half, two = b.const(d.choose((0.5, 0.5, 0.5, 0.0)), scores.dtype), b.const(2.0, scores.dtype)
     kinds = (lambda: scores, lambda: b.mul(scores, half), lambda: b.mul(half, scores), lambda: b.div(scores, two))
     return d.choose(kinds)()
 
@@ -107,7 +107,9 @@ def rotated(d: Any, b: Any) -> Value:
 def angles(d: Any, b: Any, half: Value) -> Value:
     """[n, 2·d] of halves [n, d]: joined, or a table of constants; looked up, scaled or moved on the way."""
     (n, size), dtype = half.shape, half.dtype
-    if d.chance(70):
+    if d.chance(10):
+        both = b.input("both", Tensor(dtype, (n, 2 * size)))
+    elif d.chance(70):
         both = b.concat(half, half if d.chance(80) else b.neg(half), axis=1)
     else:
         table = np.arange(n * size).reshape(n, size) % 3
@@ -123,6 +125,6 @@ def angles(d: Any, b: Any, half: Value) -> Value:
         lambda v: b.cumsum(v, axis=0),
         lambda v: b.transpose(v, perm=(1, 0, *range(2, len(v.shape)))) if len(v.shape) > 2 else v,
     )
-    for _ in range(d.integer(0, 4)):
+    for _ in range(d.choose((0, 1, 2, 3, 4, 13))):
         both = d.choose(steps)(both)
     return b.reshape(both, shape=(n, 2 * size))

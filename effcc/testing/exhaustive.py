@@ -133,7 +133,11 @@ def _any(d: Drawer, types: list[Type | None], k: int, name: str) -> Tensor:
 
 
 def _first_of_rank_3(op: str) -> Callable[[Any, list[Type | None], int, str], Type]:
-    return lambda d, types, k, name: Tensor(f32, d.shape(MOST_RANK)) if k == 0 else OPERANDS[op](d, types, k, name)
+    """An image of one spatial axis, and what goes with it."""
+    def draw(d: Drawer, types: list[Type | None], k: int, name: str) -> Type:
+        return Tensor(d.dtype(), d.shape(MOST_RANK)) if k == 0 else OPERANDS[op](d, types, k, name)
+
+    return draw
 
 
 def _dequantize(d: Drawer, types: list[Type | None], k: int, name: str) -> Type:
