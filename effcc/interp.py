@@ -142,7 +142,7 @@ def _check_result(node: Node, x: Any, type_: Type, bound: Bindings) -> None:
         raise VerifyError(f"{node.op.name} gives {actual}, the graph says {bind_type(type_, bound)}", where=node.loc)
 
 
-def _check_sizes(node: Node, bound: Bindings) -> None:
+def _check_sizes(node: Node, bound: Mapping[Symbol, Dim]) -> None:
     """Raise InputError where sizes break what the node's type rule takes for granted."""
     for assumption in assumed(node):
         left, right = substitute(assumption.left, bound), substitute(assumption.right, bound)
@@ -265,7 +265,10 @@ def _bind(value: Any, bound: Mapping[Symbol, Dim]) -> Any:
 
 
 def bind_graph(graph: Graph, bound: Mapping[Symbol, Dim]) -> Graph:
-    """A graph with its symbols replaced by sizes, or by other symbols."""
+    """A graph with its symbols replaced by sizes, or by other symbols. InputError where sizes break what its type rules
+    take for granted, which programs check before they begin."""
+    for node in graph.nodes:
+        _check_sizes(node, bound)
     fresh = {v: Value(bind_type(v.type, bound), v.name) for v in graph.values}
 
     def renew(values: tuple[Value, ...]) -> tuple[Value, ...]:

@@ -27,13 +27,14 @@ from effcc.errors import EffccError
 from effcc.fuzz.case import NUMERIC, PROFILES, SPECIAL, STRICT, Case, Finding, Profile
 from effcc.fuzz.corpus import Corpus, Entry, constants, constants_in
 from effcc.fuzz.coverage import Coverage
+from effcc.fuzz.domains import meaningful
 from effcc.fuzz.generate import NEAR_MISSES, GraphDrawer
 from effcc.fuzz.laws import LAWS, hold, run_passes
 from effcc.fuzz.mutate import GraphMutator
 from effcc.fuzz.pairs import Tried
-from effcc.fuzz.recipe import Recipe, Subject, written_in
+from effcc.fuzz.recipe import Recipe, Subject, drawn_pass, written_in
 from effcc.fuzz.reduce import reduce_graph, reduce_list
-from effcc.fuzz.seeds import examples, written
+from effcc.fuzz.seeds import examples, patterns, written
 from effcc.fuzz.surround import surrounded
 from effcc.ir import Graph, Tensor
 from effcc.ir.lazy import torch
@@ -42,19 +43,26 @@ from effcc.testing.draw import NothingDrawn
 from effcc.testing.search import Choices
 
 SHRINK_SECONDS = 20.0
-LAW_EVERY = {"text": 8, "embellished": 8, "compiled": 12, "schedules": 24, "recipes": 24, "reference": 4}
+LAW_EVERY = {"text": 8, "embellished": 8, "compiled": 4, "schedules": 24, "recipes": 24, "reference": 4}
 """Dear laws are held against one graph in so many."""
 RECIPE_LAWS = ("pass-orders", "recipes")
 """Those that say something new where only a recipe is."""
 PROFILES_DRAWN = (STRICT, SPECIAL, NUMERIC)
-"""Which inputs a test has, as often as they stand here: one kind a test, for more graphs in the same time."""
+"""Which inputs a test has, as often as they stand here: one kind a test, for more graphs in the same time, but all
+where the graph is compiled, which takes longer than to run it."""
 WATCHED = 3
 """What one test in so many reaches is watched, which takes as long as its passes do; the mutated are among these."""
+ALONE = 6
+"""So many tests between two are one rule's pattern, or nearly, held against a pass that has the rule and nothing else:
+ten of these take as long as one graph that runs through a pipeline."""
+ALONE_LAWS = ("text", "pass-orders")
 MUTATED, SEEDED = 0.7, 0.2
 """Shares of watched tests that are mutated, and of all that are examples of rules and passes; the others are drawn."""
+ATTEMPTS = 4
+"""How many patterns are tried until one can be drawn."""
 FAILURES = 5
 """After so many mutations of a graph that reached nothing new, its recipe is mutated once (Tzer)."""
-CI_TESTS = 100
+CI_TESTS = 700
 SHARES = ("empty", "special", "symbolic", "rejected")
 
 
@@ -144,9 +152,10 @@ class Job:
         """One graph and recipe against the laws."""
         if self.coverage is not None:
             self.coverage.take()  # (what a test reached that failed is not kept)
-        number = self.tally.tests
-        coverage = None if number % WATCHED else self.coverage
-        entry, parent = self.drawn(key, mutated=coverage is not None)
+        number, between = divmod(self.tally.tests, 1 if "near-misses" in self.without else ALONE + 1)
+        alone = self.alone(key) if between else None
+        coverage = None if number % WATCHED or between else self.coverage
+        entry, parent = (alone, None) if alone else self.drawn(key, mutated=coverage is not None)
         graph = entry.graph
         self.tally.tests += 1
         self.tally.empty += any(0 in v.shape for v in graph.values if isinstance(v.type, Tensor))
@@ -154,7 +163,8 @@ class Job:
         self.tally.mutated += parent is not None
         try:
             about = {"subject": self.subject, "recipe": entry.recipe, "coverage": coverage}
-            case = Case.of(graph, key, self.profiles(key), most=1, **about)
+            compiles = not alone and "compiled" in self.laws and number % LAW_EVERY["compiled"] == 0
+            case = Case.of(graph, key, self.profiles(key), most=len(PROFILES) if compiles else 1, **about)
         except Finding as finding:
             self.report(finding, key, None, entry.recipe)
             return
@@ -162,7 +172,9 @@ class Job:
         self.tally.special += any(profile.special for profile in case.inputs)
         same_graph = parent is not None and parent.graph is graph
         for law in self.laws:
-            if number % LAW_EVERY.get(law, 1) or same_graph and law not in RECIPE_LAWS:
+            if law not in ALONE_LAWS if alone else number % LAW_EVERY.get(law, 1):
+                continue
+            if same_graph and law not in RECIPE_LAWS:
                 continue
             self.tally.laws[law] += 1
             try:
@@ -199,6 +211,18 @@ class Job:
         share = 0 if "near-misses" in self.without else NEAR_MISSES
         drawer = GraphDrawer(Choices(rest=random.Random(key)), tried, near_misses=share)
         return Entry(drawer.graph(*self.size), recipe), None
+
+    def alone(self, key: str) -> Entry | None:
+        """A rule's pattern, or nearly, for a pass that has the rule; None where none was found."""
+        chance = random.Random(f"alone {key}")
+        found = patterns(self.subject.pool())
+        drawer = GraphDrawer(Choices(rest=random.Random(key)))
+        for _ in range(ATTEMPTS if found else 0):
+            pattern, owners = chance.choice(chance.choice(found))
+            with contextlib.suppress(EffccError, NothingDrawn):
+                graph = meaningful(drawer.around(pattern))
+                return Entry(graph, Recipe((drawn_pass(chance.choice(owners), chance),)))
+        return None
 
     def example(self, chance: random.Random, choose: Choices) -> Graph:
         """An example of a rule or a pass, or (seldom: there are few) a graph that someone wrote."""

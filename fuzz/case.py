@@ -98,12 +98,13 @@ class Case:
         """Inputs of these types for each profile on which the graph has a value."""
         if not all(isinstance(t, Tensor) for t in types):
             return
+        converts = all(n.op.family in ("view", "constant") or n.op.name == "cast" for n in self.graph.nodes)
         for profile in profiles:
             for attempt in range(INPUTS_TRIED):
                 if len(self.inputs) == most:
                     return
                 generator = torch.Generator().manual_seed(seed + PROFILES.index(profile) + len(PROFILES) * attempt)
-                drawn = random_inputs(types, generator, profile.special, profile.whole)
+                drawn = random_inputs(types, generator, profile.special, profile.whole, converts)
                 if self.take(profile, meaningful_inputs(self.graph, drawn)):
                     break
 

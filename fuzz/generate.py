@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from effcc.errors import EffccError
+from effcc.fuzz import state
 from effcc.fuzz.domains import meaningful
 from effcc.fuzz.near_miss import drawn, kinds, passes
 from effcc.fuzz.pairs import Pair, Tried, pairs
@@ -24,6 +25,8 @@ from effcc.ir.builder import inline
 from effcc.ir.location import UNKNOWN
 from effcc.ir.op import op_class
 from effcc.ir.types import Type, bool_, i64
+from effcc.pipeline import Pass
+from effcc.rewrite import Rule
 from effcc.testing.draw import Drawer, NothingDrawn
 from effcc.testing.operands import arity
 
@@ -68,6 +71,8 @@ class GraphDrawer(Drawer):
             graph = self.or_same(in_loop, graph)
         if self.chance(10):
             graph = self.or_same(donated, graph)
+        elif self.chance(12):
+            graph = self.or_same(self.choose((state.carried, state.updated, state.counted)), graph)
         graph = meaningful(graph)
         verify(graph)
         return graph
@@ -77,9 +82,8 @@ class GraphDrawer(Drawer):
         found."""
         found: list[Graph] = []
         for _ in range(RULES_A_GRAPH):
-            self.base_shape, self.base_dtype = self.cube() if self.boolean() else self.shape(), self.choose(self.dtypes)
             try:
-                graph = drawn(self, self.choose(passes()) if self.chance(10) else self.choose(self.choose(kinds())))
+                graph = self.around(self.choose(passes()) if self.chance(10) else self.choose(self.choose(kinds())))
             except (EffccError, NothingDrawn):
                 continue
             if not graph.symbols or not any(g.symbols for g in found):  # (each has an N of its own)
@@ -90,6 +94,11 @@ class GraphDrawer(Drawer):
             return None
         self.drawn = pairs(graph)
         return graph
+
+    def around(self, pattern: Rule | Pass) -> Graph:
+        """A rule's pattern or a pass's example, or nearly."""
+        self.base_shape, self.base_dtype = self.cube() if self.boolean() else self.shape(), self.choose(self.dtypes)
+        return drawn(self, pattern)
 
     def cube(self) -> tuple[int, ...]:
         """A shape whose axes can be confused."""

@@ -158,17 +158,19 @@ def check_compiled(law: str, case: Case, **options: Any) -> None:
 
 
 def same_as_interpreted(law: str, case: Case, optimized: Graph, profile: Profile, found: Sequence[Any]) -> None:
-    """Code gives the bits that the interpreter makes of the optimized graph, where these can be asked: what a fused
-    kernel does not round, or rounds twice, shows nowhere else."""
-    differing = [k for k, (w, f) in enumerate(zip(case.run(case.graph, profile), found, strict=True))
-                 if not same_bits(w, f, False)]
-    plain = expand(optimized) if differing else optimized
-    if not differing or not is_exact(plain, case.inputs[profile]):
+    """Code gives the bits that the interpreter makes of the optimized graph, where these can be asked, signs of zeros
+    among them: what a fused kernel does not round, or rounds twice, shows nowhere else."""
+    inputs = case.inputs[profile]
+    if all(map(same_bits, case.run(case.graph, profile), found)):
         return
-    for k, (own, f) in enumerate(zip(run(plain, *case.inputs[profile]), found, strict=True)):
-        if not same_bits(own, f, False):
+    plain = expand(optimized)
+    if not is_exact(plain, inputs):
+        return
+    signs = Fairness.of(plain, inputs).signed_zeros
+    for k, (own, f) in enumerate(zip(run(plain, *inputs), found, strict=True)):
+        if not same_bits(own, f, signs):
             said = f"{profile.name}: result {k} differs in bits from what the interpreter makes of the optimized graph"
-            raise Finding(law, said, case.graph, inputs=case.inputs[profile])
+            raise Finding(law, said, case.graph, inputs=inputs)
 
 
 def agree(law: str, case: Case, optimized: Graph, profile: Profile, found: Sequence[Any]) -> None:
@@ -228,6 +230,13 @@ def is_exact(graph: Graph, inputs: Sequence[Any]) -> bool:
     return not ("mul" in wide and wide & {"add", "sub"}) and Fairness.of(graph, inputs).bitwise
 
 
+def definitions(case: Case) -> None:
+    """The loop nest of each op, of which code is made, computes what the op means: see effcc.fuzz.definitions."""
+    from effcc.fuzz.definitions import hold
+
+    hold(case)
+
+
 def reference(case: Case) -> None:
     """ONNX Runtime, which shares no misreading of an op with us, agrees: see effcc.fuzz.references."""
     from effcc.fuzz.references import hold
@@ -255,6 +264,7 @@ def say(error: BaseException) -> str:
 
 LAWS: dict[str, Law] = {
     "text": text,
+    "definitions": definitions,
     "each-pass": each_pass,
     "pass-orders": pass_orders,
     "embellished": embellished,

@@ -9,10 +9,13 @@ import re
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from effcc.errors import EffccError
+from effcc.fuzz.near_miss import identity
 from effcc.ir import Graph, Tensor
 from effcc.pipeline import Pass, find_pass, pass_table
+from effcc.rewrite import Rule
 from effcc.testing import example, instance
 from effcc.testing.contracts import Contract
 from effcc.testing.draw import Drawer
@@ -32,6 +35,22 @@ def examples(names: tuple[str, ...] | None = None) -> tuple[Source, ...]:
             methods.append("example")
         found += [partial(_example, p, method) for method in methods]
     return tuple(found)
+
+
+@cache
+def patterns(names: tuple[str, ...]) -> tuple[tuple[tuple[Rule | Pass, tuple[str, ...]], ...], ...]:
+    """The rules of some passes, each with the passes that have it, by their class: those that differ in an op alone are
+    many. A pass that has an example stands for itself."""
+    found: dict[Any, tuple[Rule | Pass, list[str]]] = {}
+    for p in (find_pass(name)() for name in names):
+        for rule in p.rules:
+            found.setdefault(identity(rule), (rule, []))[1].append(p.name)
+        if type(p).example is not Pass.example:
+            found[p.name] = p, [p.name]
+    classes: dict[type, list[tuple[Rule | Pass, tuple[str, ...]]]] = {}
+    for pattern, owners in found.values():
+        classes.setdefault(type(pattern), []).append((pattern, tuple(owners)))
+    return tuple(map(tuple, classes.values()))
 
 
 def _example(p: Pass, method: str, d: Drawer) -> Graph:

@@ -67,7 +67,7 @@ class StaticInt8(Pass):
 
     name = "static-int8"
     category = "quantize"
-    contract = "quantized"
+    contract = "approximate; quantized when method=min-max; quantized when method=mse"
     source = "Jacob et al. 2018 (arXiv 1712.05877); Nagel et al. 2019 (arXiv 1906.04721)"
     special_inputs = False
     choices = {

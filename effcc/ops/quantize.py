@@ -16,7 +16,7 @@ from effcc.ir.domain import DIVISOR, NUMBER
 from effcc.ir.lazy import torch
 from effcc.ir.op import Op, require, tensor
 from effcc.ir.scalar import Compute, Read, Scalar
-from effcc.ir.types import DType, Tensor, Type, f32, f64, i8, i32
+from effcc.ir.types import DType, Tensor, Type, f32, f64, i8, i32, i64
 from effcc.ops.elementwise import NARROW_FLOATS, narrow
 
 
@@ -147,7 +147,7 @@ class DequantizeLinear(Quantization):
         here, at = tuple(s.index(k) for k in range(x.rank)), self.parameter_index(x, scale)
         value: Scalar = Read(x.dtype, 0, here)
         if zero_point is not None:
-            wide = acc if x.dtype.is_float else i32
+            wide = acc if x.dtype.is_float else i64 if x.dtype == i32 else i32
             value = s.cast(value, wide) - s.cast(Read(zero_point.dtype, 2, at), wide)
         out = self.dtype or scale.dtype
         return Compute(x.shape, (s.cast(s.cast(value, acc) * s.cast(Read(scale.dtype, 1, at), acc), out),))

@@ -36,7 +36,7 @@ def parse_pass(text: str) -> Pass:
     if not name:
         raise ParseError(f"a pass without a name in {text!r}", hint="write name or name:option=value")
     cls = find_pass(name)
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     fields = {f.name.replace("_", "-"): f for f in dataclasses.fields(cls)}
     values: dict[str, Any] = {}
     for option in options:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from effcc.ir.dims import Symbol
-from effcc.ir.types import DType, Tensor, i8, i32, u8
+from effcc.ir.types import DType, Tensor, bool_, i8, i32, u8
 from effcc.testing.operands import DTYPES_DRAWN, smaller
 
 if TYPE_CHECKING:
@@ -67,7 +67,10 @@ def _size(d: Drawer, x: Tensor, out: dict[str, Any]) -> Symbol:
 
 
 def _converted(d: Drawer, dtype: DType) -> DType:
-    """A dtype to convert to: the same, one of the same kind (conversions that are easily taken for nothing), or any."""
+    """A dtype to convert to: the same, the one before a conversion, one of the same kind (conversions that are easily
+    taken for nothing), or any."""
+    if d.base_dtype not in (dtype, bool_) and d.chance(30):
+        return d.base_dtype
     alike = [t for t in DTYPES_DRAWN if t != dtype and t.is_float == dtype.is_float and not t.is_bool]
     return dtype if d.chance(20) else d.choose((*DTYPES_DRAWN, *alike, *alike))
 
@@ -97,7 +100,7 @@ ATTRIBUTES: dict[str, Draw] = {
     "groups": lambda d, x, _: d.choose([g for g in (1, 2, x.shape[1]) if g and x.shape[1] % g == 0]),
     "to": lambda d, x, _: _converted(d, x.dtype),
     "approximate": lambda d, x, _: d.choose(("none", "tanh")),
-    "alpha": lambda d, x, _: d.choose((0.5, 0.25, 1.0)),
+    "alpha": lambda d, x, _: d.choose((0.5, 0.25, 1.0, 1 / 3)),
     "eps": lambda d, x, _: d.choose((1e-5, 1e-6)),
     "reduction": lambda d, x, _: "none" if x.dtype.is_bool else d.choose(("none", "add", "mul", "min", "max")),
     "scale": lambda d, x, _: d.choose((None, 0.5)),

@@ -22,16 +22,19 @@ class Mismatch(AssertionError):
     """Two graphs that differ, with the element and both texts."""
 
 
-def random_inputs(types: list[Type], generator: Any, special: bool = True, whole: bool = True) -> list[Any]:
+def random_inputs(
+    types: list[Type], generator: Any, special: bool = True, whole: bool = True, large: bool = False
+) -> list[Any]:
     """Tensors for input types.
 
     whole: floats hold small integers, so sums are exact in any order (the `strict` profile); else they are normal.
-    special: some elements are NaN, infinite, -0.0 or extreme.
+    special: some elements are NaN, infinite, -0.0 or extreme; large: some of these floats are finite, but not in f16,
+    which matters where they are converted, and elsewhere would overflow in one order of operations only.
     """
-    return [random_tensor(t, generator, special, whole) for t in types]
+    return [random_tensor(t, generator, special, whole, large) for t in types]
 
 
-def random_tensor(type_: Type, generator: Any, special: bool, whole: bool) -> Any:
+def random_tensor(type_: Type, generator: Any, special: bool, whole: bool, large: bool = False) -> Any:
     assert isinstance(type_, Tensor)
     dtype, shape = type_.dtype, tuple(int(d) for d in type_.shape)  # type: ignore[arg-type]
     if dtype.is_bool:
@@ -42,8 +45,9 @@ def random_tensor(type_: Type, generator: Any, special: bool, whole: bool) -> An
         low = 0 if dtype.kind == "u" else -3
         x = torch.randint(low, 4, shape, generator=generator).double()
     if special:
-        whole_range = (dtype.min, min(dtype.max, 2**53))
-        extremes = (float("nan"), float("inf"), float("-inf"), -0.0) if dtype.is_float else whole_range
+        extremes: tuple[float, ...] = (float("nan"), float("inf"), float("-inf"), -0.0, *((1e5,) if large else ()))
+        if not dtype.is_float:
+            extremes = (dtype.min, min(dtype.max, 2**53), *((2**24 + 1,) if dtype.max > 2**24 else ()))  # no f32
         pick = torch.tensor(extremes, dtype=torch.float64)[torch.randint(0, len(extremes), shape, generator=generator)]
         x = torch.where(torch.rand(shape, generator=generator) < 0.25, pick, x)
     return x.to(dtype.torch)

@@ -38,6 +38,8 @@ DIMS = (2, 3, 1, 5, 4, 0, 7, 16, 17, 33)
 """Sizes; the first are the likeliest after shrinking. Broadcasts, empty tensors and tile tails come of themselves."""
 MAX_ELEMENTS = 4096
 ATTEMPTS = 60
+LOOSE = 30
+"""In how many cases of a hundred a loose instance of a pattern does not hold to what the pattern says."""
 
 
 class NothingDrawn(Exception):
@@ -181,19 +183,20 @@ class Drawer:
         return out
 
     # -- pattern instances -------------------------------------------------------------------------------------------
-    def instance(self, pattern: Pattern) -> Graph:
-        """A graph that the pattern matches: its holes become inputs, its attribute holes are drawn."""
+    def instance(self, pattern: Pattern, loose: bool = False) -> Graph:
+        """A graph that the pattern matches: its holes become inputs, its attribute holes are drawn. loose: some of what
+        the pattern says of attributes and numbers does not hold."""
         for dtype in (f32, i32, bool_):
             try:
-                return self.instance_once(pattern)
+                return self.instance_once(pattern, loose)
             except NothingDrawn:  # the pattern takes other dtypes: floats, most of them
                 self.base_dtype, self.base_shape = dtype, self.shape(1)
-        return self.instance_once(pattern)
+        return self.instance_once(pattern, loose)
 
-    def instance_once(self, pattern: Pattern) -> Graph:
+    def instance_once(self, pattern: Pattern, loose: bool = False) -> Graph:
         """The same; NothingDrawn where the types drawn first do not fit the pattern."""
         b = Builder("instance")
-        out = _Instance(self, b).value(pattern)
+        out = _Instance(self, b, loose).value(pattern)
         results = out if isinstance(out, tuple) else (out,)
         inner = [r for n in b.nodes[:-1] for r in n.results if n.op.name != "const"]
         return b.graph(*results, *self.read_again(inner))
@@ -242,6 +245,16 @@ class Drawer:
             return b.const(self.blob(type_))
         return b.input(f"x{len(b.inputs)}", type_)
 
+    def number(self, dtype: DType) -> float:
+        """A number that a dtype holds: a plain one, or one at the edges."""
+        if self.chance(20):
+            return self.choose(edges(dtype))
+        value = self.choose((1.0, 0.0, -0.0, 2.0, 0.5, -1.0, 3.0, -math.inf, math.inf))
+        if not dtype.is_float:
+            value = 0.0 if not math.isfinite(value) else float(int(value))
+            value = abs(value) if dtype.kind in "ub" else value
+        return value
+
     def blob(self, type_: Tensor, number: float | None = None) -> Blob:
         """Constant data: small numbers, often all the same, often a neutral one."""
         import numpy as np
@@ -256,6 +269,16 @@ class Drawer:
             seed = np.random.default_rng(self.integer(0, 999))
             values = seed.integers(0 if type_.dtype.kind in "ub" else -3, 4, count).reshape(shape)
         return Blob(values.astype(type_.dtype.numpy), type_.dtype)
+
+
+def edges(dtype: DType) -> tuple[float, ...]:
+    """The least and greatest finite numbers of a dtype; of floats the smallest too, and NaN."""
+    import ml_dtypes
+
+    if not dtype.is_float:
+        return (dtype.min, dtype.max)
+    info = ml_dtypes.finfo(dtype.numpy)
+    return (float(info.min), float(info.max), float(info.smallest_subnormal), math.nan)
 
 
 def has_value(op: Op, types: Sequence[Type]) -> bool:
@@ -286,11 +309,15 @@ def example(target: Rule | Pass, d: Drawer, method: str = "example") -> Graph:
 
 
 class _Instance:
-    def __init__(self, drawer: Drawer, b: Builder):
-        self.drawer, self.b = drawer, b
+    def __init__(self, drawer: Drawer, b: Builder, loose: bool = False):
+        self.drawer, self.b, self.loose = drawer, b, loose
         self.values: dict[int, Any] = {}
         self.by_name: dict[str, Value] = {}
         self.attributes: dict[str, Any] = {}
+
+    def lets_go(self) -> bool:
+        """Whether something that the pattern says is not to hold."""
+        return self.loose and self.drawer.chance(LOOSE)
 
     def value(self, pattern: Pattern) -> Any:
         """The value of a pattern whose type follows from its operands."""
@@ -338,9 +365,9 @@ class _Instance:
         for p in patterns:
             self.known(p)  # draws what is inside, where holes may get types that the other operands have too
         values = [self.known(p) for p in patterns]
-        given = {k: self.attributes[v.name] if isinstance(v, Attribute) else v
-                 for k, v in pattern.attributes.items() if not isinstance(v, Attribute) or v.name in self.attributes}
-        wheres = {k: v for k, v in pattern.attributes.items() if isinstance(v, Attribute)}
+        given = {k: self.attributes[v.name] if isinstance(v, Attribute) else v for k, v in pattern.attributes.items()
+                 if (not isinstance(v, Attribute) or v.name in self.attributes) and not self.lets_go()}
+        wheres = {k: v for k, v in pattern.attributes.items() if isinstance(v, Attribute) and not self.lets_go()}
         for attempt in range(d.attempts):
             if attempt and attempt % 5 == 0:
                 d.base_shape = d.shape(2)
@@ -364,11 +391,8 @@ class _Instance:
             case Constant(number=number, value=value):
                 if id(pattern) not in self.values:
                     assert isinstance(type_, Tensor)
-                    if number and value is None:
-                        value = self.drawer.choose((1.0, 0.0, -0.0, 2.0, 0.5, -1.0, 3.0, -math.inf, math.inf))
-                        if not type_.dtype.is_float:
-                            value = 0.0 if not math.isfinite(value) else float(int(value))
-                            value = abs(value) if type_.dtype.kind in "ub" else value
+                    if number and (value is None or self.lets_go()):
+                        value = self.drawer.number(type_.dtype)
                     self.values[id(pattern)] = self.b.const(self.drawer.blob(type_, value))
                 return self.values[id(pattern)]
             case Either(choices=choices):

@@ -6,11 +6,11 @@ from collections import Counter
 import pytest
 
 from effcc.fuzz import campaign
-from effcc.fuzz.campaign import CI_TESTS, FAILURES, Job, ci, replay
-from effcc.fuzz.case import Case, Finding
+from effcc.fuzz.campaign import ALONE, CI_TESTS, FAILURES, Job, ci, replay
+from effcc.fuzz.case import STRICT, Case, Finding
 from effcc.fuzz.corpus import Entry
 from effcc.fuzz.generate import GraphDrawer
-from effcc.fuzz.laws import LAWS, hold
+from effcc.fuzz.laws import LAWS, hold, same_as_interpreted
 from effcc.fuzz.recipe import Recipe, Subject
 from effcc.fuzz.reduce import reduce_graph, reduce_list, weight
 from effcc.fuzz.transform import NOTHINGS
@@ -162,7 +162,7 @@ def test_a_finding_of_a_recipe_is_replayed_with_its_passes(tmp_path, monkeypatch
 
 def test_a_campaign_goes_on_where_it_stopped(tmp_path):
     before = Job(tmp_path, 5, 0, ("text",))
-    before.run(0.2)
+    before.run(1.0)
     again = Job(tmp_path, 5, 0, ("text",))
     assert again.tally.tests > 0 and again.tried
     assert before.corpus is not None and again.corpus is not None
@@ -210,3 +210,24 @@ def test_a_law_that_dies_is_a_finding(monkeypatch):
     b = Builder()
     with pytest.raises(Finding, match="text: the law itself dies: KeyError"):
         hold("text", Case.of(b.graph(b.relu(b.input("x", Tensor(f32, (3,))))), 0))
+
+
+def test_between_two_tests_rules_stand_alone(tmp_path):
+    """All but one in so many are small, of one pass each, and the laws that are dear are not held against them."""
+    job = Job(tmp_path, 5, 0, ("text", "definitions", "each-pass", "pass-orders"))
+    for k in range(3 * (ALONE + 1)):
+        job.test(f"alone {k}")
+    assert job.tally.laws["each-pass"] <= 4 < job.tally.laws["pass-orders"] and not job.tally.findings
+    entry = job.alone("one")
+    assert entry is not None and len(entry.recipe.passes) == 1
+    assert Job(tmp_path, 5, 1, ("each-pass",), subject=Subject.of("cpu", "dce")).alone("one") is None
+
+
+def test_signs_of_zeros_are_asked_of_code(monkeypatch):
+    """-0 is 0 in every comparison, but 1 / -0 is not 1 / 0: where bits can be asked, these are among them."""
+    graph = parse("graph @f(%x: f32[8]) -> f32[8] { %0: f32[8] = neg(%x)\n return %0 }")
+    case = Case.of(graph, 0)
+    hold("compiled", case)
+    (x,) = case.inputs[STRICT]
+    with pytest.raises(Finding, match="differs in bits from what the interpreter"):
+        same_as_interpreted("compiled", case, graph, STRICT, [0.0 - x])

@@ -64,6 +64,18 @@ def test_a_planted_bug_is_found_and_kept(tmp_path):
     assert len((tmp_path / "outcomes.jsonl").read_text().splitlines()) == 1
 
 
+def test_further_seeds_are_spent_on_what_no_earlier_one_found(tmp_path, monkeypatch):
+    def measure(bug, seed, seconds, without, cache):
+        return planted.Outcome(bug.name, seed, (), "text" if bug is BUGS[0] or seed else None, "", 1.0, 1)
+
+    monkeypatch.setattr(planted, "measure", measure)
+    planted.run(BUGS[:2], 3, 60, 1, (), tmp_path / "found", until_found=True)
+    seeds = [(o.bug, o.seed) for o in planted.kept(tmp_path / "found" / "outcomes.jsonl")]
+    assert seeds == [(BUGS[0].name, 0), (BUGS[1].name, 0), (BUGS[1].name, 1)]
+    planted.run(BUGS[:2], 3, 60, 1, (), tmp_path / "every")
+    assert len(planted.kept(tmp_path / "every" / "outcomes.jsonl")) == 6
+
+
 def test_the_report_counts_false_alarms_and_misses():
     def outcome(bug, law, seconds, alarms=0):
         return planted.Outcome(bug, 0, (), law, "", seconds, 1, alarms)

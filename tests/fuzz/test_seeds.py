@@ -4,7 +4,7 @@ import random
 from collections import Counter
 
 from effcc.fuzz.generate import GraphDrawer
-from effcc.fuzz.seeds import examples, graphs_in, is_plain, written
+from effcc.fuzz.seeds import examples, graphs_in, is_plain, patterns, written
 from effcc.ir import verify
 from effcc.pipeline import find_pass, pass_table
 from effcc.testing.draw import NothingDrawn
@@ -42,3 +42,11 @@ def test_graphs_are_found_in_python_and_effir():
 def test_the_suite_has_texts_and_none_that_passes_made():
     assert len(written()) > 40
     assert all(is_plain(graph) for graph in written())
+
+
+def test_patterns_are_grouped_by_class_and_name_their_passes():
+    found = patterns(("simplify", "channels-last", "tome"))
+    assert 0 < len(found) < sum(map(len, found)) and all(len({type(p) for p, _ in group}) == 1 for group in found)
+    owners = {names for group in found for _, names in group}
+    assert ("tome",) in owners and any("simplify" in names for names in owners)
+    assert patterns(("dce",)) == ()
