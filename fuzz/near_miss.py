@@ -15,9 +15,9 @@ from functools import cache
 from typing import Any
 
 from effcc.errors import EffccError
-from effcc.ir import Builder, Graph, Node, Op, Symbol, Tensor, Type, Value, load_ops, verify
+from effcc.fuzz.rebuild import require_known, resize, retype
+from effcc.ir import Builder, Graph, Node, Op, Tensor, Type, Value, load_ops, verify
 from effcc.ir.blob import Blob
-from effcc.ir.graph import symbols_in
 from effcc.ir.types import bool_, f32
 from effcc.ops.constant import Const
 from effcc.pipeline import Pass, find_pass, pass_table
@@ -31,9 +31,6 @@ ATTEMPTS = 16
 NUMBERS = (0.0, 1.0, -1.0, 2.0, 0.5, -0.0, 3.0, math.nan, math.inf, -math.inf, 1e-3, 1e30, -1e30, 1e-40, 300.0, 3e38)
 LARGEST = 4 * MAX_ELEMENTS
 """Elements of a value, at most."""
-SYMBOLS = "NMKL"
-SIZES = ("shape", "stops")
-"""Attributes that hold sizes of operands."""
 UNDRAWABLE = (EffccError, NothingDrawn, ValueError, TypeError, IndexError, KeyError, OverflowError, AttributeError)
 """What attributes and operands that do not go together are refused with."""
 
@@ -95,6 +92,7 @@ def changed(d: Any, graph: Graph) -> Graph:
         return graph
     try:
         new = d.choose(CHANGES)(d, graph)
+        require_known(new)
         verify(new)
     except UNDRAWABLE:
         return graph
@@ -123,7 +121,7 @@ def copied(
     return b, values
 
 
-def rebuilt(graph: Graph, **changes: Any) -> Graph:
+def edited(graph: Graph, **changes: Any) -> Graph:
     b, values = copied(graph, **changes)
     return b.graph(*(values[v] for v in graph.results))
 
@@ -144,23 +142,6 @@ def _inner(d: Any, graph: Graph) -> Value:
     return d.choose(_tensors(made) or d.nothing("nothing is inside"))
 
 
-def other_dtype(d: Any, graph: Graph) -> Graph:
-    """All inputs and constants of one dtype have another."""
-    inputs = _tensors(graph.inputs)
-    old = d.choose([v.dtype for v in inputs] or d.nothing("no inputs"))
-    new = d.choose([t for t in DTYPES_DRAWN if t != old])
-    types = {v: v.tensor.with_dtype(new) for v in inputs if v.dtype == old}
-    nodes = {n: (Const(_as(n.op.blob, new)), ()) for n in _constants(graph) if n.result.dtype == old}
-    return rebuilt(graph, types=types, nodes=nodes)
-
-
-def _as(blob: Blob, dtype: Any) -> Blob:
-    import numpy as np
-
-    with np.errstate(all="ignore"):
-        return Blob(blob.array.astype(dtype.numpy), dtype)
-
-
 def other_shape(d: Any, graph: Graph) -> Graph:
     """One input or constant has another shape."""
     shaped = [*_tensors(graph.inputs), *(n.result for n in _constants(graph))]
@@ -179,41 +160,15 @@ def other_shape(d: Any, graph: Graph) -> Graph:
         d.nothing("the shape is the same")
     node = graph.producer(v)
     if node is None:
-        return rebuilt(graph, types={v: v.tensor.with_shape(tuple(shape))})
+        return edited(graph, types={v: v.tensor.with_shape(tuple(shape))})
     blob = d.blob(v.tensor.with_shape(tuple(shape)), _number(node.op.blob))  # type: ignore[attr-defined]
-    return rebuilt(graph, nodes={node: (Const(blob), ())})
+    return edited(graph, nodes={node: (Const(blob), ())})
 
 
 def _number(blob: Blob) -> float | None:
     """The one number of a constant."""
     array = blob.array.reshape(-1)
     return float(array[0]) if array.size and array.dtype.kind in "fiub" and (array == array[0]).all() else None
-
-
-def free_names(*graphs: Graph) -> list[str]:
-    """Names for symbols that some graphs do not have."""
-    taken = {s.name for graph in graphs for s in symbols_in(graph)}
-    return [name for name in SYMBOLS if name not in taken]
-
-
-def other_size(d: Any, graph: Graph) -> Graph:
-    """One size is another, or a symbol, wherever it stands."""
-    inputs = _tensors(graph.inputs)
-    old = d.choose([s for v in inputs for s in v.shape if isinstance(s, int)] or d.nothing("only scalars"))
-    if max(v.shape.count(old) for v in graph.values if isinstance(v.type, Tensor)) > 2:
-        d.nothing("larger ones would be huge")
-    free = free_names(graph)
-    new = d.choose(DIMS)
-    if free and d.boolean():
-        new = Symbol(free[0], min(old, d.choose((0, 1, 2))), d.choose((None, 64)))
-    types = {v: v.tensor.with_shape(tuple(new if s == old else s for s in v.shape)) for v in inputs}
-    nodes = {}
-    for n in graph.nodes:
-        attributes = {k: a for k, a in n.op.attrs.items() if k in SIZES}
-        given = {k: tuple(new if s == old else s for s in a) for k, a in attributes.items()}
-        if given != attributes:
-            nodes[n] = (n.op.replace(**given), n.operands)
-    return rebuilt(graph, types=types, nodes=nodes)
 
 
 def other_attribute(d: Any, graph: Graph) -> Graph:
@@ -226,7 +181,7 @@ def other_attribute(d: Any, graph: Graph) -> Graph:
     kinds = {f.name: str(f.type) for f in node.op.attributes()}
     same = drawn[name] == value or d.boolean()  # (the same where nothing is known of what it means)
     value = d.choose(DTYPES_DRAWN) if "DType" in kinds[name] else _another(d, value) if same else drawn[name]
-    return rebuilt(graph, nodes={node: (node.op.replace(**{name: value}), node.operands)})
+    return edited(graph, nodes={node: (node.op.replace(**{name: value}), node.operands)})
 
 
 def _another(d: Any, value: Any) -> Any:
@@ -271,7 +226,7 @@ def other_constant(d: Any, graph: Graph) -> Graph:
             array = (array.astype("f8") * d.choose((1 + 1e-6, 1 + 1e-2, -1.0, 2.0, 1e20))).astype(array.dtype)
         else:
             array = d.blob(node.result.tensor).array
-    return rebuilt(graph, nodes={node: (Const(Blob(array, dtype)), ())})
+    return edited(graph, nodes={node: (Const(Blob(array, dtype)), ())})
 
 
 def all_constants(d: Any, graph: Graph) -> Graph:
@@ -282,19 +237,19 @@ def all_constants(d: Any, graph: Graph) -> Graph:
     able = [n for n in _constants(graph) if n.result.dtype.is_float] or d.nothing("no constants are floats")
     with np.errstate(all="ignore"):
         blobs = {n: Blob(np.full_like(n.op.blob.array, number), n.result.dtype) for n in able}  # type: ignore[attr-defined]
-    return rebuilt(graph, nodes={n: (Const(blob), ()) for n, blob in blobs.items()})
+    return edited(graph, nodes={n: (Const(blob), ()) for n, blob in blobs.items()})
 
 
 def constant_is_input(d: Any, graph: Graph) -> Graph:
     node = d.choose(_constants(graph) or d.nothing("no constants"))
-    return rebuilt(graph, freed={node})
+    return edited(graph, freed={node})
 
 
 def input_is_constant(d: Any, graph: Graph) -> Graph:
     """One input is a constant, or all of them are."""
     inputs = _tensors(graph.inputs)
     v = d.choose(inputs or d.nothing("no inputs"))
-    return rebuilt(graph, constants={v: d.blob(v.tensor) for v in (inputs if d.chance(30) else (v,))})
+    return edited(graph, constants={v: d.blob(v.tensor) for v in (inputs if d.chance(30) else (v,))})
 
 
 def other_op(d: Any, graph: Graph) -> Graph:
@@ -311,15 +266,16 @@ def other_op(d: Any, graph: Graph) -> Graph:
     names = {f.name for f in cls.attributes()}
     kept = {k: a for k, a in node.op.attrs.items() if k in names}
     op = cls(**{**d.attributes(cls, list(node.types), kept), **kept})
-    return rebuilt(graph, nodes={node: (op, node.operands)})
+    return edited(graph, nodes={node: (op, node.operands)})
 
 
 def other_operands(d: Any, graph: Graph) -> Graph:
-    """An op reads its operands in another order, one of them twice, another value of the same type, or one less."""
+    """An op reads its operands in another order, one of them twice, another value (most often of the same type), or one
+    less."""
     able = [n for n in graph.nodes if n.operands and not n.op.graphs()]
     node = d.choose(able or d.nothing("no ops"))
     k = d.integer(0, len(node.operands) - 1)
-    before = [v for v in graph.values[: graph.values.index(node.results[0])] if v.type == node.operands[k].type]
+    before = graph.values[: graph.values.index(node.results[0])]
     kind = d.choose(("another", "turned", "fewer"))
     operands = list(node.operands)
     if kind == "turned":
@@ -327,10 +283,11 @@ def other_operands(d: Any, graph: Graph) -> Graph:
     elif kind == "fewer":
         operands.pop()
     else:
-        operands[k] = d.choose(before)
+        same = [v for v in before if v.type == node.operands[k].type]
+        operands[k] = d.choose(before if d.chance(15) else same)
     if tuple(operands) == node.operands:
         d.nothing("the operands are the same")
-    return rebuilt(graph, nodes={node: (node.op, tuple(operands))})
+    return edited(graph, nodes={node: (node.op, tuple(operands))})
 
 
 def second_reader(d: Any, graph: Graph) -> Graph:
@@ -351,7 +308,7 @@ def inner_result(d: Any, graph: Graph) -> Graph:
 
 
 CHANGES: tuple[Callable[[Any, Graph], Graph], ...] = (
-    other_attribute, other_attribute, other_constant, other_constant, other_dtype, other_shape, other_size,
+    other_attribute, other_attribute, other_constant, other_constant, retype, other_shape, resize,
     all_constants, constant_is_input, input_is_constant, other_op, other_operands, second_reader, inner_result,
 )  # fmt: skip
 """As often as they stand here: most guards ask for attributes and constants."""

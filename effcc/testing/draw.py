@@ -7,7 +7,7 @@ Driven by the op registry: attributes are drawn by the meaning of their names, o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from effcc.errors import EffccError, TypeRuleError
@@ -66,6 +66,11 @@ class Drawer:
     def nothing(self, why: str) -> Any:
         """Give this drawing up."""
         raise NothingDrawn(why)
+
+    def some(self, options: Iterable[Any]) -> Any:
+        """One of the options, if there are any."""
+        listed = list(options)
+        return self.choose(listed) if listed else self.nothing("there is nothing to choose from")
 
     # -- small things ------------------------------------------------------------------------------------------------
     def integer(self, low: int, high: int) -> int:

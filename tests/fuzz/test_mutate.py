@@ -8,7 +8,8 @@ import pytest
 from effcc.errors import EffccError
 from effcc.fuzz.case import Case
 from effcc.fuzz.generate import GraphDrawer
-from effcc.fuzz.mutate import MUTATORS, GraphMutator, inside, resize, retype, splice, told_apart
+from effcc.fuzz.mutate import MUTATORS, GraphMutator, inside, splice, told_apart
+from effcc.fuzz.rebuild import resize, retype
 from effcc.fuzz.seeds import written
 from effcc.ir import verify
 from effcc.testing.draw import NothingDrawn
