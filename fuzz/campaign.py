@@ -52,9 +52,9 @@ PROFILES_DRAWN = (STRICT, SPECIAL, NUMERIC)
 where the graph is compiled, which takes longer than to run it."""
 WATCHED = 3
 """What one test in so many reaches is watched, which takes as long as its passes do; the mutated are among these."""
-ALONE = 6
+ALONE = 18
 """So many tests between two are one rule's pattern, or nearly, held against a pass that has the rule and nothing else:
-ten of these take as long as one graph that runs through a pipeline."""
+twenty of these take as long as one graph that runs through a pipeline."""
 ALONE_LAWS = ("text", "pass-orders")
 MUTATED, SEEDED = 0.7, 0.2
 """Shares of watched tests that are mutated, and of all that are examples of rules and passes; the others are drawn."""
@@ -62,7 +62,7 @@ ATTEMPTS = 4
 """How many patterns are tried until one can be drawn."""
 FAILURES = 5
 """After so many mutations of a graph that reached nothing new, its recipe is mutated once (Tzer)."""
-CI_TESTS = 700
+CI_TESTS = 100 * (ALONE + 1)
 SHARES = ("empty", "special", "symbolic", "rejected")
 
 

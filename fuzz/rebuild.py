@@ -174,12 +174,16 @@ def require_sized(graph: Graph) -> None:
                 raise NothingDrawn("the elements of a sequence have other sizes")
 
 
-def require_told(graph: Graph) -> None:
-    """NothingDrawn where an attribute holds a size that neither an input nor an earlier op tells."""
-    known = set().union(*(type_symbols(v.type) for v in graph.inputs))
+def require_told(graph: Graph, outside: frozenset[Symbol] = frozenset()) -> None:
+    """NothingDrawn where an attribute, in a nested graph too, holds a size that neither an input nor an earlier op
+    tells."""
+    known = outside.union(*(type_symbols(v.type) for v in graph.inputs))
     for node in graph.nodes:
         known |= set(node.op.defines(*node.types))
-        if not node.sizes <= known | symbols_in(tuple(node.op.graphs().values())):
+        graphs = tuple(node.op.graphs().values())
+        for graph_inside in graphs:
+            require_told(graph_inside, known)
+        if not node.sizes <= known | symbols_in(graphs):
             raise NothingDrawn("nobody tells a size")
 
 

@@ -9,7 +9,7 @@ from effcc.errors import EffccError
 from effcc.fuzz.case import Case
 from effcc.fuzz.generate import GraphDrawer
 from effcc.fuzz.mutate import MUTATORS, GraphMutator, inside, splice, told_apart
-from effcc.fuzz.rebuild import resize, retype
+from effcc.fuzz.rebuild import require_told, resize, retype
 from effcc.fuzz.seeds import written
 from effcc.ir import verify
 from effcc.testing.draw import NothingDrawn
@@ -138,3 +138,20 @@ def test_sizes_of_one_name_are_told_apart():
     verify(apart)
     assert {str(s) for s in apart.symbols} == {"M", "K"} and told_apart(second, second) is second
     assert apart.results[0].type.shape == (*apart.symbols[:1], apart.symbols[1] * 2, 1)
+
+
+def test_a_size_that_nobody_tells_inside_of_a_branch_is_refused():
+    text = """graph @f(%c: bool[], %x: f32[2]) -> i64[] {{
+      %0: i64[] = if(%c, %x) {{then=graph @then(%x: f32[2]) -> i64[] {{
+        %0: i64[1,n] = nonzero(%x) {{size=n}}
+        %1: i64[] = dim() {{value={}}}
+        return %1
+      }}, orelse=graph @orelse(%x: f32[2]) -> i64[] {{
+        %0: i64[] = const 0
+        return %0
+      }}}}
+      return %0
+    }}"""
+    require_told(parse(text.format("n").replace("@f(", "@f<n>(")))
+    with pytest.raises(NothingDrawn, match="nobody tells a size"):
+        require_told(parse(text.format("m").replace("@f(", "@f<n, m>(")))
