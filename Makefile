@@ -36,7 +36,7 @@ test: lint
 
 conformance: $(VENV)/installed-dev $(VENV)/installed-bench
 	$(BIN)/python tests/conformance/onnx_backend.py --engine cpu --jobs 2
-	$(BIN)/python tests/conformance/opinfo.py --jobs 2 --samples 3
+	$(BIN)/python tests/conformance/opinfo.py --jobs 2
 	$(BIN)/python -m effcc.fuzz.outside --api onnx --calls 5000 --report
 	$(BIN)/python -m effcc.fuzz.outside --api torch --calls 2000 --report
 	$(BIN)/python benchmarks/architectures_table.py --onnx
