@@ -81,7 +81,7 @@ def resize(d: Drawer, graph: Graph) -> Graph:
     old = d.some(sorted({s for v in graph.inputs if isinstance(v.type, Tensor) for s in v.shape if isinstance(s, int)}))
     free = free_names(graph)
     new: Any = d.some(s for s in SIZES if s != old)
-    if free and d.chance(30):
+    if free and d.boolean():
         new = Symbol(free[0], min(old, d.choose((0, 1))), d.choose((None, 64)))
     attributes = d.chance(70)
 
