@@ -37,7 +37,7 @@ RULES_A_GRAPH = 2
 ATTEMPTS = 4
 """How often attributes and types of new operands are drawn for an op at one place before another place is tried."""
 
-COMPARED = 16
+COMPARED = 8
 """Of how many pairs the one that was tried the least often is drawn."""
 SOUGHT = 64
 """Of how many pairs the one that was looked for the least often is."""
