@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 ROOM = Path(__file__).resolve().parent.parent / "passes"
 PATIENCE = 20
 """How many times as many examples a rule gets at most, while it never fired or was never refused."""
-PASS_SHARE, OWN_SHARE = 10, 3
+PASS_SHARE, OWN_SHARE = 20, 3
 """How many times as many examples as another rule a pass gets, whose options take many values, and a rule with an
 example of its own, which takes more forms than a pattern tells."""
 

@@ -1,8 +1,10 @@
 """Near misses are well-typed, differ from what rules fire on, and are drawn for every rule there is."""
 
+import ast
 import importlib
 import pkgutil
 import random
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +33,15 @@ def test_every_rule_of_every_pass_is_known():
     ours = [cls for cls in subclasses(Rule) if cls.__module__.startswith("effcc.passes.")]
     concrete = {cls for cls in ours if cls.pattern is not Rule.pattern}
     assert concrete and concrete <= {type(rule) for rule in rules()}
+
+
+def test_every_example_is_a_method():
+    """One that slipped out of its class is drawn by nobody."""
+    for path in Path(effcc.passes.__path__[0]).glob("*.py"):
+        tree = ast.parse(path.read_text())
+        methods = {f for cls in ast.walk(tree) if isinstance(cls, ast.ClassDef) for f in cls.body}
+        examples = {f for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) and f.name == "example"}
+        assert examples <= methods, path
 
 
 def test_rules_are_listed_once():
