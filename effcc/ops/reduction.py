@@ -263,7 +263,7 @@ class Var(Reduction):
     name = "var"
     kinds = "f"
     axes: tuple[int, ...]
-    correction: int = 1
+    correction: int | float = 1
     keepdims: bool = False
 
     def compute(self, x: Tensor) -> None:
@@ -273,11 +273,12 @@ class Var(Reduction):
         w = widen(b, x)
         d = b.sub(w, b.mean(w, axes=self.axes, keepdims=True))
         total = b.sum(b.mul(d, d), axes=self.axes, keepdims=self.keepdims)
-        count = product(x.shape[a] for a in self.axes) - self.correction
+        count = product(x.shape[a] for a in self.axes)
         if isinstance(count, int):
-            divisor = b.full_like(w, float(max(count, 0)))
+            divisor = b.full_like(w, float(max(count - self.correction, 0)))
         else:
-            divisor = b.max(b.cast(b.dim(value=count), to=w.dtype), b.full_like(w, 0.0))
+            known = b.sub(b.cast(b.dim(value=count), to=w.dtype), b.full_like(w, float(self.correction)))
+            divisor = b.max(known, b.full_like(w, 0.0))
         return convert(b, b.div(total, divisor), x.dtype)
 
     def reference(self, x: Any) -> Any:

@@ -124,6 +124,6 @@ ATTRIBUTES: dict[str, Draw] = {
     "coordinate": lambda d, x, _: d.choose(("half_pixel", "asymmetric", "align_corners")),
     "nearest_mode": lambda d, x, _: d.choose(("round_prefer_floor", "floor", "ceil")),
     "shifts": lambda d, x, _: tuple(d.integer(-2, 2) for _ in x.shape),
-    "correction": lambda d, x, _: d.choose((0, 1)),
+    "correction": lambda d, x, _: d.choose((0, 1, 0.5)),
     "value": lambda d, x, _: d.dim(),
 }

@@ -85,7 +85,8 @@ def logsumexp(e: Emitter, x: Value, dim: Any, keepdim: bool = False) -> Value:
 
 def variance(e: Emitter, x: Value, dim: Any, correction: Any, keepdim: bool) -> Value:
     correction = 1 if correction is None else correction
-    return _reduce(e, "var", x, dim, keepdim, correction=int(correction))
+    whole = int(correction) == correction
+    return _reduce(e, "var", x, dim, keepdim, correction=int(correction) if whole else float(correction))
 
 
 @lowers("var.correction")

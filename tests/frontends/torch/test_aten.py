@@ -273,6 +273,7 @@ def cases() -> dict[str, Case]:
             lambda x: (x.var(), x.var(1, correction=0), x.std(0), *torch.var_mean(x, 1), *torch.std_mean(x, (0, 1))),
             r(3, 4),
         ),
+        "var of a fractional correction": (lambda x: (x.var(1, correction=1.3), x.std(0, correction=0.5)), r(3, 4)),
         "norm": (
             lambda x: (
                 [torch.linalg.vector_norm(x, n, 1) for n in (0, 1, 2, 3, float("inf"), -float("inf"))]
