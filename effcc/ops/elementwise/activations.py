@@ -156,6 +156,10 @@ class Celu(Unary):
     kinds = FLOAT
     alpha: float = 1.0
 
+    def infer(self, *types: Any, **_: Any) -> Tensor:
+        require(self.alpha != 0, "alpha is 0, by which x is divided")
+        return super().infer(*types)
+
     def scalar(self, x: Scalar) -> Scalar:
         return s.select(x > 0.0, x, self.alpha * s.expm1(x / self.alpha))
 
