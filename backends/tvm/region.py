@@ -8,6 +8,7 @@ from typing import Any
 
 from effcc.backends.tvm.emit import Emitter, KernelBuilder, bind, literal, register_dtype, round_to
 from effcc.backends.tvm.place import Place
+from effcc.backends.tvm.templates import emission
 from effcc.ir import Graph, Node, Value
 from effcc.ir.dims import Dim
 from effcc.ir.lazy import tvm
@@ -33,12 +34,13 @@ class Point:
     ):
         self.kernel, self.graph, self.places, self.given = kernel, graph, places, given or {}
         self.memo: dict[Any, tuple[Tir, tuple[Tir, ...]]] = {}
+        self.data = integer_data(graph)
 
     def value(self, v: Value, index: tuple[Tir, ...]) -> Tir:
         """v[index...] as a register value; a vector where an index is one."""
         key = (v, tuple(_key(i) for i in index))
         if key not in self.memo:
-            self.memo[key] = (bind(self._value(v, index)), index)
+            self.memo[key] = (named(self._value(v, index), v in self.data), index)
         return self.memo[key][0]
 
     def _value(self, v: Value, index: tuple[Tir, ...]) -> Tir:
@@ -53,6 +55,22 @@ class Point:
         assert nest is not None and nest.is_map, f"{node.op.name} is no map"
         emit = Emitter(self.kernel, index, lambda k, at: self.value(node.operands[k], at))
         return round_to(emit(nest.results[node.results.index(v)]), v.dtype)
+
+
+def named(x: Tir, data: bool) -> Tir:
+    """A register value, computed once. Integers that are data are no variables: TVM would write what they are made of
+    out at each use, and what that is made of (see emission.bind). Those that tell positions are, for its analyzer."""
+    return emission.hold(x) if data else bind(x)
+
+
+def integer_data(graph: Graph) -> set[Value]:
+    """The integers that elementwise ops of a region make of what it reads: not of positions and numbers alone."""
+    read = set(graph.inputs)
+    for node in graph.nodes:
+        if any(v in read for v in node.operands):
+            read.update(node.results)
+    made = (n.result for n in graph.nodes if isinstance(n.op, Elementwise))
+    return {v for v in made if v in read and v.dtype.is_integer}
 
 
 def _key(i: Tir) -> Any:
@@ -91,10 +109,11 @@ class FlatPoint:
     ):
         self.kernel, self.graph, self.places, self.strides, self.index = kernel, graph, places, strides, index
         self.memo: dict[Value, Tir] = dict(given or {})
+        self.data = integer_data(graph)
 
     def value(self, v: Value) -> Tir:
         if v not in self.memo:
-            self.memo[v] = bind(self._value(v))
+            self.memo[v] = named(self._value(v), v in self.data)
         return self.memo[v]
 
     def _value(self, v: Value) -> Tir:

@@ -106,14 +106,15 @@ def maximum(a: Index, b: Index) -> Index:
 def bind(value: Expr) -> Expr:
     """`value`, computed once here.
 
-    An integer becomes a variable. A float or a vector goes through a small buffer, which LLVM turns into a register
-    again: TVM's analyzer, fed with all variables by passes and the code generator, substitutes them into each other,
-    in time exponential in the depth of shared subexpressions (20 s for one pow).
+    An integer that was computed becomes a variable. A float, a vector or what was read from memory goes through a small
+    buffer, which LLVM turns into a register again: TVM's analyzer, fed with all variables by passes and the code
+    generator, substitutes them into each other, in time exponential in the depth of shared subexpressions (20 s for one
+    pow, minutes for an index that was read at an index that was read).
     """
     if isinstance(value, (int, float, tvm.tirx.Var, tvm.tirx.IntImm, tvm.tirx.FloatImm)):
         return value
     dtype, _, lanes = dtype_of(value).partition("x")
-    if dtype == "bool" or (not lanes and "int" in dtype):
+    if dtype == "bool" or not lanes and "int" in dtype and not isinstance(value, tvm.ir.TensorLoad):
         return T.bind(value)
     return hold(value)
 
