@@ -55,7 +55,8 @@ WATCHED = 3
 ALONE = 18
 """So many tests between two are one rule's pattern, or nearly, held against a pass that has the rule and nothing else:
 twenty of these take as long as one graph that runs through a pipeline."""
-ALONE_LAWS = ("text", "pass-orders")
+ALONE_EVERY = {"pass-orders": 1, "text": 9}
+"""The laws that are held against these, each against one in so many."""
 MUTATED, SEEDED = 0.7, 0.2
 """Shares of watched tests that are mutated, and of all that are examples of rules and passes; the others are drawn."""
 ATTEMPTS = 4
@@ -172,9 +173,9 @@ class Job:
         self.tally.special += any(profile.special for profile in case.inputs)
         same_graph = parent is not None and parent.graph is graph
         for law in self.laws:
-            if law not in ALONE_LAWS if alone else number % LAW_EVERY.get(law, 1):
+            if alone and (law not in ALONE_EVERY or between % ALONE_EVERY[law]):
                 continue
-            if same_graph and law not in RECIPE_LAWS:
+            if not alone and number % LAW_EVERY.get(law, 1) or same_graph and law not in RECIPE_LAWS:
                 continue
             self.tally.laws[law] += 1
             try:
