@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from effcc.fuzz import campaign
-from effcc.fuzz.campaign import ALONE, CI_TESTS, FAILURES, Job, ci, replay
+from effcc.fuzz.campaign import ALONE, CI_TESTS, FAILURES, Job, alike, ci, replay
 from effcc.fuzz.case import STRICT, Case, Finding
 from effcc.fuzz.corpus import Entry
 from effcc.fuzz.generate import GraphDrawer
@@ -231,3 +231,12 @@ def test_signs_of_zeros_are_asked_of_code(monkeypatch):
     (x,) = case.inputs[STRICT]
     with pytest.raises(Finding, match="differs in bits from what the interpreter"):
         same_as_interpreted("compiled", case, graph, STRICT, [0.0 - x])
+
+
+def test_values_that_differ_are_alike_whatever_is_asked_of_them():
+    graph = parse(ATTENTION)
+    bits = Finding("each-pass", "result 0 differs in bits on strict inputs", graph)
+    bounds = Finding("each-pass", "strict: result 3[0, 1] in f64: -2.0 after, 2.0 before (allowed: 3e-06)", graph)
+    dies = Finding("each-pass", "pass fold: KeyError: 3", graph)
+    assert alike(bits, bounds) and not alike(bits, dies) and alike(dies, dies)
+    assert not alike(bits, Finding("compiled", bits.message, graph))
