@@ -282,6 +282,8 @@ class PadByNothing(Rule):
 class PadThenConv(Rule):
     """conv(pad(x, zeros), w) --> conv(x, w) with that much more padding"""
 
+    special_inputs = False  # (a pad's zeros make NaN of infinite weights; a convolution's own need not)
+
     def pattern(self, p: Any, x: Any) -> Any:
         attributes = {"pads": p.any("outer"), "mode": "constant"}
         padded = p.either(p.pad(x, **attributes), p.pad(x, p.number("value"), **attributes))

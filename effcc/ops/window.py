@@ -150,7 +150,8 @@ class Conv(Window):
     def reference(self, x: Any, w: Any, bias: Any = None) -> Any:
         n = x.dim() - 2
         nothing = self.degenerate(x, w)
-        if nothing is not None and not (self.pad_value and w.numel() and nothing.numel()):  # else it sums the padding
+        zero = not self.pad_value and (self.accumulate is not None or bool(w.float().isfinite().all()))
+        if nothing is not None and (zero or not w.numel() or not nothing.numel()):  # else it sums the padding
             if bias is None:
                 return nothing
             return nothing + bias.reshape(-1, *[1] * (0 if self.layout == "nhwc" else n)).to(nothing.dtype)
