@@ -18,6 +18,8 @@ from effcc.rewrite import Rule
 
 SHARED_BYTES = 1 << 16
 """A weight with other readers is copied only up to this size."""
+MOST_OF_RANGE = 2.0**-10
+"""Weights that a scale makes larger stay below this share of their dtype's range: sums of products stay within it."""
 
 
 MATRIX = 130
@@ -38,8 +40,9 @@ def narrow(b: Any, array: Any, like: Any) -> Any:
 
 
 def product(b: Any, w: Any, c: Any, like: Any, summed: tuple[int, ...] = ()) -> Any:
-    """The constant w * c, or None where it overflows, or loses digits: where all those of a sum along the axes `summed`
-    lie below the normal numbers. One that would vanish becomes the least number: infinity times it stays infinite."""
+    """The constant w * c, or None where it, or parts of a sum along the axes `summed`, may overflow, or where it loses
+    digits: where all those of a sum lie below the normal numbers. One that would vanish becomes the least number:
+    infinity times it stays infinite."""
     import ml_dtypes
     import numpy as np
 
@@ -49,6 +52,8 @@ def product(b: Any, w: Any, c: Any, like: Any, summed: tuple[int, ...] = ()) -> 
     some = np.broadcast_to((w != 0) & (c != 0), joined.shape)
     reach = abs(joined).max(axis=summed, initial=0.0) if summed else abs(joined)
     if (some.any(axis=summed) & (reach < float(info.smallest_normal))).any():
+        return None
+    if summed and joined.size and abs(joined).max() > max(MOST_OF_RANGE * float(info.max), abs(wide(w)).max()):
         return None
     vanished = some & (abs(joined) < float(info.smallest_subnormal))
     return narrow(b, np.where(vanished, np.copysign(float(info.smallest_subnormal), joined), joined), like)

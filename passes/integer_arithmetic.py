@@ -10,6 +10,7 @@ of (de)quantization becomes elementwise arithmetic, for fusion to put into the k
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -124,9 +125,11 @@ def widened(m: Any, v: Any) -> tuple[Any, int] | None:
         if blob is None or blob.array.size != 1 or blob.array.ndim:
             return None
         item, zero = m.workspace.producer(item.operands[0]), int(blob.array)
-    if item is None or item.op.name != "cast" or item.operands[0].dtype.name not in ("u8", "i8"):
+    if item is None or item.op.name != "cast" or item.results[0].dtype != i32:
         return None
     x = item.operands[0]
+    if x.dtype.name not in ("u8", "i8"):
+        return None
     return (x, zero) if x.dtype.min <= zero <= x.dtype.max else None
 
 
@@ -210,7 +213,7 @@ class ConvOfDequantized(Bounded):
         if isinstance(x, str) or isinstance(weights, str):
             return x if isinstance(x, str) else str(weights)
         array, scale = weights
-        if array[0].size > MOST_PRODUCTS:
+        if math.prod(array.shape[1:]) > MOST_PRODUCTS:
             return "the sums may not fit i32"
         zero = int(x.zero.reshape(()))
         op = m.root.op.replace(accumulate=i32, pad_value=zero)

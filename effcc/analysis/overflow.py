@@ -26,9 +26,10 @@ class Range:
         infos = [torch.finfo(dtype.torch) for dtype in dtypes]
         return Range(min(i.max for i in infos), max(i.tiny for i in infos), max(i.tiny * i.eps for i in infos))
 
-    def leave(self, x: Any, reach: Any, overflow: float, generator: Any, strange: bool = False) -> Any:
+    def leave(self, x: Any, reach: Any, overflow: float, generator: Any, strange: bool = False,
+              made: bool = False) -> Any:
         """What may become of f64 numbers x. reach: the sum of absolute values that they were added up from. strange: of
-        one that is not finite anything may become.
+        one that is not finite anything may become. made: infinite ones are too large for f64, too.
 
         A number too large is infinite. One that is not, but whose terms may have been, is `overflow`. One below the
         normal numbers is off by a step, or 0 (where the overflow is NaN: three runs show everything).
@@ -40,4 +41,6 @@ class Range:
         left = torch.where((reach > self.largest) & size.isfinite(), overflow, left)
         if strange:
             return torch.where(size.isfinite() & (size <= self.largest), left, overflow)
-        return torch.where(size > self.largest, torch.copysign(torch.full_like(x, float("inf")), x), left)
+        left = torch.where(size.isinf() & made, overflow, left)
+        large = (size > self.largest) & ~(size.isinf() & made)
+        return torch.where(large, torch.copysign(torch.full_like(x, float("inf")), x), left)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from effcc.analysis.overflow import OVERFLOWS, Range
@@ -26,7 +27,9 @@ NARROW = {"f32": 2.0**-24, "f16": 2.0**-11, "bf16": 2.0**-8, "f64": 2.0**-53}
 """Dtypes that widening turns into f64, with their unit roundoff."""
 SUMS = frozenset({"contraction", "reduction", "scan", "window"})
 MOVES = frozenset({"view", "index", "constant"})
-SAMPLES = 6
+SAMPLES, RARE = 6, 24
+"""How many runs tell how far rounding moves a number, and how many find out that it decides an integer: that two
+elements are equal, say."""
 
 
 def interpolates(op: Op) -> bool:
@@ -142,15 +145,17 @@ class Rounded:
         self.wide, self.inputs = widen(expanded), [widen_tensor(t) for t in tensors]
         self.unmoved = run(self.wide, *self.inputs)
         self.exact = self.unmoved if expanded is graph else run(widen(graph), *self.inputs)  # composites as they mean
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator, self.runs = torch.Generator().manual_seed(seed), 0
         self.spread = [torch.zeros_like(t, dtype=torch.float64) for t in self.exact]
 
     def sample(self) -> tuple[Bounded, ...]:
-        """The results after one run more."""
+        """The results after one run more, which may only move integers where there were enough for the others."""
+        self.runs += 1
         with observed(lambda n, xs, rs: _perturb(n, xs, rs, self.unit, self.generator, self.quanta)):
             moved = run(self.wide, *self.inputs)
         for s, a, b in zip(self.spread, moved, self.unmoved):
-            s.copy_(torch.maximum(s, _distance(a, b)))
+            if self.runs <= SAMPLES or not b.is_floating_point():
+                s.copy_(torch.maximum(s, _distance(a, b)))
         return tuple(Bounded(x, _bound(x, s, self.unit)) for x, s in zip(self.exact, self.spread))
 
 
@@ -170,17 +175,19 @@ class Rounded:
         if _moves(node.op) and node.op.family != "constant" or not any(map(_has_sums, results)):
             return None
         reach, _ = _summed(node, operands, results)
-        return tuple(self._leave(x, r, overflow, strange) for x, r in zip(results, reach))
+        made = all(bool(x.isfinite().all()) for x in operands if _has_sums(x))
+        return tuple(self._leave(x, r, overflow, strange, made) for x, r in zip(results, reach))
 
-    def _leave(self, x: Any, reach: Any, overflow: float, strange: bool = False) -> Any:
+    def _leave(self, x: Any, reach: Any, overflow: float, strange: bool = False, made: bool = False) -> Any:
         """A value of the widened graph, as it may become; what is no f64 tensor stays."""
         wide = isinstance(x, torch.Tensor) and x.dtype == torch.float64
-        return self.range.leave(x, reach.abs(), overflow, self.generator, strange) if wide else x
+        return self.range.leave(x, reach.abs(), overflow, self.generator, strange, made) if wide else x
 
 
 def sampled(*runs: Rounded) -> Iterator[tuple[tuple[Bounded, ...], ...]]:
     """The bounds of some runs after each sample. They only grow: what lies within need not wait for the last."""
-    for _ in range(SAMPLES):
+    integers = any(not x.is_floating_point() for run in runs for x in run.exact)
+    for _ in range(RARE if integers else SAMPLES):
         yield tuple(run.sample() for run in runs)
 
 
@@ -188,7 +195,7 @@ def bounded_run(
     graph: Graph, *tensors: Any, dtype: DType | None = None, seed: int = 0, quanta: bool = False
 ) -> tuple[Bounded, ...]:
     """Results in f64 with rounding-error bounds for a run in `dtype`: see Rounded."""
-    *_, (bounded,) = sampled(Rounded(graph, *tensors, dtype=dtype, seed=seed, quanta=quanta))
+    *_, (bounded,) = islice(sampled(Rounded(graph, *tensors, dtype=dtype, seed=seed, quanta=quanta)), SAMPLES)
     return bounded
 
 
@@ -231,7 +238,8 @@ def _perturb(
         _moved(r, unit * m * (torch.rand(r.shape, generator=generator, dtype=r.dtype) * 2 - 1)) if _has_sums(r) else r
         for r, m in zip(results, magnitude)
     )
-    return tuple(_signed(r, generator) if node.op.family in SUMS and _has_sums(r) else r for r in moved)
+    sums = node.op.family in SUMS or node.op.name in ("add", "sub")
+    return tuple(_signed(r, generator) if sums and _has_sums(r) else r for r in moved)
 
 
 def _has_sums(x: Any) -> bool:

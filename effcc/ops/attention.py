@@ -81,7 +81,8 @@ class Attention(Op):
         if self.softcap is not None:
             scores = self.softcap * torch.tanh(scores / self.softcap)
         if mask is not None:
-            scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
+            hidden = mask.dtype == torch.bool
+            scores = scores.masked_fill(~mask, -math.inf) if hidden else scores + mask.to(scores.dtype)
         if self.causal:
             keep = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
             scores = scores.masked_fill(~keep, -math.inf)

@@ -105,7 +105,8 @@ def _beyond(
     """The first element of a result, in f64 or as it was computed, beyond both runs' bounds. leeway: how much further
     it may lie as it was computed."""
     exact, limit = wanted.exact, wanted.bound + own.bound
-    for kind, got, more in (("in f64", own.exact, 0.0), (f"in {dtype}", actual, leeway)):
+    overflow = torch.where(exact.isinf(), leeway, 0.0)
+    for kind, got, more in (("in f64", own.exact, overflow), (f"in {dtype}", actual, leeway)):
         far = _outside(got, exact, limit + more)
         if contract == "refines":
             far &= ~exact.isnan()

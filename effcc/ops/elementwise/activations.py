@@ -9,7 +9,7 @@ from effcc.ir import scalar as s
 from effcc.ir.lazy import F, torch
 from effcc.ir.op import require
 from effcc.ir.scalar import Scalar
-from effcc.ir.types import Tensor
+from effcc.ir.types import Tensor, f16
 from effcc.ops.elementwise.family import FLOAT, Binary, Unary
 
 
@@ -48,8 +48,13 @@ class Gelu(Unary):
             return 0.5 * x * (1.0 + s.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
         return 0.5 * x * (1.0 + s.erf(x * math.sqrt(0.5)))
 
-    def reference(self, x: Any) -> Any:
-        return F.gelu(x, approximate=self.approximate)
+    def reference(self, x: Any) -> Any:  # (torch's gelu takes -inf otherwise in vectors than in what is left over)
+        y = x if x.dtype == torch.float64 else x.float()
+        if self.approximate == "tanh":
+            inner = torch.tanh(math.sqrt(2 / math.pi) * (y + 0.044715 * y * y * y))
+        else:
+            inner = torch.erf(y * math.sqrt(0.5))
+        return (0.5 * y * (1.0 + inner)).to(x.dtype)
 
 
 class Silu(Unary):
@@ -201,9 +206,10 @@ class Mish(Unary):
     kinds = FLOAT
 
     def scalar(self, x: Scalar) -> Scalar:
-        e = s.exp(s.minimum(x, 20.0))
+        top = 5.5 if x.dtype == f16 else 20.0  # (where e²ˣ is still finite, and n / (n + 2) rounds to 1)
+        e = s.exp(s.minimum(x, top))
         n = e * (e + 2.0)
-        return s.select(x > 20.0, x, x * (n / (n + 2.0)))
+        return s.select(x > top, x, x * (n / (n + 2.0)))
 
     def reference(self, x: Any) -> Any:
         return F.mish(x)
