@@ -201,18 +201,20 @@ def _is_finite(x: Any) -> bool:
 
 
 def fitting_sizes(graph: Graph, chance: random.Random) -> Iterator[dict[Symbol, int]]:
-    """Sizes for the symbols of the inputs, for which all holds that the type rules assume, and no value is huge: a few
-    of those drawn, or of equal ones."""
+    """Sizes for the symbols of the inputs, for which all holds that the type rules assume, and no value is huge, or
+    has sizes below 0: a few of those drawn, or of equal ones."""
     symbols = sorted(set().union(*(type_symbols(v.type) for v in graph.inputs)), key=str)
     assumptions = [a for node in graph.walk() for a in assumed(node)]
     drawn = ({s: draw_size(s, chance) for s in symbols} for _ in range(SIZES_DRAWN))
     equal = (dict.fromkeys(symbols, n) for n in (*SIZES, *range(max(SIZES))))
     varying = {v.tensor.size for v in graph.values if isinstance(v.type, Tensor) and not v.tensor.is_static}
+    dims = {d for v in graph.values if isinstance(v.type, Tensor) for d in v.shape if not isinstance(d, int)}
 
     def fit(sizes: dict[Symbol, int]) -> bool:
         allowed = all(s.lo <= n <= (s.hi or n) for s, n in sizes.items())
         small = (not isinstance(n := substitute(size, sizes), int) or n <= LARGEST for size in varying)
-        return allowed and all(small) and all(may_hold(a, sizes) for a in assumptions)
+        some = (not isinstance(n := substitute(d, sizes), int) or n >= 0 for d in dims)
+        return allowed and all(small) and all(some) and all(may_hold(a, sizes) for a in assumptions)
 
     return islice(filter(fit, chain(drawn, equal)), SIZES_TRIED)
 

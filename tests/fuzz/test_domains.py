@@ -7,6 +7,7 @@ import torch
 from effcc.fuzz.case import SPECIAL, Case, fitting_sizes
 from effcc.fuzz.domains import meaningful, meaningful_inputs, watched
 from effcc.interp import run
+from effcc.ir import Builder, Symbol, Tensor, f32
 from effcc.text import parse
 
 QUANTIZED = """graph @f(%x: f32[3,2], %scale: f32[1,3]) -> (i8[3,2], i8[3,2]) {
@@ -63,3 +64,10 @@ def test_sizes_are_such_as_type_rules_assume():
     }""")
     found = list(fitting_sizes(graph, random.Random(0)))
     assert found and all(list(sizes.values()) == [4] for sizes in found)
+
+
+def test_no_size_is_below_0():
+    n = Symbol("N", 0, 64)
+    b = Builder()
+    x = b.input("x", Tensor(f32, (n, n - 2)))
+    assert all(sizes[n] >= 2 for sizes in fitting_sizes(b.graph(b.neg(x)), random.Random(0)))
