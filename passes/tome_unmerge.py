@@ -139,7 +139,7 @@ class TomeUnmerge(Pass):
                     rebuild.merge(v, match(rebuild.b, metric, sources, targets, r, rebuild.weights))
                 elif v in left:
                     rebuild.values[v] = rebuild.restored(v)
-                    rebuild.epochs.pop(v)
+                    rebuild.epochs.pop(v, None)  # what read all tokens on the way had them put back already
                     rebuild.merges, rebuild.weights, rebuild.mask = [], None, None
 
         rebuilt = Rebuild(graph, axis, bias=bias).run(behind)

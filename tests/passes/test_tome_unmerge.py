@@ -19,8 +19,8 @@ from effcc.testing import check
 WIDTH = 8
 
 
-def bert(tokens, mask=False, index=None):
-    """Two post-norm blocks; the result is every token."""
+def bert(tokens, mask=False, index=None, shared=False):
+    """Two post-norm blocks; the result is every token. shared: the second's keys are what the first attends to."""
     b = Builder("bert")
     draw = np.random.default_rng(0)
     x = b.input("x", Tensor(f32, (1, tokens, WIDTH)))
@@ -34,8 +34,10 @@ def bert(tokens, mask=False, index=None):
     def heads(v):
         return b.transpose(b.reshape(v, shape=(1, n, 2, WIDTH // 2)), perm=(0, 2, 1, 3))
 
+    y = None
     for _ in range(2):
-        y = b.attention(heads(linear(x)), heads(linear(x)), heads(linear(x)), *masks)
+        keys = y if shared and y is not None else heads(linear(x))
+        y = b.attention(heads(linear(x)), keys, heads(linear(x)), *masks)
         x = b.layer_norm(b.add(x, linear(b.reshape(b.transpose(y, perm=(0, 2, 1, 3)), shape=(1, n, WIDTH)))), axis=2)
         x = b.layer_norm(b.add(x, linear(b.gelu(linear(x), approximate="none"))), axis=2)
     return b.graph(x)
@@ -79,6 +81,14 @@ def test_copies_of_their_destinations_lose_nothing(sublayers):
     changed, ctx = applied(f"tome-unmerge:ratio=0.5:height=1:sublayers={sublayers}", graph)
     assert ctx.log
     assert (run(widen(graph), x)[0] - run(widen(changed), x)[0]).abs().max() < 1e-12
+
+
+def test_attention_to_what_is_not_merged_gives_all_tokens():
+    """Its keys come from another layer, whole: what reads them has its own tokens put back, and nothing to restore."""
+    graph = bert(8, shared=True)
+    changed, ctx = applied("tome-unmerge:ratio=0.5:height=1:sublayers=attention", graph)
+    assert ctx.log and any("reads tokens inside" in refusal.reason for refusal in ctx.refusals)
+    assert run(widen(changed), random(1, 8, WIDTH))[0].shape == (1, 8, WIDTH)
 
 
 def test_other_tokens_do():
