@@ -11,7 +11,7 @@ from effcc.ir.dims import Dim, ceildiv, dim_max
 from effcc.ir.lazy import torch
 from effcc.ir.op import Op, require, tensor
 from effcc.ir.scalar import PARALLEL, REDUCTION, Compute, Read, Scalar, State
-from effcc.ir.types import DType, Tensor, Type, f32, i64
+from effcc.ir.types import DType, Tensor, Type, f32, f64, i64
 from effcc.ops.contraction import accumulate_dtype
 from effcc.ops.normalization import wide
 
@@ -71,7 +71,7 @@ class Resize(Resampling):
     1),
         align_corners i (n-1)/(m-1), asymmetric i n/m, half_pixel_symmetric, tf_crop_and_resize (`roi`: starts, then
         ends, relative; beyond the elements `extrapolation`). These are exact rational numbers; with `scales` (m/n as
-        the model has it, one for each axis) f32 arithmetic replaces n/m by 1/scale.
+        the model has it, one for each axis) f32 arithmetic (f64 under antialias) replaces n/m by 1/scale.
     nearest_mode: how `nearest` rounds.    exclude_outside: leave out neighbours beyond the edge instead of repeating
     the edge. antialias: where it shrinks, stretch the kernel by n/m, as Pillow does.
     """
@@ -141,7 +141,7 @@ class Resize(Resampling):
         if self.coordinate == "tf_crop_and_resize":
             for k in axes:
                 c = self.coordinate_float(k, x.shape[k])
-                inside = (c >= 0.0) & (c <= s.cast(s.size(x.shape[k] - 1), f32))
+                inside = (c >= 0.0) & (c <= s.cast(s.size(x.shape[k] - 1), c.dtype))
                 result = s.select(inside, result, s.cast(s.const(f32, self.extrapolation), x.dtype))
         return Compute(self.sizes, (result,))
 
@@ -181,13 +181,18 @@ class Resize(Resampling):
             numerator = s.select(s.size(m) > 1, numerator, 0)
         return numerator, s.size(m * 2)
 
+    def coordinate_dtype(self) -> DType:
+        """What coordinates by scales are computed in; antialiased ones are summed over, and torch has f64 of them."""
+        return f64 if self.antialias and self.mode != "nearest" else f32
+
     def coordinate_float(self, axis: int, n: Dim) -> Scalar:
-        """The coordinate in f32, by the scales."""
-        i, m, count = s.cast(s.index(axis), f32), self.sizes[axis], s.cast(s.size(n), f32)
+        """The coordinate by the scales."""
+        dtype = self.coordinate_dtype()
+        i, m, count = s.cast(s.index(axis), dtype), self.sizes[axis], s.cast(s.size(n), dtype)
         if self.coordinate == "tf_crop_and_resize":
             start, end = self.roi[axis], self.roi[len(self.sizes) + axis]
-            span = s.cast(s.size(n - 1), f32)
-            moved = start * span + i * (end - start) * span / s.cast(s.size(dim_max(m - 1, 1)), f32)
+            span = s.cast(s.size(n - 1), dtype)
+            moved = start * span + i * (end - start) * span / s.cast(s.size(dim_max(m - 1, 1)), dtype)
             return s.select(s.size(m) > 1, moved, 0.5 * (start + end) * span)
         scale = self.scales[axis]  # type: ignore[index]
         if self.coordinate == "asymmetric":
@@ -196,7 +201,7 @@ class Resize(Resampling):
         if self.coordinate == "pytorch_half_pixel":
             return s.select(s.size(m) > 1, c, 0.0)
         if self.coordinate == "half_pixel_symmetric":
-            adjustment = s.cast(s.size(m), f32) / (count * scale)
+            adjustment = s.cast(s.size(m), dtype) / (count * scale)
             return count * 0.5 * (1.0 - adjustment) + c
         return c
 
@@ -329,20 +334,21 @@ class Resize(Resampling):
                 p = p * 0 if self.coordinate == "pytorch_half_pixel" and m == 1 else p
             whole = torch.div(p, max(q, 1), rounding_mode="floor")
             return whole, (p - whole * q).double() / max(q, 1)
-        i = i.float()
+        dtype = torch.float64 if self.coordinate_dtype() is f64 else torch.float32
+        i = i.to(dtype)
         if self.coordinate == "tf_crop_and_resize":
-            start, end = (torch.tensor(self.roi[k]) for k in (axis, len(self.sizes) + axis))
+            start, end = (torch.tensor(self.roi[k], dtype=dtype) for k in (axis, len(self.sizes) + axis))
             c = (
                 start * (n - 1) + i * (end - start) * (n - 1) / (m - 1)
                 if m > 1
                 else (0.5 * (start + end) * (n - 1)).reshape(m)
             )
         else:
-            scale = torch.tensor(self.scales[axis], dtype=torch.float32)  # type: ignore[index]
+            scale = torch.tensor(self.scales[axis], dtype=dtype)  # type: ignore[index]
             c = i / scale if self.coordinate == "asymmetric" else (i + 0.5) / scale - 0.5
             if self.coordinate == "pytorch_half_pixel" and m == 1:
                 c = c * 0
             if self.coordinate == "half_pixel_symmetric":
-                c = n * 0.5 * (1 - torch.tensor(float(m)) / (n * scale)) + c
+                c = n * 0.5 * (1 - torch.tensor(float(m), dtype=dtype) / (n * scale)) + c
         whole = c.floor()
         return whole.to(torch.int64), (c - whole).double()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -52,6 +53,11 @@ def upsample(e: Emitter, x: Value, output_size: Any, *rest: Any, **kwargs: Any) 
             "mode": "cubic" if "bicubic" in name else "linear",
             "coordinate": "align_corners" if align else "half_pixel",
         }
+    if align and name in ANTIALIASED:  # torch then takes the distance of corners for a factor, and aligns nothing
+        sizes = static((*x.shape[2:], *e.shape[2:]), "antialiased interpolation of aligned corners")
+        corners = zip(sizes[:n], sizes[n:], strict=True)
+        kept = [(out - 1) / (size - 1) if size > 1 and out > 1 else math.inf for size, out in corners]
+        align, how["coordinate"] = False, "half_pixel"
     if any(kept) and not align:
         if not all(kept):
             sizes = static((*x.shape[2:], *e.shape[2:]), "interpolation by a factor along some axes only")

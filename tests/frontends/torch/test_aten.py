@@ -501,6 +501,11 @@ def cases() -> dict[str, Case]:
             r(1, 2, 5),
             r(1, 2, 2, 3, 4),
         ),
+        "upsample antialias, aligned or by a factor": (
+            lambda x: [torch.ops.aten._upsample_bilinear2d_aa(x, size, align, *scales)
+                       for size in ((3, 4), (1, 9)) for align, scales in ((True, ()), (False, (0.7, 1.7)))],
+            r(2, 3, 5, 6).double(),
+        ),
         "upsample antialias": (
             lambda x: [F.interpolate(x, size=(3, 4), mode=m, antialias=True) for m in ("bilinear", "bicubic")],
             r(1, 2, 8, 9),
