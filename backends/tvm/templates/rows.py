@@ -152,8 +152,11 @@ class RowEmitter:
                 self.row[v] = point.value(v)
 
     def _along_row(self, visit: Callable[[_RowPoint], None]) -> None:
-        """visit(point) for whole vectors, then for the elements left over."""
+        """visit(point) for whole vectors, then for the elements left over; never in a row of no elements, whose results
+        may have vectors on an axis that their strides (products with the size 0) do not tell apart."""
         region, kernel = self.region, self.kernel
+        if 0 in region.inner:
+            return
 
         def nested(depth: int, at: tuple[Tir, ...]) -> None:
             if depth < len(region.inner) - 1:
