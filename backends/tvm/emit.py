@@ -181,9 +181,9 @@ class KernelBuilder:
             case Symbol():
                 return self._dims[atom]
             case FloorDiv(a, b):
-                return T.floordiv(self.dim(a), self.dim(b))
+                return _divide("floordiv", "int64", self.dim(a), self.dim(b), 1)
             case Mod(a, b):
-                return T.floormod(self.dim(a), self.dim(b))
+                return _divide("mod", "int64", self.dim(a), self.dim(b), 1)
             case Extremum(which, args):
                 out = self.dim(args[0])
                 for x in args[1:]:
@@ -546,20 +546,25 @@ def _integer(fn: str, kind: DType, args: list[Tir], lanes: int) -> Tir:
 
 
 def _divide(fn: str, name: str, a: Tir, b: Tir, lanes: int) -> Tir:
-    """Integer division that never traps: by 0 it divides by 1, by -1 it negates (the least integer wraps)."""
-    operate = {"div": T.truncdiv, "fmod": T.truncmod, "floordiv": T.floordiv, "mod": T.floormod}[fn]
-    value = b.value if isinstance(b, tvm.prim.Broadcast) else b
-    if isinstance(value, tvm.prim.IntImm) and int(value) not in (0, -1):
-        return operate(a, b)
+    """Integer division that never traps: by 0 it divides by 1, by -1 it negates (the least integer wraps).
+
+    Rounding down is spelled out: TVM makes a variable of the remainder by what may be negative, and refuses its own code
+    where it learns the value afterwards (docs/upstream/tvm-floormod-of-zero.md).
+    """
+    divisor = _number(b)
+    if divisor is not None and divisor > 0:
+        return {"div": T.truncdiv, "fmod": T.truncmod, "floordiv": T.floordiv, "mod": T.floormod}[fn](a, b)
     a, b = bind(a), bind(b)
     zero, one, minus = (literal(name, v, lanes) for v in (0, 1, -1))
-    unsafe = eq(b, zero)
-    if not name.startswith("u"):
-        unsafe = tvm.prim.Or(unsafe, eq(b, minus))
+    signed, divides = not name.startswith("u"), fn in ("div", "floordiv")
+    unsafe = tvm.prim.Or(eq(b, zero), eq(b, minus)) if signed else eq(b, zero)
     safe = bind(T.Select(unsafe, one, b))
-    if fn in ("div", "floordiv") and not name.startswith("u"):
-        return T.Select(eq(b, minus), zero - a, operate(a, safe))
-    return operate(a, safe)
+    out = bind((T.truncdiv if divides else T.truncmod)(a, safe))
+    if signed and fn in ("floordiv", "mod"):
+        remainder = bind(T.truncmod(a, safe)) if divides else out
+        above = tvm.prim.And(ne(remainder, zero), T.bitwise_xor(remainder, safe) < zero)  # of other signs
+        out = T.Select(above, out - one if divides else out + safe, out)
+    return T.Select(eq(b, minus), zero - a, out) if signed and divides else out
 
 
 def _integer_power(name: str, a: Tir, b: Tir, lanes: int) -> Tir:

@@ -77,3 +77,18 @@ def test_what_overflows_is_not_cancelled():
         graph = b.graph(b.div(b.mul(p, two), two), b.gt(b.add(p, one), p))
         for got, want in zip(effcc.compile(graph)(x), run(graph, x), strict=True):
             np.testing.assert_array_equal(got, want.numpy())
+
+
+@pytest.mark.parametrize("name", ["i8", "i32", "i64", "u8", "u32"])
+def test_quotients_and_remainders(name):
+    """By any number, and by numbers that are known, of either sign: rounded down and toward zero, at the ends too."""
+    dtype = DType.parse(name)
+    edges = [int(dtype.min), int(dtype.min) + 1, 0, 1, 2, 3, 7, int(dtype.max)]
+    edges += [-1, -2, -3, -7] if dtype.min < 0 else []
+    x, y = (v.reshape(-1) for v in np.meshgrid(*[np.array(edges, dtype.numpy)] * 2))
+    b = Builder()
+    p, q = (b.input(n, Tensor(dtype, x.shape)) for n in "xy")
+    known = [b.const(np.array(v, dtype.numpy)) for v in edges]
+    graph = b.graph(*(f(p, d) for f in (b.div, b.floordiv, b.mod, b.fmod) for d in (q, *known)))
+    for got, want in zip(effcc.compile(graph)(x, y), run(graph, x, y), strict=True):
+        np.testing.assert_array_equal(got, want.numpy())
