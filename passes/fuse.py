@@ -241,7 +241,11 @@ class _Fusion:
         return None
 
     def _joins_epilogue(self, region: Region, own: Region, node: Node) -> bool:
-        return own.space == region.space and region.kind == MAP and region.elementwise and len(own.nodes) > 1
+        """Whether a map may be computed behind an anchor: not where the anchor itself reads it."""
+        if own.space != region.space or region.kind != MAP or not region.elementwise or len(own.nodes) == 1:
+            return False
+        anchors = [i for i in own.nodes if not isinstance(self.nodes[i].op, Elementwise)]
+        return not any(p in region.nodes for i in anchors for p in self._producers(i))
 
     def _only_user(self, k: int, user: Node, region: Region) -> bool:
         """Whether a node's results are read by `user` and inside its region alone."""
