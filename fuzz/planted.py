@@ -227,14 +227,15 @@ def campaign(
     try:
         done = python(root, ["effcc.fuzz.planted", *hunting, *options], seconds + START_SECONDS, cache)
     except subprocess.TimeoutExpired:
-        raise EffccError("the campaign does not end", where=bug.name) from None
-    if done.returncode > 0:
-        told = done.stderr.strip()[-800:]
-        raise EffccError(f"the campaign ended with status {done.returncode}: {told}", where=bug.name)
-    if done.returncode == 0:
-        return json.loads(done.stdout.splitlines()[-1])
-    died = f"the process died ({signal.Signals(-done.returncode).name})"
-    return {"law": "compiled", "message": died, "graph": str(folder / "last.effir"), "tests": 0, "signature": died,
+        ended = "the process does not end"
+    else:
+        if done.returncode > 0:
+            told = done.stderr.strip()[-800:]
+            raise EffccError(f"the campaign ended with status {done.returncode}: {told}", where=bug.name)
+        if done.returncode == 0:
+            return json.loads(done.stdout.splitlines()[-1])
+        ended = f"the process died ({signal.Signals(-done.returncode).name})"
+    return {"law": "compiled", "message": ended, "graph": str(folder / "last.effir"), "tests": 0, "signature": ended,
             "seconds": time.monotonic() - start}  # fmt: skip
 
 

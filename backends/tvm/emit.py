@@ -548,8 +548,8 @@ def _integer(fn: str, kind: DType, args: list[Tir], lanes: int) -> Tir:
 def _divide(fn: str, name: str, a: Tir, b: Tir, lanes: int) -> Tir:
     """Integer division that never traps: by 0 it divides by 1, by -1 it negates (the least integer wraps).
 
-    Rounding down is spelled out: TVM makes a variable of the remainder by what may be negative, and refuses its own code
-    where it learns the value afterwards (docs/upstream/tvm-floormod-of-zero.md).
+    Rounding down is spelled out: TVM makes a variable of the remainder by what may be negative, and refuses its own
+    code where it learns the value afterwards (docs/upstream/tvm-floormod-of-zero.md).
     """
     divisor = _number(b)
     if divisor is not None and divisor > 0:
