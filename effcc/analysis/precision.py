@@ -175,7 +175,7 @@ class Rounded:
         if _moves(node.op) and node.op.family != "constant" or not any(map(_has_sums, results)):
             return None
         reach, _ = _summed(node, operands, results)
-        made = all(bool(x.isfinite().all()) for x in operands if _has_sums(x))
+        made = all(x.numel() and bool(x.isfinite().all()) for x in operands if _has_sums(x))
         return tuple(self._leave(x, r, overflow, strange, made) for x, r in zip(results, reach))
 
     def _leave(self, x: Any, reach: Any, overflow: float, strange: bool = False, made: bool = False) -> Any:

@@ -15,6 +15,7 @@ def test_a_campaign_of_some_passes_without_coverage(effcc, tmp_path):
 def test_the_fixed_list_counts_tests_and_keeps_a_corpus(effcc, tmp_path, monkeypatch):
     monkeypatch.setattr("effcc.fuzz.campaign.CI_TESTS", 40)
     monkeypatch.setattr("effcc.fuzz.campaign.WATCHED", 1)
+    monkeypatch.setattr("effcc.fuzz.campaign.ALONE", 0)
     facts = effcc("fuzz", "--ci", "--laws", "text,pass-orders", "--folder", tmp_path, "--json").json
     assert facts["tests"] == 40 and facts["branches"] > 100 and facts["corpus"] > 0
 
