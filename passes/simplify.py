@@ -35,6 +35,10 @@ class NeutralOperand(Rule):
     def rewrite(self, b: Any, m: Any) -> Any:
         return m.x if m.x.type == m.root.result.type else "the other operand broadcasts it"
 
+    def example(self, d: Any, b: Any) -> Any:
+        x = b.input("x", Tensor(f32, d.shape()))
+        return getattr(b, self.op)(x, b.const(d.choose((self.neutral, -self.neutral, 2.0)), f32))
+
     @property
     def name(self) -> str:
         return f"neutral-{self.op}"
