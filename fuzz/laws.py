@@ -23,7 +23,6 @@ from effcc.ir import Graph, verify
 from effcc.ir.blob import Blob
 from effcc.ir.encodings import stores_zeros
 from effcc.ir.lazy import torch
-from effcc.ir.scalar import Apply, walk
 from effcc.ir.types import bf16, f16, f32, f64
 from effcc.pipeline import Pass, parse_pipeline
 from effcc.testing.compare import Fairness, same_bits
@@ -230,7 +229,7 @@ def is_exact(graph: Graph, inputs: Sequence[Any]) -> bool:
         nest = None if node.op.graphs() or node.op.family == "constant" else node.op.compute(*node.types)
         if node.op.family not in ("elementwise", "view", "constant") or nest is None and node.op.family != "constant":
             return False
-        rounded = [s for s in walk(*nest.scalars) if isinstance(s, Apply) and s.dtype.is_float] if nest else []
+        rounded = [s for s in nest.applied() if s.dtype.is_float] if nest else []
         if sum(s.fn not in ("select", "cast", "max", "min", "neg", "abs") for s in rounded) > 1:
             return False
         wide |= {s.fn for s in rounded if s.dtype.bits >= 32}

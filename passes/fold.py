@@ -12,7 +12,7 @@ from effcc.ir.blob import Blob
 from effcc.ir.dims import evaluate
 from effcc.ir.evaluator import NestError, carrier, evaluate_nest
 from effcc.ir.graph import Graph, Node
-from effcc.ir.scalar import PARALLEL, Apply, Compute, Index, Read, walk
+from effcc.ir.scalar import PARALLEL, Compute, Index, Read
 from effcc.ir.types import Tensor, bool_, f32, i8
 from effcc.ops.constant import Const
 from effcc.pipeline import Context, Pass
@@ -98,7 +98,7 @@ def by_loop_nest(node: Node, operands: list[Blob], types: list[Tensor]) -> tuple
         return (Blob(np.ascontiguousarray(turned).reshape(turned.shape), types[0].dtype),)  # (it makes rank 0 rank 1)
     if sum(evaluate(t.size, {}) for t in types) > MOST_POINTS:
         return None
-    if any(isinstance(x, Apply) and x.fn not in EXACT_FUNCTIONS for x in walk(*nest.scalars)):
+    if any(x.fn not in EXACT_FUNCTIONS for x in nest.applied()):
         return None
     try:
         given = tuple(b.array.astype(carrier(b.type.dtype), copy=False) for b in operands)

@@ -67,7 +67,10 @@ class StaticInt8(Pass):
 
     name = "static-int8"
     category = "quantize"
-    contract = "approximate; quantized when method=min-max; quantized when method=mse"
+    contract = (  # (a smaller percentile cuts off what it leaves out by more than a quantum)
+        "approximate; quantized when method=min-max; quantized when method=mse; "
+        "quantized when method=percentile and percent=99.99"
+    )
     source = "Jacob et al. 2018 (arXiv 1712.05877); Nagel et al. 2019 (arXiv 1906.04721)"
     special_inputs = False
     choices = {

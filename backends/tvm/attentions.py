@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from effcc.backends.tvm.contractions import cpu_of, ramp
-from effcc.backends.tvm.emit import KernelBuilder, memory_dtype, register_dtype, round_to, splat
+from effcc.backends.tvm.emit import KernelBuilder
 from effcc.backends.tvm.lower import ANCHORS, Lowering
 from effcc.backends.tvm.place import Place
 from effcc.backends.tvm.templates import attention
 from effcc.backends.tvm.tiles.space import Cut, TileSpace
+from effcc.backends.tvm.values import memory_dtype, register_dtype, round_to, splat
 from effcc.ir import Builder, Graph, Node, Value
 from effcc.ir.dims import Dim
 from effcc.ops.attention import Attention

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from effcc.backends.tvm.emit import KernelBuilder, memory_dtype, register_dtype, round_to, splat
+from effcc.backends.tvm.emit import KernelBuilder
 from effcc.backends.tvm.place import Place, merge_axes
 from effcc.backends.tvm.region import FlatPoint
 from effcc.backends.tvm.templates import contraction
 from effcc.backends.tvm.templates.emission import Cpu
 from effcc.backends.tvm.tiles.space import Cut, TileSpace
+from effcc.backends.tvm.values import memory_dtype, register_dtype, round_to, splat
 from effcc.ir import Graph, Node, Value
 from effcc.ir.blob import Blob
 from effcc.ir.dims import Dim, product

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from effcc.backends.tvm.emit import KernelBuilder, bind
-from effcc.backends.tvm.emit import loop as repeat
+from effcc.backends.tvm.emit import KernelBuilder
 from effcc.backends.tvm.lower import Lowering, lowers
 from effcc.backends.tvm.place import Place
 from effcc.backends.tvm.placing import same_place
 from effcc.backends.tvm.plan import Branch, Copy, Define, Step, While
 from effcc.backends.tvm.templates.emission import unravel
+from effcc.backends.tvm.values import bind
+from effcc.backends.tvm.values import loop as repeat
 from effcc.errors import UnsupportedError
 from effcc.ir import Builder, Graph, Node, Tensor, Value, as_symbol, bool_, i64
 from effcc.ir.blob import Blob

@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from effcc.backends.tvm.emit import Emitter, KernelBuilder, bind, literal, register_dtype, round_to
+from effcc.backends.tvm.emit import Emitter, KernelBuilder
 from effcc.backends.tvm.place import Place
 from effcc.backends.tvm.templates import emission
+from effcc.backends.tvm.values import bind, literal, register_dtype, round_to
 from effcc.ir import Graph, Node, Value
 from effcc.ir.dims import Dim
 from effcc.ir.lazy import tvm

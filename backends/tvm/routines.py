@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from effcc.backends.tvm.emit import KernelBuilder, bind, eq, isnan, literal, loop, ne, register_dtype, unequal
+from effcc.backends.tvm.emit import KernelBuilder
 from effcc.backends.tvm.lower import Lowering, as_region, lowers
 from effcc.backends.tvm.place import Place
 from effcc.backends.tvm.plan import Define
 from effcc.backends.tvm.templates.emission import unravel
 from effcc.backends.tvm.tiles.space import Cut, TileSpace
+from effcc.backends.tvm.values import bind, eq, isnan, literal, loop, ne, register_dtype, unequal
 from effcc.ir import Node, Tensor, Value, i64
 from effcc.ir.dims import Dim, product
 from effcc.ir.lazy import T, tvm

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from effcc.backends.tvm.emit import bind, eq, isnan, lanes_of, literal, with_lanes
+from effcc.backends.tvm.values import bind, eq, isnan, lanes_of, literal, with_lanes
 from effcc.ir.lazy import T
 from effcc.ir.types import DType
 

@@ -10,13 +10,14 @@ import numpy as np
 
 from effcc.analysis.cost import bytes_of, total
 from effcc.backends.tvm import contractions
-from effcc.backends.tvm.emit import KernelBuilder, memory_dtype, register_dtype, round_to
+from effcc.backends.tvm.emit import KernelBuilder
 from effcc.backends.tvm.place import Place
 from effcc.backends.tvm.region import FlatPoint
 from effcc.backends.tvm.templates import block_sparse, contraction, two_four
 from effcc.backends.tvm.templates.block_sparse import BlockSparse
 from effcc.backends.tvm.templates.blocking import Blocking
 from effcc.backends.tvm.tiles.space import Cut, TileSpace
+from effcc.backends.tvm.values import memory_dtype, register_dtype, round_to
 from effcc.ir import Graph, Node, Value
 from effcc.ir.blob import Blob
 from effcc.ir.dims import Dim

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from effcc.backends.tvm.contractions import cpu_of, ramp, read_again
-from effcc.backends.tvm.emit import KernelBuilder, lanes_of, memory_dtype, register_dtype, round_to, splat
+from effcc.backends.tvm.emit import KernelBuilder
 from effcc.backends.tvm.place import Place
 from effcc.backends.tvm.region import FlatPoint, constant
 from effcc.backends.tvm.templates import conv, depthwise
 from effcc.backends.tvm.tiles.space import Cut, TileSpace
+from effcc.backends.tvm.values import lanes_of, memory_dtype, register_dtype, round_to, splat
 from effcc.ir import Builder, Graph, Node, Value
 from effcc.ir.blob import Blob
 from effcc.ir.dims import Dim

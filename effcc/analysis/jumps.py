@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from effcc.ir.graph import Node, Value
-from effcc.ir.scalar import Apply, walk
 from effcc.ir.types import Tensor
 from effcc.rewrite.workspace import Item
 
@@ -59,5 +58,5 @@ def is_float(value: Value) -> bool:
 def functions(user: Item | Node) -> frozenset[str]:
     """The functions of floats that an op's meaning is made of."""
     compute = user.op.compute(*(v.type for v in user.operands))
-    found = (s for s in walk(*compute.scalars) if isinstance(s, Apply)) if compute is not None else ()
+    found = compute.applied() if compute is not None else ()
     return frozenset(s.fn for s in found if any(a.dtype.is_float for a in s.args))

@@ -158,7 +158,6 @@ class Rounded:
                 s.copy_(torch.maximum(s, _distance(a, b)))
         return tuple(Bounded(x, _bound(x, s, self.unit)) for x, s in zip(self.exact, self.spread))
 
-
     def leeway(self, strange: bool = False) -> tuple[Any, ...]:
         """By how much more results of a run in the narrow dtype may differ: numbers on the way may leave its range.
         strange: those that are not finite may differ as well, and what is made of them."""

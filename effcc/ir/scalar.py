@@ -307,6 +307,10 @@ class Compute:
         """Every operand access, with its index map."""
         return (s for s in walk(*self.scalars) if isinstance(s, Read))
 
+    def applied(self) -> Iterable[Apply]:
+        """The functions that points apply, to indices as well."""
+        return (s for s in walk(*self.scalars) if isinstance(s, Apply))
+
     @property
     def flops(self) -> Dim:
         """Arithmetic on values, one for each function applied (index arithmetic, selections and conversions are

@@ -10,7 +10,6 @@ from effcc.analysis.precision import NARROW, SUMS, Bounded, Rounded, interpolate
 from effcc.interp import observed, run
 from effcc.ir.graph import Graph, Node
 from effcc.ir.lazy import torch
-from effcc.ir.scalar import Apply, walk
 from effcc.ir.types import DType, Tensor, Type, bf16, f16, f32, f64
 
 INEXACT = frozenset(
@@ -159,7 +158,7 @@ class Fairness:
         def see(node: Node, operands: tuple[Any, ...], results: tuple[Any, ...]) -> None:
             nonlocal bitwise, signed_zeros
             nest = node.op.compute(*node.types) if not node.op.graphs() and node.op.family != "constant" else None
-            functions = {s.fn for s in walk(*nest.scalars) if isinstance(s, Apply)} if nest else set()
+            functions = {s.fn for s in nest.applied()} if nest else set()
             composite = nest is None and node.op.family not in ("constant", "control", "sort", "view", "index")
             sums = interpolates(node.op) or node.op.family in SUMS and not all(map(_is_whole, operands))
             if composite or sums or functions & INEXACT or node.op.leaves_open(*operands):

@@ -10,21 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from effcc.backends.tvm.emit import (
-    Emitter,
-    KernelBuilder,
-    bind,
-    literal,
-    loop,
-    ne,
-    register_dtype,
-    round_to,
-    splat,
-)
+from effcc.backends.tvm.emit import Emitter, KernelBuilder
 from effcc.backends.tvm.place import Place, merge_axes
 from effcc.backends.tvm.region import FlatPoint, Point, is_elementwise
 from effcc.backends.tvm.templates.emission import for_lanes, unravel
 from effcc.backends.tvm.tiles.space import Cut, TileSpace
+from effcc.backends.tvm.values import bind, literal, loop, ne, register_dtype, round_to, splat
 from effcc.ir import Graph, Value
 from effcc.ir.dims import Dim, ceildiv, product
 from effcc.ir.lazy import T

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from effcc.backends.tvm.emit import Emitter, KernelBuilder, bind, literal, loop, ne, register_dtype, round_to, splat
+from effcc.backends.tvm.emit import Emitter, KernelBuilder
 from effcc.backends.tvm.place import Place, merge_axes
 from effcc.backends.tvm.region import FlatPoint
 from effcc.backends.tvm.templates.emission import divide, lane_pieces, unravel
 from effcc.backends.tvm.templates.loops import TILE_ELEMENTS, States, lanes_for
 from effcc.backends.tvm.tiles.space import Cut, TileSpace
+from effcc.backends.tvm.values import bind, literal, loop, ne, register_dtype, round_to, splat
 from effcc.ir import DType, Graph, Node, Value
 from effcc.ir.dims import Dim, ceildiv, product
 from effcc.ir.lazy import T

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from effcc.backends.tvm.place import Buffer, Place
+from effcc.backends.tvm.placing import same_place
 from effcc.backends.tvm.plan import Copy, KernelPlan, Launch
 from effcc.backends.tvm.tiles.overlap import addresses, project
 from effcc.backends.tvm.tiles.pieces import Grid, grid_of, one_piece
@@ -109,7 +110,7 @@ def footprint(kernel: KernelPlan, tiles: int, wanted: int) -> Footprint:
     touched, number = kernel.touched, {b: k for k, b in enumerate(kernel.touched.buffers)}
     if touched.space is None:
         grid = one_piece(tiles, wanted)
-        places = (*touched.operands, *touched.more)
+        places = [p for p in (*touched.operands, *touched.more) if not _updated(p, touched.results)]
         reads = tuple(Access(number[p.buffer], None, None) for p in places)
         return Footprint(grid, reads, tuple(Access(number[p.buffer], None, None) for p in touched.results))
     grid = grid_of(touched.space, wanted)
@@ -123,6 +124,12 @@ def footprint(kernel: KernelPlan, tiles: int, wanted: int) -> Footprint:
         seen = v in wants and place.shape == v.shape  # packed weights have other shapes
         reads.append(Access(k, place, wants[v]) if seen else Access(k, None, None))
     return Footprint(grid, tuple(reads), writes)
+
+
+def _updated(place: Place, results: tuple[Place, ...]) -> bool:
+    """Whether a kernel updates what it was given, in place, where data decide: its tasks read none but the elements
+    that they write, of which no two are the same."""
+    return any(place.shape == r.shape and same_place(place, r) for r in results)
 
 
 def copied(step: Copy) -> Footprint:

@@ -141,10 +141,8 @@ def _races(graph: TileGraph, offsets: Mapping[Buffer, int]) -> Iterator[str]:
                 continue
             near = (low <= high[k]) & (high >= low[k]) & ~ordered[touch.task, task] & (task != touch.task)
             for other in (touches[j] for j in np.flatnonzero(near)):
-                same = other.step == touch.step and other.buffer is touch.buffer
-                if same and touch.access.place is None and other.access.place is None and not other.writes:
-                    continue  # updated in place, data decide where: a task reads no element but those that it writes
-                if same and other.writes and (touch.access.box is not None or touch.access is other.access):
+                exact = other.step == touch.step and other.writes and other.buffer is touch.buffer
+                if exact and (touch.access.box is not None or touch.access is other.access):
                     continue  # seen to be disjoint by _elements_once, or not known
                 shared = np.intersect1d(bytes_of(touch), bytes_of(other), assume_unique=True)
                 if len(shared):
