@@ -237,8 +237,8 @@ def _perturb(
         _moved(r, unit * m * (torch.rand(r.shape, generator=generator, dtype=r.dtype) * 2 - 1)) if _has_sums(r) else r
         for r, m in zip(results, magnitude)
     )
-    sums = node.op.family in SUMS or node.op.name in ("add", "sub")
-    return tuple(_signed(r, generator) if sums and _has_sums(r) else r for r in moved)
+    either = node.op.family in SUMS or node.op.name in ("add", "sub", "max", "min", "relu", "clip")
+    return tuple(_signed(r, generator) if either and _has_sums(r) else r for r in moved)
 
 
 def _has_sums(x: Any) -> bool:
@@ -253,7 +253,8 @@ def _moves(op: Op) -> bool:
 
 
 def _signed(x: Any, generator: Any) -> Any:
-    """The zeros of sums with either sign: that of a sum of negative zeros depends on what it begins with."""
+    """The zeros of sums with either sign: that of a sum of negative zeros depends on what it begins with; so are those
+    of max and min, which say nothing of their signs."""
     return torch.where(x == 0, torch.where(torch.rand(x.shape, generator=generator) < 0.5, 0.0, -0.0).to(x.dtype), x)
 
 

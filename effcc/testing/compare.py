@@ -145,7 +145,8 @@ def same_bits(a: Any, b: Any, signed_zeros: bool = True) -> bool:
 
 @dataclass(frozen=True)
 class Fairness:
-    """What may be asked of two runs of a graph: equal bits, and equal signs of zeros (which max and min leave open)."""
+    """What may be asked of two runs of a graph: equal bits, and equal signs of zeros (which max and min leave open:
+    where they meet -0, even bits are not asked, for behind a division either sign may become infinite)."""
 
     bitwise: bool = True
     signed_zeros: bool = True
@@ -165,6 +166,7 @@ class Fairness:
                 bitwise = False
             if functions & {"max", "min"}:
                 signed_zeros = False
+                bitwise &= not any(map(_has_negative_zero, operands))
 
         with observed(see):
             run(graph, *inputs)
@@ -172,6 +174,10 @@ class Fairness:
 
     def __and__(self, other: Fairness) -> Fairness:
         return Fairness(self.bitwise and other.bitwise, self.signed_zeros and other.signed_zeros)
+
+
+def _has_negative_zero(x: Any) -> bool:
+    return isinstance(x, torch.Tensor) and x.is_floating_point() and bool(((x == 0) & torch.signbit(x)).any())
 
 
 def _is_whole(x: Any) -> bool:

@@ -282,3 +282,18 @@ def test_a_contract_may_name_the_graphs_on_which_a_pass_is_exact():
     always = type("Always", (DropsDuplicates,), {"contract": "approximate; bounded on duplicates"})
     with pytest.raises(Mismatch):
         check(always(), examples=20)
+
+
+def test_either_sign_of_a_maximum_of_zeros_is_right():
+    """max(-0, 0) is either: 1 / max(x, 0) may be either infinity there; without -0 the same bits are asked."""
+    def inverse(turned):
+        b = Builder()
+        x, zero = b.input("x", Tensor(f32, (2,))), b.const(0.0, f32)
+        return b.graph(b.div(b.const(1.0, f32), b.max(*((zero, x) if turned else (x, zero)))))
+
+    compare(inverse(False), inverse(True), [torch.tensor([-0.0, 3.0])])
+    b = Builder()
+    x = b.input("x", Tensor(f32, (2,)))
+    slightly = b.graph(b.div(b.const(1.0000001, f32), b.max(x, b.const(0.0, f32))))
+    with pytest.raises(Mismatch):
+        compare(inverse(False), slightly, [torch.tensor([2.0, 3.0])])
