@@ -12,6 +12,7 @@ from typing import Any
 
 from effcc.ir.graph import Value
 from effcc.ir.types import DType, f32, f64
+from effcc.passes.fold_scales import MOST_OF_RANGE
 from effcc.passes.raise_activations import Bounded
 from effcc.rewrite import BOUNDED, REFINES, Item, Rule, Workspace
 
@@ -324,14 +325,15 @@ def _scaled(m: Any, x: Value) -> str | None:
     q = m.root.operands[0]
     if m.scale is None and not isinstance(q.shape[-1], int):
         return "the head size is symbolic"
-    return no_scale(m.root.op.factor(q.shape[-1]) * m.number("c"), q.dtype)
+    c = m.number("c")
+    return no_scale(c, q.dtype) or no_scale(m.root.op.factor(q.shape[-1]) * c, q.dtype)
 
 
 def no_scale(factor: float, dtype: DType) -> str | None:
     """Why a number is no scale of attention, which multiplies in f32 at least: 0 makes NaN of infinite scores, below
-    the normal numbers digits are lost."""
+    the normal numbers digits are lost, near the largest one products are infinite before scores are summed or after."""
     least, greatest = (f64 if dtype == f64 else f32).normal
-    return None if least <= abs(factor) <= greatest else f"{factor} is no scale: no normal number"
+    return None if least <= abs(factor) <= MOST_OF_RANGE * greatest else f"{factor} is no scale: no moderate number"
 
 
 class Rotary(Bounded):

@@ -156,3 +156,15 @@ def test_repeated_heads_of_one_token_have_no_axis_of_their_own(keeps):
       return %6
     }""", "raise")
     assert any(r.reason == "no axis of heads" for r in ctx.refusals)
+
+
+def test_a_factor_near_the_largest_number_is_no_scale(keeps):
+    """k * c is infinite, and zero times it NaN; with c in the scale it would be 0. Also where the scale is small."""
+    for scale in ("0.5", "1e-300"):
+        ctx = keeps(f"""graph @f(%q: f64[2,3,2], %k: f64[2,3,2], %v: f64[2,3,2]) -> f64[2,3,2] {{
+          %0: f64[] = const 1.7976931348623157e+308
+          %1: f64[2,3,2] = mul(%k, %0)
+          %2: f64[2,3,2] = attention(%q, %1, %v) {{scale={scale}}}
+          return %2
+        }}""", "raise")
+        assert any("no scale" in r.reason for r in ctx.refusals)
