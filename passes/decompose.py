@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from effcc.ir import Graph, Node, Op, Value
-from effcc.ir.builder import OpBuilder
+from effcc.ir.builder import OpBuilder, spelled_out
 from effcc.ir.location import Loc
-from effcc.ir.op import tensor
-from effcc.ir.types import Tensor, Type, f32
+from effcc.ir.types import Tensor, f32
 from effcc.ops.reduction import Reduction
 from effcc.pipeline import Context, Pass
 
@@ -89,13 +88,7 @@ class _Rebuild(OpBuilder):
             return None
         if op.compute(*types) is not None or not self.ctx.allow(f"decompose-{op.name}", self.loc):
             return None
-        results = op.decompose(self, *operands)
-        results = results if isinstance(results, tuple) else (results,)
-        return tuple(self._as_declared(v, t) for v, t in zip(results, op.result_types(types), strict=True))
-
-    def _as_declared(self, value: Value, type_: Type) -> Value:
-        """A part may call a size by another name than the whole does (N and 3, which must be equal)."""
-        return value if value.type == type_ else self.reshape(value, shape=tensor(type_).shape)
+        return spelled_out(self, op, operands)
 
     def emit(self, op: Op, operands: tuple[Value, ...]) -> tuple[Value, ...]:
         expanded = self._expand(op, operands)

@@ -17,7 +17,7 @@ from effcc.backends.onnx.nests import export_nest
 from effcc.backends.onnx.scalars import apply
 from effcc.errors import EffccError, UnsupportedError
 from effcc.ir import scalar as s
-from effcc.ir.builder import OpBuilder
+from effcc.ir.builder import OpBuilder, spelled_out
 from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.location import FusedLoc, Loc, PassLoc
 from effcc.ir.op import Op
@@ -181,8 +181,8 @@ class Writer(OpBuilder):
             return [self.formula(op, operands)]
         types = tuple(v.type for v in operands)
         if type(op).decompose is not Op.decompose:
-            found = op.decompose(self, *operands)  # type: ignore[arg-type]
-            if found is not NotImplemented:
+            found = spelled_out(self, op, operands)
+            if found is not None:
                 return self.listed(found)
         nest = op.compute(*types)
         if nest is None:

@@ -25,6 +25,7 @@ from effcc.errors import UnsupportedError
 from effcc.ir import Builder, Graph, Node, Symbol, Tensor, Value
 from effcc.ir.assumptions import assumed
 from effcc.ir.blob import Blob
+from effcc.ir.builder import spelled_out
 from effcc.ir.dims import Dim, bounds, product
 from effcc.ir.location import UNKNOWN
 from effcc.ops.attention import Attention
@@ -219,7 +220,9 @@ class Lowering(Placing):
 
         b = Builder("attention")
         inputs = {v: b.input(f"x{k}", v.type) for k, v in enumerate(dict.fromkeys(anchor.operands))}
-        graph = Fuse().run(b.graph(anchor.op.decompose(b, *(inputs[v] for v in anchor.operands))), Context())
+        parts = spelled_out(b, anchor.op, tuple(inputs[v] for v in anchor.operands))
+        assert parts is not None
+        graph = Fuse().run(b.graph(*parts), Context())
         child = Lowering(self.tf32, self)
         outer = dict(zip(body.inputs, operands, strict=True))
         child.places.update((inner, outer[v]) for v, inner in inputs.items())

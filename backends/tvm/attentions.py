@@ -12,6 +12,7 @@ from effcc.backends.tvm.templates import attention
 from effcc.backends.tvm.tiles.space import Cut, TileSpace
 from effcc.backends.tvm.values import memory_dtype, register_dtype, round_to, splat
 from effcc.ir import Builder, Graph, Node, Value
+from effcc.ir.builder import spelled_out
 from effcc.ir.dims import Dim
 from effcc.ops.attention import Attention
 
@@ -103,7 +104,9 @@ def decomposed(lowering: Lowering, anchor: Node, places: dict[Value, Place], tar
     """Lower an attention as smaller ops."""
     b = Builder("attention")
     inputs = {v: b.input(f"x{i}", v.type) for i, v in enumerate(dict.fromkeys(anchor.operands))}
-    result = anchor.op.decompose(b, *(inputs[v] for v in anchor.operands))
+    parts = spelled_out(b, anchor.op, tuple(inputs[v] for v in anchor.operands))
+    assert parts is not None
+    (result,) = parts
     child = Lowering(lowering.machine, lowering)
     for outer, inner in inputs.items():
         child.places[inner] = places[outer]

@@ -15,7 +15,7 @@ from typing import Any
 from effcc.analysis.overflow import OVERFLOWS, Range
 from effcc.interp import observed, run
 from effcc.ir.blob import Blob
-from effcc.ir.builder import Builder, inline
+from effcc.ir.builder import Builder, inline, spelled_out
 from effcc.ir.dims import evaluate, product
 from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.lazy import torch
@@ -113,13 +113,13 @@ def expand(graph: Graph) -> Graph:
     for node in graph.nodes:
         operands = tuple(values[v] for v in node.operands)
         with b.at(node.loc):
-            out: Any = NotImplemented
+            out = None
             if not node.op.graphs() and node.op.compute(*node.types) is None:
-                out = node.op.decompose(b, *operands)
-            changed |= out is not NotImplemented or node.op.name == "fused"
-            if out is NotImplemented:
+                out = spelled_out(b, node.op, operands)
+            changed |= out is not None or node.op.name == "fused"
+            if out is None:
                 out = inline(b, node.op.body, operands) if node.op.name == "fused" else b.emit(node.op, operands)  # type: ignore[attr-defined]
-        values.update(zip(node.results, (out,) if isinstance(out, Value) else out))
+        values.update(zip(node.results, out, strict=True))
     return expand(b.graph(*(values[v] for v in graph.results), aliases=graph.aliases)) if changed else graph
 
 

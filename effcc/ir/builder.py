@@ -20,7 +20,7 @@ from effcc.errors import TypeRuleError
 from effcc.ir.blob import Blob
 from effcc.ir.graph import Graph, Node, Value
 from effcc.ir.location import UNKNOWN, Loc
-from effcc.ir.op import Op, op_class
+from effcc.ir.op import Op, op_class, tensor
 from effcc.ir.types import DType, Tensor, Type
 
 
@@ -107,4 +107,17 @@ def inline(b: OpBuilder, graph: Graph, operands: tuple[Value, ...]) -> tuple[Val
     return tuple(mapping[v] for v in graph.results)
 
 
-__all__ = ["Builder", "OpBuilder", "Tensor", "inline"]
+def spelled_out(b: OpBuilder, op: Op, operands: tuple[Value, ...]) -> tuple[Value, ...] | None:
+    """The results of an op in smaller ops where b builds, of the types that the op declares; None where it is one of
+    the small ones. A part may call a size by another name than the whole does (N and 3, which must be equal)."""
+    made = op.decompose(b, *operands)
+    if made is NotImplemented:
+        return None
+    made = made if isinstance(made, (tuple, list)) else (made,)
+    types = op.result_types(tuple(v.type for v in operands))
+    return tuple(
+        v if v.type == t else b.reshape(v, shape=tensor(t).shape) for v, t in zip(made, types, strict=True)
+    )
+
+
+__all__ = ["Builder", "OpBuilder", "Tensor", "inline", "spelled_out"]

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from effcc.ir import Builder, Graph, Node, Value, i64
+from effcc.ir.builder import spelled_out
 from effcc.ir.scalar import PARALLEL, REDUCTION, Apply, Index, Literal, Scalar, Size, walk
 from effcc.ops.constant import Const
 
@@ -98,10 +99,9 @@ def _of_composite(node: Node, wanted: dict[Value, Box]) -> dict[Value, Box] | No
     """Through the smaller ops that an op consists of; None where there are none."""
     b = Builder(node.op.name)
     inputs = {v: b.input(f"x{k}", v.type) for k, v in enumerate(dict.fromkeys(node.operands))}
-    made = node.op.decompose(b, *(inputs[v] for v in node.operands))
-    if made is NotImplemented:
+    made = spelled_out(b, node.op, tuple(inputs[v] for v in node.operands))
+    if made is None:
         return None
-    made = made if isinstance(made, (tuple, list)) else (made,)
     inner = dict(zip(node.results, made, strict=True))
     boxes = needed(b.graph(*made), {inner[v]: box for v, box in wanted.items()})
     return {v: boxes[x] for v, x in inputs.items() if x in boxes}
