@@ -38,6 +38,8 @@ def embedding_backward(
 def gather(e: Emitter, x: Value, dim: int, index: Value, **_: Any) -> Value:
     if not x.shape:
         return e.broadcast(x, index.shape)
+    if 0 in index.shape:  # torch then takes an index of any rank
+        return e.full(index.shape, 0, x.dtype)
     if not index.shape:
         return e.reshape(e.b.gather_elements(x, e.reshape(index, (1,)), axis=0), ())
     return e.b.gather_elements(x, e.cast(index, i64), axis=e.axis(dim, len(x.shape)))

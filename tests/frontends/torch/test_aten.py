@@ -536,6 +536,7 @@ def cases() -> dict[str, Case]:
             r(9, 4),
             i(9, 2, 3),
         ),
+        "gather nothing": (lambda x, n: (x.gather(0, n), x.gather(0, n[:, 0])), r(3), i(1, 0, 2)),
         "gather": (
             lambda x, n: (x.gather(1, n), x.gather(0, n[:, :2]), torch.take_along_dim(x, n, 1)),
             r(3, 4),
