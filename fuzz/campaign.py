@@ -24,6 +24,7 @@ from queue import Empty
 from typing import Any
 
 from effcc.errors import EffccError
+from effcc.fuzz.apart import apart
 from effcc.fuzz.case import NUMERIC, PROFILES, SPECIAL, STRICT, Case, Finding, Profile
 from effcc.fuzz.corpus import Corpus, Entry, constants, constants_in
 from effcc.fuzz.coverage import Coverage
@@ -43,7 +44,7 @@ from effcc.testing.draw import NothingDrawn
 from effcc.testing.search import Choices
 
 SHRINK_SECONDS = 20.0
-LAW_EVERY = {"text": 8, "embellished": 8, "compiled": 4, "schedules": 24, "recipes": 24, "reference": 4}
+LAW_EVERY = {"text": 8, "embellished": 8, "compiled": 2, "schedules": 24, "recipes": 24, "reference": 4}
 """Dear laws are held against one graph in so many."""
 RECIPE_LAWS = ("pass-orders", "recipes")
 """Those that say something new where only a recipe is."""
@@ -57,6 +58,8 @@ ALONE = 18
 twenty of these take as long as one graph that runs through a pipeline."""
 ALONE_EVERY = {"pass-orders": 1, "text": 9}
 """The laws that are held against these, each against one in so many."""
+APART_EVERY = 6
+"""Of the graphs that are compiled only those with such a number are like others; the rest are ops side by side."""
 MUTATED, SEEDED = 0.7, 0.2
 """Shares of watched tests that are mutated, and of all that are examples of rules and passes; the others are drawn."""
 ATTEMPTS = 4
@@ -156,7 +159,9 @@ class Job:
         number, between = divmod(self.tally.tests, 1 if "near-misses" in self.without else ALONE + 1)
         alone = self.alone(key) if between else None
         coverage = None if number % WATCHED or between else self.coverage
-        entry, parent = (alone, None) if alone else self.drawn(key, mutated=coverage is not None)
+        compiles = alone is None and "compiled" in self.laws and number % LAW_EVERY["compiled"] == 0
+        beside = self.beside(key) if compiles and number % APART_EVERY else None
+        entry, parent = (alone or beside, None) if alone or beside else self.drawn(key, coverage is not None)
         graph = entry.graph
         self.tally.tests += 1
         self.tally.empty += any(0 in v.shape for v in graph.values if isinstance(v.type, Tensor))
@@ -164,7 +169,6 @@ class Job:
         self.tally.mutated += parent is not None
         try:
             about = {"subject": self.subject, "recipe": entry.recipe, "coverage": coverage}
-            compiles = not alone and "compiled" in self.laws and number % LAW_EVERY["compiled"] == 0
             case = Case.of(graph, key, self.profiles(key), most=len(PROFILES) if compiles else 1, **about)
         except Finding as finding:
             self.report(finding, key, None, entry.recipe)
@@ -212,6 +216,14 @@ class Job:
         share = 0 if "near-misses" in self.without else NEAR_MISSES
         drawer = GraphDrawer(Choices(rest=random.Random(key)), tried, near_misses=share)
         return Entry(drawer.graph(*self.size), recipe), None
+
+    def beside(self, key: str) -> Entry | None:
+        """Ops side by side, each on inputs of its own; None where none could be drawn."""
+        tried = None if "pairs" in self.without else self.tried
+        drawer = GraphDrawer(Choices(rest=random.Random(key)), tried)
+        with contextlib.suppress(EffccError, NothingDrawn):
+            return Entry(apart(drawer, self.size[1]), self.subject.draw(random.Random(f"recipe {key}")))
+        return None
 
     def alone(self, key: str) -> Entry | None:
         """A rule's pattern, or nearly, for a pass that has the rule; None where none was found."""

@@ -143,6 +143,16 @@ def same_bits(a: Any, b: Any, signed_zeros: bool = True) -> bool:
     return bool((equal | (a.isnan() & b.isnan())).all())
 
 
+def cone(graph: Graph, k: int) -> Graph:
+    """What a graph's result k is made of, and what tells sizes: what is asked of one result is no matter of others."""
+    wanted, nodes = {graph.results[k]}, []
+    for node in reversed(graph.nodes):
+        if not wanted.isdisjoint(node.results) or node.op.defines(*node.types):
+            nodes.append(node)
+            wanted.update(node.operands)
+    return Graph(graph.name, graph.inputs, tuple(reversed(nodes)), (graph.results[k],))
+
+
 @dataclass(frozen=True)
 class Fairness:
     """What may be asked of two runs of a graph: equal bits, and equal signs of zeros (which max and min leave open:
@@ -202,4 +212,4 @@ def _say(message: str, before: Graph, after: Graph) -> str:
     return f"{message}\nbefore:\n{before}\nafter:\n{after}"
 
 
-__all__ = ["Fairness", "Mismatch", "compare", "compare_bounded", "random_inputs", "random_tensor", "same_bits"]
+__all__ = ["Fairness", "Mismatch", "compare", "compare_bounded", "cone", "random_inputs", "random_tensor", "same_bits"]

@@ -240,3 +240,13 @@ def test_values_that_differ_are_alike_whatever_is_asked_of_them():
     dies = Finding("each-pass", "pass fold: KeyError: 3", graph)
     assert alike(bits, bounds) and not alike(bits, dies) and alike(dies, dies)
     assert not alike(bits, Finding("compiled", bits.message, graph))
+
+
+def test_most_of_what_is_compiled_are_ops_side_by_side(tmp_path, monkeypatch):
+    job = Job(tmp_path, 6, 0, ("compiled",))
+    monkeypatch.setitem(LAWS, "compiled", lambda case: sizes.append((len(case.inputs), len(case.graph.results))))
+    sizes = []
+    for k in range(12 * (ALONE + 1)):
+        job.test(f"beside {k}")
+    assert len(sizes) == 6 and sum(results >= 6 for _, results in sizes) >= 4
+    assert max(profiles for profiles, _ in sizes) == 3

@@ -14,7 +14,9 @@ from effcc.ir.blob import Blob
 from effcc.pipeline import Context, Pass, PassManager
 from effcc.rewrite import BOUNDED, Rule, Workspace
 from effcc.testing import Check, Mismatch, check, compare
+from effcc.testing.compare import Fairness, cone
 from effcc.testing.draw import Drawer, drawable_ops
+from effcc.text import parse
 
 
 def rule(pattern, rewrite, **facts):
@@ -297,3 +299,18 @@ def test_either_sign_of_a_maximum_of_zeros_is_right():
     slightly = b.graph(b.div(b.const(1.0000001, f32), b.max(x, b.const(0.0, f32))))
     with pytest.raises(Mismatch):
         compare(inverse(False), slightly, [torch.tensor([2.0, 3.0])])
+
+
+def test_what_is_asked_of_a_result_is_no_matter_of_others():
+    """A result that is moved is asked for its bits beside one that is rounded; what tells a size stays."""
+    graph = parse("""graph @f<n>(%x: f32[4], %y: f32[4]) -> (f32[4], f32[4], i64[]) {
+      %0: f32[4] = exp(%x)
+      %1: f32[4] = neg(%y)
+      %2: i64[1,n] = nonzero(%y) {size=n}
+      %3: i64[] = dim() {value=n}
+      return %0, %1, %3
+    }""")
+    inputs = [torch.randn(4), torch.randn(4)]
+    assert [Fairness.of(cone(graph, k), inputs).bitwise for k in range(3)] == [False, True, True]
+    assert [[n.op.name for n in cone(graph, k).nodes] for k in (1, 2)] == [["neg", "nonzero"], ["nonzero", "dim"]]
+    assert not Fairness.of(graph, inputs).bitwise
