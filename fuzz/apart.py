@@ -34,7 +34,7 @@ def apart(d: GraphDrawer, size: int) -> Graph:
         results += node.results
         read = d.choose(node.results)
         if d.chance(READ) and (names := d.vocabulary.readers(read)):
-            after = d.word(b, d.choose(names), [read], read, makers)
+            after = d.word(b, d.choose(names), [*node.operands, read], read, makers)
             results += after.results if after is not None else ()
     graph = meaningful(b.graph(*(r for r in results if isinstance(r.type, Tensor))))
     verify(graph)
