@@ -173,7 +173,7 @@ class Rounded:
     def _left(self, node: Node, operands: tuple, results: tuple, overflow: float, strange: bool) -> tuple | None:
         if _moves(node.op) and node.op.family != "constant" or not any(map(_has_sums, results)):
             return None
-        reach, _ = _summed(node, operands, results)
+        reach = _farthest(node, operands, _summed(node, operands, results)[0])
         made = all(x.numel() and bool(x.isfinite().all()) for x in operands if _has_sums(x))
         return tuple(self._leave(x, r, overflow, strange, made) for x, r in zip(results, reach))
 
@@ -291,6 +291,14 @@ def _summed(node: Node, operands: tuple, results: tuple) -> tuple[tuple, Any]:
     terms = evaluate(product(e for e, k in zip(nest.extents, nest.kinds) if k in (REDUCTION, SCAN)), {}) if nest else 1
     reach = tuple(s.abs().nan_to_num(0.0, 0.0, 0.0) if _has_sums(s) else p for p, s in zip(plain, sums))
     return reach, max(terms, 1) ** 0.5
+
+
+def _farthest(node: Node, operands: tuple, reach: tuple) -> tuple:
+    """How far partial results may reach, in whichever order: of a product that is the product of what exceeds 1."""
+    if node.op.name != "prod" and node.op.attrs.get("reduction") != "mul":
+        return reach
+    (most,) = node.op.run(*(x.abs().clamp(min=1.0) if _has_sums(x) else x for x in operands))
+    return (most.nan_to_num(0.0) if _has_sums(most) else most,)
 
 
 def _scattered(node: Node, operands: tuple, plain: tuple) -> tuple[tuple, Any]:

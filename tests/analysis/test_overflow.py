@@ -74,3 +74,19 @@ def test_a_pass_must_not_overflow_where_its_input_did_not():
     compare(far, near, [x], "bounded")
     with pytest.raises(Mismatch, match="in f32: inf after, 100.0 before"):
         compare(near, far, [x], "bounded")
+
+
+@pytest.mark.parametrize("op", ["prod(%x) {axes=(0,)}", "scatter_elements(%one, %i, %x) {axis=0, reduction=\"mul\"}"])
+def test_a_product_with_zero_may_have_overflowed_before(op):
+    """In the one order it is 0, in the other infinity times 0."""
+    shape = "" if op.startswith("prod") else "1"
+    text = f"""graph @f(%x: f16[4], %i: i64[4]) -> f16[{shape}] {{
+      %one: f16[1] = const [1.0]
+      %0: f16[{shape}] = {op}
+      return %0
+    }}"""
+    zeros = torch.zeros(4, dtype=torch.int64)
+    for numbers, most in (([300.0, 300.0, 0.0, 1.0], math.inf), ([300.0, 2.0, 0.0, 1.0], 0.0)):
+        run = Rounded(parse(text), torch.tensor(numbers, dtype=torch.float16), zeros)
+        run.sample()
+        assert run.leeway()[0].reshape(-1).tolist() == [most]
