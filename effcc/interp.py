@@ -82,7 +82,7 @@ def run(
     bound = bind_inputs(graph.inputs, values, bindings)
     env: dict[Value, Any] = dict(zip(graph.inputs, values))
     observe = observe or _everywhere.get()
-    dies = _last_uses(graph)
+    dies = _last_uses(graph) if known is None else {}
     keys = {v: (-1, k) for k, v in enumerate(graph.inputs)} if known is not None else {}
     for i, node in enumerate(graph.nodes):
         operands = tuple(env[v] for v in node.operands)

@@ -9,6 +9,7 @@ call goes on. Findings are told apart by their law, what it says without the num
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import multiprocessing
 import random
@@ -66,6 +67,8 @@ ATTEMPTS = 4
 """How many patterns are tried until one can be drawn."""
 FAILURES = 5
 """After so many mutations of a graph that reached nothing new, its recipe is mutated once (Tzer)."""
+WARM = 20
+"""After so many tests nearly all is loaded that stays, and the garbage collector is told to look at it no more."""
 CI_TESTS = 100 * (ALONE + 1)
 SHARES = ("empty", "special", "symbolic", "rejected")
 
@@ -131,6 +134,8 @@ class Job:
         self.subject = subject or Subject()
         self.state = folder / f"job-{seed}-{number}.json"
         self.tally, self.tried = Tally(), Tried()
+        self.begun = 0
+        """Tests in this process."""
         self.coverage = Coverage() if coverage else None
         self.corpus = Corpus(folder / f"corpus-{seed}-{number}") if coverage else None
         self.parent: Entry | None = None
@@ -154,6 +159,10 @@ class Job:
 
     def test(self, key: str) -> None:
         """One graph and recipe against the laws."""
+        self.begun += 1
+        if self.begun == WARM:
+            gc.collect()
+            gc.freeze()
         if self.coverage is not None:
             self.coverage.take()  # (what a test reached that failed is not kept)
         number, between = divmod(self.tally.tests, 1 if "near-misses" in self.without else ALONE + 1)
@@ -400,16 +409,19 @@ def save(finding: Finding, folder: Path, key: str, recipe: Recipe, name: str | N
 
 
 def replay(path: Path) -> None:
-    """Hold a saved finding's graph against its law again; raises Finding where it still fails."""
+    """Hold a saved finding's graph against its law again (against all, where its file names none); raises Finding where
+    it still fails. Its constants are read from the arrays beside it, where there are any."""
     import numpy as np
 
     from effcc.text import parse
 
     text = path.read_text()
     law = text.split(":", 1)[0].removeprefix("# ")
-    key = next(line.removeprefix("# seed: ") for line in text.splitlines() if line.startswith("# seed: "))
-    with np.load(path.with_suffix(".npz")) as file:
-        known = constants_in(file)
+    key = next((line.removeprefix("# seed: ") for line in text.splitlines() if line.startswith("# seed: ")), "0")
+    known, arrays = {}, path.with_suffix(".npz")
+    if arrays.exists():
+        with np.load(arrays) as file:
+            known = constants_in(file)
     case = Case.of(parse(text, known), key, recipe=written_in(text))
-    if law in LAWS:
-        hold(law, case)
+    for name in (law,) if law in LAWS else LAWS:
+        hold(name, case)

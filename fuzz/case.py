@@ -40,9 +40,10 @@ SIZES_DRAWN, SIZES_TRIED = 100, 4
 class Finding(AssertionError):
     """A law that does not hold: its name, one line that says how, the graph, and the passes that were run."""
 
-    def __init__(self, law: str, message: str, graph: Graph, passes: Sequence[str] = (), inputs: Any = None):
+    def __init__(self, law: str, message: str, graph: Graph, passes: Sequence[Pass | str] = (), inputs: Any = None):
         super().__init__(f"{law}: {message}")
-        self.law, self.message, self.graph, self.passes, self.inputs = law, message, graph, tuple(passes), inputs
+        self.law, self.message, self.graph, self.inputs = law, message, graph, inputs
+        self.passes = tuple(map(str, passes))
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ class Case:
             run(graph, *self.inputs[profile], observe=see)
         return not strange
 
-    def equal(self, law: str, before: Graph, after: Graph, contract: str = "exact", passes: Sequence[str] = (),
+    def equal(self, law: str, before: Graph, after: Graph, contract: str = "exact", passes: Sequence[Pass] = (),
               special: bool = True) -> None:
         """Finding where two graphs differ on any inputs: in bits, or beyond the bounds of rounding where bits cannot be
         asked. special: whether a contract covers NaN and infinities."""

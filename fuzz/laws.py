@@ -72,9 +72,9 @@ def embellished(case: Case) -> None:
 def run_passes(case: Case, law: str, passes: Sequence[Pass], graph: Graph | None = None) -> Graph:
     """Run passes one by one; a Finding tells which one broke its contract. A pass that is no part of a target's
     pipeline may refuse a graph (InputError), and is passed over."""
-    graph, texts, ctx = graph or case.graph, [], case.context()
+    graph, done, ctx = graph or case.graph, [], case.context()
     for p in passes:
-        texts.append(str(p))
+        done.append(p)
         before = len(ctx.log)
         try:
             new = case.run_pass(p, graph, ctx)
@@ -83,13 +83,13 @@ def run_passes(case: Case, law: str, passes: Sequence[Pass], graph: Graph | None
         except Exception as error:
             if isinstance(error, InputError) and p.category not in ("exact", "lower"):
                 continue
-            raise Finding(law, f"pass {p}: {say(error)}", case.graph, texts) from error
+            raise Finding(law, f"pass {p}: {say(error)}", case.graph, done) from error
         if new is not graph:
             try:
                 special = covers_special(p, {rewrite.rule for rewrite in ctx.log[before:]})
-                case.equal(law, graph, new, holds(p), texts, special)
+                case.equal(law, graph, new, holds(p), done, special)
             except EffccError as error:  # the changed graph has no value where the original has one
-                raise Finding(law, f"after pass {p}: {error.message}", case.graph, texts) from error
+                raise Finding(law, f"after pass {p}: {error.message}", case.graph, done) from error
         graph = new
     return graph
 

@@ -162,7 +162,7 @@ class AddZero(Bounded):
         return m.x if m.x.type == m.root.result.type else "zero broadcasts x"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TwoConstants(Bounded):
     """(x + c) + d --> x + (c + d);  (x * c) * d --> x * (c * d)"""
 
@@ -229,7 +229,7 @@ def conv(p: Any, *operands: Any) -> Any:
     return p.conv(*operands, layout="nchw", **{a: p.any(a) for a in attributes})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ConvThenScale(Bounded):
     """conv(x, w, bias) * c --> conv(x, w * c, bias * c)     for constants; c varies along channels at most"""
 
@@ -261,7 +261,7 @@ class ConvThenScale(Bounded):
         return b.mul(*drawn_conv(d, b, self.has_bias, scaled=True))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ConvThenShift(Bounded):
     """conv(x, w, bias) + c --> conv(x, w, bias + c)     for constants; c varies along channels at most"""
 

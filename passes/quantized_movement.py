@@ -81,7 +81,7 @@ def by_tensor(m: Any, prefix: str) -> str | None:
 
 
 # -- quantization moves up -------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class QuantizeOfView(Rule):
     """quantize(view(x)) --> view(quantize(x))     likewise max_pool, which picks elements, and order is kept"""
 
@@ -187,7 +187,7 @@ class QuantizeOfDequantize(Rule):
 
 
 # -- dequantization moves down -----------------------------------------------------------------------------------------
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ViewOfDequantize(Rule):
     """view(dequantize(q)) --> dequantize(view(q))     likewise max_pool"""
 

@@ -158,7 +158,7 @@ class HardSigmoidFrom6(Bounded):
         return b.hard_sigmoid(m.x, alpha=1 / 6, beta=0.5)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HardSwish(Bounded):
     """x * hard_sigmoid(x) {alpha=1/6, beta=0.5} --> hard_swish(x);  x * clip(x + 3, 0, 6) / 6 --> hard_swish(x)"""
 

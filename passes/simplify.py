@@ -14,7 +14,7 @@ from effcc.pipeline import RulePass
 from effcc.rewrite import Rule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NeutralOperand(Rule):
     """x op e --> x     for e neutral: x * 1, x / 1, x - 0, x ** 1, and x + 0 (on floats x + -0.0: -0.0 + 0.0 is 0.0)"""
 
@@ -44,7 +44,7 @@ class NeutralOperand(Rule):
         return f"neutral-{self.op}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TwiceIsOnce(Rule):
     """f(f(x)) --> f(x)     for idempotent f"""
 
@@ -62,7 +62,7 @@ class TwiceIsOnce(Rule):
         return f"{self.op}-twice"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SelfInverse(Rule):
     """f(f(x)) --> x     for neg and not"""
 

@@ -23,7 +23,7 @@ def apply(p: Any, op: str, *operands: Any) -> Any:
     return p.op(op, *operands, **p.any_attributes(op))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class UnaryOfTranspose(Rule):
     """f(transpose(x)) --> transpose(f(x))"""
 
@@ -42,7 +42,7 @@ class UnaryOfTranspose(Rule):
         return f"{self.op}-of-transpose"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class UnaryOfReshape(Rule):
     """f(reshape(x)) --> reshape(f(x))"""
 
@@ -59,7 +59,7 @@ class UnaryOfReshape(Rule):
         return f"{self.op}-of-reshape"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BinaryOfTransposes(Rule):
     """f(transpose(x, p), transpose(y, p)) --> transpose(f(x, y), p)"""
 
@@ -78,7 +78,7 @@ class BinaryOfTransposes(Rule):
         return f"{self.op}-of-transposes"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BinaryOfReshapes(Rule):
     """f(reshape(x, s), reshape(y, s)) --> reshape(f(x, y), s)     for x and y of one shape"""
 
@@ -98,7 +98,7 @@ class BinaryOfReshapes(Rule):
         return f"{self.op}-of-reshapes"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BinaryOfTransposeAndConstant(Rule):
     """f(transpose(x, p), c) --> transpose(f(x, c turned back), p)     for a constant c"""
 
@@ -128,7 +128,7 @@ class BinaryOfTransposeAndConstant(Rule):
         return f"{self.op}-of-transpose-and-constant"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BinaryOfReshapeAndNumber(Rule):
     """f(reshape(x), number) --> reshape(f(x, number))"""
 
@@ -165,7 +165,7 @@ class ClipOfTranspose(Rule):
         return b.transpose(b.clip(m.x, m.lo, m.hi), perm=m.perm)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ReductionOfTranspose(Rule):
     """reduce(transpose(x, p), axes) --> transpose(reduce(x, p[axes]))"""
 
@@ -189,7 +189,7 @@ class ReductionOfTranspose(Rule):
         return f"{self.op}-of-transpose"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SoftmaxOfTranspose(Rule):
     """softmax(transpose(x, p), axis) --> transpose(softmax(x, p[axis]), p)"""
 

@@ -80,7 +80,7 @@ class ReshapeOfSwap(Rule):
         return b.reshape(turned, shape=(*d.refactor(math.prod(batch)), *tail))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SameShape(Rule):
     """reshape(x, s) --> x;  broadcast_to(x, s) --> x     where s is x's shape"""
 
@@ -113,7 +113,7 @@ class BroadcastOfBroadcast(Rule):
         return b.broadcast_to(m.x, shape=m.second)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BroadcastOperand(Rule):
     """broadcast_to(x) op y --> x op y     where y has the result's shape (elementwise ops broadcast by themselves)"""
 
@@ -350,7 +350,7 @@ class GatherOne(Rule):
         return b.reshape(one, shape=m.root.result.shape)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TransposedOperand(Rule):
     """matmul(transpose(a, last two swapped), b) --> matmul(a, b) {transpose_a}"""
 

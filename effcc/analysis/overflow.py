@@ -29,7 +29,8 @@ class Range:
     def leave(self, x: Any, reach: Any, overflow: float, generator: Any, strange: bool = False,
               made: bool = False) -> Any:
         """What may become of f64 numbers x. reach: the sum of absolute values that they were added up from. strange: of
-        one that is not finite anything may become. made: infinite ones are too large for f64, too.
+        one that is not finite anything may become, of equal ones different things. made: infinite ones are too large
+        for f64, too.
 
         A number too large is infinite. One that is not, but whose terms may have been, is `overflow`. One below the
         normal numbers is off by a step, or 0 (where the overflow is NaN: three runs show everything).
@@ -40,7 +41,8 @@ class Range:
         left = torch.where((size > 0) & (size < self.normal), torch.copysign(small, x), x)
         left = torch.where((reach > self.largest) & size.isfinite(), overflow, left)
         if strange:
-            return torch.where(size.isfinite() & (size <= self.largest), left, overflow)
+            anything = torch.where(off < 0, off, overflow)
+            return torch.where(size.isfinite() & (size <= self.largest), left, anything)
         left = torch.where(size.isinf() & made, overflow, left)
         large = (size > self.largest) & ~(size.isinf() & made)
         return torch.where(large, torch.copysign(torch.full_like(x, float("inf")), x), left)

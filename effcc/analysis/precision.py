@@ -162,7 +162,7 @@ class Rounded:
         """By how much more results of a run in the narrow dtype may differ: numbers on the way may leave its range.
         strange: those that are not finite may differ as well, and what is made of them."""
         most = [torch.zeros_like(s) for s in self.spread]
-        for overflow in OVERFLOWS:
+        for overflow in OVERFLOWS * (2 if strange else 1):  # (which element becomes what is drawn)
             inputs = [self._leave(x, x, overflow) for x in self.inputs]
             with observed(lambda n, xs, rs, overflow=overflow: self._left(n, xs, rs, overflow, strange)):
                 moved = run(self.wide, *inputs)

@@ -14,7 +14,7 @@ from typing import Any
 from effcc.errors import VerifyError
 from effcc.ir.dims import Atom, Expr, Symbol, symbols
 from effcc.ir.location import UNKNOWN, Loc
-from effcc.ir.op import Op
+from effcc.ir.op import Op, graph_attributes, size_attributes
 from effcc.ir.types import Tensor, Type, type_symbols
 
 _ids = itertools.count()
@@ -67,8 +67,7 @@ class Node:
     @property
     def sizes(self) -> set[Symbol]:
         """The size symbols in the types of its results and in its attributes."""
-        found = (*(type_symbols(v.type) for v in self.results), *map(symbols_in, self.op.attrs.values()))
-        return set().union(*found)
+        return set().union(*(type_symbols(v.type) for v in self.results), symbols_in(self.op))
 
     def __repr__(self) -> str:
         operands = ", ".join(f"%{v.name or v.id}" for v in self.operands)
@@ -130,7 +129,7 @@ class Graph:
             graph = stack.pop()
             for node in graph.nodes:
                 yield node
-                stack.extend(node.op.graphs().values())
+                stack.extend(getattr(node.op, name) for name in graph_attributes(type(node.op)))
 
     def with_nodes(self, nodes: tuple[Node, ...]) -> Graph:
         return Graph(self.name, self.inputs, nodes, self.results, self.aliases)
@@ -160,10 +159,12 @@ class Graph:
 
 
 def symbols_in(value: object) -> set[Symbol]:
-    """Every size symbol in an attribute: a dimension, a type, a graph, a tuple of such."""
+    """Every size symbol in an op's attributes, or in one: a dimension, a type, a graph, a tuple of such."""
     match value:
         case int() | float() | str() | None:
             return set()
+        case Op():
+            return set().union(*(symbols_in(getattr(value, name)) for name in size_attributes(type(value))))
         case Expr() | Atom():
             return symbols(value)  # type: ignore[arg-type]
         case tuple():
@@ -171,5 +172,5 @@ def symbols_in(value: object) -> set[Symbol]:
         case Type():
             return type_symbols(value)
         case Graph():
-            return set(value.symbols).union(*(node.sizes for node in value.nodes))
+            return set(value.symbols).union(*(symbols_in(node.op) for node in value.nodes))
     return set()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
@@ -150,7 +151,7 @@ class Op:
     @property
     def is_small(self) -> bool:
         """Whether it compares and hashes at once: it holds no data and no graph."""
-        return self.family != "constant" and not self.graphs()
+        return self.family != "constant" and not graph_attributes(type(self))
 
     def _result_types(self, types: tuple[Type, ...]) -> tuple[Type, ...]:
         low, high = self.arity()
@@ -189,6 +190,12 @@ def attributes_of(cls: type[Op]) -> tuple[dataclasses.Field[Any], ...]:
 def arity_of(cls: type[Op]) -> tuple[int, int | None]:
     required = sum(1 for o in cls.operands if not o.endswith("?") and not o.startswith("*"))
     return required, (None if any(o.startswith("*") for o in cls.operands) else len(cls.operands))
+
+
+@cache
+def size_attributes(cls: type[Op]) -> tuple[str, ...]:
+    """The attributes that are declared to hold dimensions, types or graphs, in which there may be size symbols."""
+    return tuple(f.name for f in attributes_of(cls) if re.search(r"\b(Dim|Symbol|Type|Graph)\b", str(f.type)))
 
 
 @cache

@@ -45,6 +45,11 @@ class _Index:
     by_root: dict[str, list[Rule]]
     reach: int
 
+    def possible(self, ops: frozenset[str]) -> dict[str, list[Rule]]:
+        """Those that may match in a graph of these ops."""
+        found = {op: [r for r in self.by_root[op] if r.needs <= ops] for op in ops & self.by_root.keys()}
+        return {op: rules for op, rules in found.items() if rules}
+
 
 @cache
 def _index(rules: tuple[Rule, ...]) -> _Index:
@@ -56,12 +61,15 @@ def _index(rules: tuple[Rule, ...]) -> _Index:
 
 
 def _rewrite(graph: Graph, index: _Index, ctx: Any) -> Graph:
-    return graph if graph.op_names.isdisjoint(index.by_root) else _Greedy(graph, index, ctx).run()
+    rules = index.possible(graph.op_names)
+    return _Greedy(graph, index, rules, ctx).run() if rules else graph
 
 
 class _Greedy:
-    def __init__(self, graph: Graph, index: _Index, ctx: Any):
-        self.index, self.ctx = index, ctx
+    """`rules`, by their roots, are those that may match until one of them fires, which may bring ops of any kind."""
+
+    def __init__(self, graph: Graph, index: _Index, rules: dict[str, list[Rule]], ctx: Any):
+        self.index, self.rules, self.ctx = index, rules, ctx
         self.workspace = Workspace(graph)
         self.workspace.lost_use = self._woken_by_lost_use
         self.queue: deque[Item] = deque()
@@ -94,7 +102,7 @@ class _Greedy:
                 self.workspace.set_op(item, op)
 
     def _apply_one(self, item: Item) -> bool:
-        for rule in self.index.by_root[item.op.name]:
+        for rule in self.rules[item.op.name]:
             m = rule.find(item, self.workspace)
             if m is not None and self._apply(rule, m):
                 return True
@@ -120,6 +128,10 @@ class _Greedy:
         if not self.ctx.allow(rule, loc):
             return False
         self._commit(b.made, values, m)
+        if not self.fired:
+            self.rules = self.index.by_root
+            for other in self.workspace.items():
+                self._push(other)
         self.fired[rule.name] = self.fired.get(rule.name, 0) + 1
         return True
 
@@ -171,6 +183,6 @@ class _Greedy:
             self._wake(list(readers))
 
     def _push(self, item: Item) -> None:
-        if item.alive and id(item) not in self.queued and item.op.name in self.index.by_root:
+        if item.alive and id(item) not in self.queued and item.op.name in self.rules:
             self.queued.add(id(item))
             self.queue.append(item)

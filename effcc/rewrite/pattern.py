@@ -193,6 +193,22 @@ def root_ops(pattern: Pattern) -> tuple[str, ...]:
     raise TypeError("the last thing in a pattern must be an op")
 
 
+def needed_ops(pattern: Pattern) -> frozenset[str]:
+    """The names of ops without which nothing matches: those in every alternative."""
+    match pattern:
+        case OpPattern(op=op, operands=operands):
+            return frozenset({op.name}).union(*map(needed_ops, operands))
+        case Bound(inner=inner):
+            return needed_ops(inner)
+        case Constant():
+            return frozenset({"const"})
+        case ResultPattern(of=of):
+            return needed_ops(of)
+        case Either(choices=choices):
+            return frozenset.intersection(*map(needed_ops, choices))
+    return frozenset()
+
+
 def depth(pattern: Pattern) -> int:
     """How many ops lie on the longest path: how far a change can wake up a match."""
     match pattern:

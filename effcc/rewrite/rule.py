@@ -11,7 +11,7 @@ from effcc.ir.blob import Blob
 from effcc.ir.builder import OpBuilder
 from effcc.ir.graph import Value
 from effcc.ir.location import Loc, merge
-from effcc.rewrite.pattern import Pattern, State, build, depth, match, root_ops
+from effcc.rewrite.pattern import Pattern, State, build, depth, match, needed_ops, root_ops
 from effcc.rewrite.workspace import Item, Workspace
 
 EXACT, BOUNDED, REFINES = "exact", "bounded", "refines"
@@ -109,6 +109,11 @@ class Rule:
     @cached_property
     def roots(self) -> tuple[str, ...]:
         return root_ops(self.compiled)
+
+    @cached_property
+    def needs(self) -> frozenset[str]:
+        """The ops that a graph must have."""
+        return needed_ops(self.compiled)
 
     @cached_property
     def depth(self) -> int:

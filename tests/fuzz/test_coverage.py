@@ -1,24 +1,10 @@
 """Coverage: branches, rules and groups that a test reaches are told, and nothing of files that are not watched."""
 
-import sys
 from pathlib import Path
 
-import pytest
-
-from effcc.fuzz.coverage import Coverage, Monitoring, SetTrace, general
+from effcc.fuzz.coverage import Coverage, general
 from effcc.pipeline import Context, parse_pipeline
 from effcc.text import parse
-
-WATCHES = [SetTrace, *([Monitoring] if hasattr(sys, "monitoring") else [])]
-SOURCE = """
-def f(x):
-    if x:
-        y = 1
-    else:
-        y = 2
-    return y
-"""
-
 
 def reached(text, passes):
     coverage = Coverage()
@@ -26,42 +12,6 @@ def reached(text, passes):
     for p in parse_pipeline(passes):
         graph = coverage.run(p, graph, ctx)
     return coverage.take()
-
-
-@pytest.mark.parametrize("watch", WATCHES)
-def test_edges_of_watched_files_alone(watch, tmp_path):
-    path = tmp_path / "room" / "module.py"
-    path.parent.mkdir()
-    code = {name: {} for name in ("watched", "other")}
-    exec(compile(SOURCE, str(path), "exec"), code["watched"])
-    exec(compile(SOURCE, "elsewhere.py", "exec"), code["other"])
-    seen = watch([path.parent])
-    before = sys.gettrace()
-    seen.start()
-    for space in code.values():
-        space["f"](True)
-    seen.stop()
-    assert sys.gettrace() is before
-    assert ("room/module.py", 3, 4) in seen.edges and ("room/module.py", 3, 6) not in seen.edges
-    seen.clear()
-    seen.start()
-    code["watched"]["f"](False)
-    seen.stop()
-    assert ("room/module.py", 3, 6) in seen.edges and ("room/module.py", 3, 4) not in seen.edges
-    assert {name for name, _, _ in seen.edges} == {"room/module.py"}
-
-
-def test_tracing_ends_where_a_pass_fails():
-    class Fails:
-        name = "fails"
-
-        def run(self, graph, ctx):
-            raise ValueError("on purpose")
-
-    before = sys.gettrace()
-    with pytest.raises(ValueError, match="on purpose"):
-        Coverage().run(Fails(), parse("graph @f(%x: f32[2]) -> f32[2] { return %x }"), Context())  # type: ignore[arg-type]
-    assert sys.gettrace() is before
 
 
 def test_what_only_a_certain_graph_reaches_is_noticed():

@@ -1,0 +1,100 @@
+"""Probes: each branch that is taken is noted, of all functions of a package and of no others."""
+
+import importlib
+import inspect
+import sys
+import textwrap
+
+import pytest
+
+from effcc.fuzz.probes import probed
+
+SOURCE = """
+from functools import cache
+
+def sign(x):
+    "Its docstring stays."
+    if x > 0:
+        return 1
+    elif x < 0:
+        return -1
+    return 0
+
+@cache
+def largest(xs):
+    most = None
+    for x in xs:
+        if most is None or x > most:
+            most = x
+    return most
+
+class Kind:
+    @property
+    def name(self):
+        match self:
+            case Kind():
+                return "kind"
+
+    @staticmethod
+    def made():
+        def inner():
+            "So does this."
+            try:
+                return 1 // 0
+            except ZeroDivisionError:
+                return Kind()
+        return inner
+
+INNER = Kind.made()
+"""
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    folder = tmp_path / "probed_package"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "module.py").write_text(textwrap.dedent(SOURCE))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield importlib.import_module("probed_package")
+    for name in ("probed_package", "probed_package.module"):
+        sys.modules.pop(name, None)
+
+
+def line(text: str) -> int:
+    return SOURCE.splitlines().index(text) + 1
+
+
+def test_branches_that_are_taken_are_noted(package):
+    reached = probed(package)
+    assert probed(package) is reached
+    module = importlib.import_module("probed_package.module")
+
+    def told(call):
+        reached.clear()
+        call()
+        return {branch.removeprefix("probed_package/") for branch in reached}
+
+    assert module.sign.__doc__ == "Its docstring stays." and module.INNER.__doc__ == "So does this."
+    assert told(lambda: module.sign(3)) >= {f"module.py {line('        return 1')}"}
+    below = told(lambda: module.sign(-3))
+    assert f"module.py {line('        return -1')}" in below and f"module.py {line('        return 1')}" not in below
+    assert f"module.py {line('    elif x < 0:')} not" in told(lambda: module.sign(0))
+
+
+def test_decorated_and_nested_functions_have_probes_too(package):
+    reached = probed(package)
+    module = importlib.import_module("probed_package.module")
+    assert module.largest((1, 3, 2)) == 3 and module.Kind().name == "kind" and isinstance(module.INNER(), module.Kind)
+    wanted = ("            most = x", '                return "kind"', "                return Kind()")
+    assert {f"probed_package/module.py {line(text)}" for text in wanted} <= reached
+    assert f"probed_package/module.py {line('        if most is None or x > most:')} not" in reached
+
+
+def test_a_traceback_names_the_lines_of_the_source(package):
+    probed(package)
+    module = importlib.import_module("probed_package.module")
+    with pytest.raises(TypeError) as raised:
+        module.sign("a")
+    assert raised.traceback[-1].lineno + 1 == line("    if x > 0:")
+    assert inspect.getsource(module.sign).startswith("def sign")
