@@ -21,11 +21,13 @@ from effcc.ir.blob import Blob
 from effcc.ir.types import bool_, f32
 from effcc.ops.constant import Const
 from effcc.pipeline import Pass, find_pass, pass_table
-from effcc.rewrite import Rule
+from effcc.rewrite import Rule, rewrite
 from effcc.testing import example, instance
 from effcc.testing.draw import DIMS, MAX_ELEMENTS, NothingDrawn
 from effcc.testing.operands import DTYPES_DRAWN
 
+FIRING = 4
+"""How many instances are drawn until the rule fires on one: then the change alone decides."""
 ATTEMPTS = 16
 """How many changes are tried on an instance."""
 NUMBERS = (0.0, 1.0, -1.0, 2.0, 0.5, -0.0, 3.0, math.nan, math.inf, -math.inf, 1e-3, 1e30, -1e30, 1e-40, 300.0, 3e38)
@@ -75,7 +77,7 @@ def drawn(d: Any, rule: Rule | Pass) -> Graph:
 
 def near_miss(d: Any, rule: Rule) -> Graph:
     """An instance of a rule's pattern, one or two things changed. Raises NothingDrawn where no change is well-typed."""
-    graph = instance(rule, d)
+    graph = firing(d, rule)
     wanted = 2 if d.chance(20) else 1
     for _ in range(ATTEMPTS):
         new = changed(d, graph)
@@ -84,6 +86,18 @@ def near_miss(d: Any, rule: Rule) -> Graph:
         if not wanted:
             return graph
     return d.nothing(f"no change of an instance of {rule.name} is well-typed")
+
+
+def firing(d: Any, rule: Rule) -> Graph:
+    """An instance of a rule's pattern on which it fires, where one is soon found."""
+    for _ in range(FIRING):
+        graph = instance(rule, d)
+        try:
+            if rewrite(graph, [rule]) is not graph:
+                break
+        except Exception:  # the rule is wrong: a law will say so
+            break
+    return graph
 
 
 def changed(d: Any, graph: Graph) -> Graph:

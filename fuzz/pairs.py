@@ -27,6 +27,8 @@ class Tried:
     drawn: Counter[Pair] = field(default_factory=Counter)
     refused: Counter[Pair] = field(default_factory=Counter)
     sought: Counter[Pair] = field(default_factory=Counter)
+    ways: Counter[Pair] = field(default_factory=Counter)
+    """How often an op was compiled in a way: of a dtype, say."""
 
     def weight(self, pair: Pair) -> int:
         """How little a pair is worth, as a value's reader."""
