@@ -32,6 +32,7 @@ from effcc.fuzz.coverage import Coverage
 from effcc.fuzz.domains import meaningful
 from effcc.fuzz.generate import NEAR_MISSES, GraphDrawer
 from effcc.fuzz.laws import LAWS, hold, run_passes
+from effcc.fuzz.limit import GRAPH_SECONDS, limit_memory, limited, too_long
 from effcc.fuzz.mutate import GraphMutator
 from effcc.fuzz.pairs import Tried
 from effcc.fuzz.recipe import Recipe, Subject, drawn_pass, written_in
@@ -178,8 +179,10 @@ class Job:
         self.tally.mutated += parent is not None
         try:
             about = {"subject": self.subject, "recipe": entry.recipe, "coverage": coverage}
-            case = Case.of(graph, key, self.profiles(key), most=len(PROFILES) if compiles else 1, **about)
-        except Finding as finding:
+            with limited(GRAPH_SECONDS, too_long):
+                case = Case.of(graph, key, self.profiles(key), most=len(PROFILES) if compiles else 1, **about)
+        except (Finding, TimeoutError) as error:
+            finding = error if isinstance(error, Finding) else Finding("meaning", str(error), graph)
             self.report(finding, key, None, entry.recipe)
             return
         self.tally.rejected += not case.inputs
@@ -192,7 +195,8 @@ class Job:
                 continue
             self.tally.laws[law] += 1
             try:
-                hold(law, case)
+                with limited(GRAPH_SECONDS, too_long):
+                    hold(law, case)
             except Finding as finding:
                 self.report(finding, key, law, entry.recipe)
                 return
@@ -276,9 +280,10 @@ class Job:
 
         def fails(graph: Graph) -> bool:
             try:
-                case = Case.of(graph, key, profiles, subject=self.subject, recipe=recipe, most=1)
-                if law is not None:
-                    hold(law, case)
+                with limited(GRAPH_SECONDS, too_long):
+                    case = Case.of(graph, key, profiles, subject=self.subject, recipe=recipe, most=1)
+                    if law is not None:
+                        hold(law, case)
             except Finding as again:
                 if alike(again, finding):
                     smallest[0] = again
@@ -361,6 +366,7 @@ def _work(
     coverage: bool,
 ) -> None:
     last = 0.0
+    limit_memory()
 
     def progress(tally: Tally) -> None:
         nonlocal last

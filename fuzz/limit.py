@@ -1,10 +1,16 @@
-"""A limit on the processor's time that something may take, which other processes do not lengthen."""
+"""Limits on the processor's time that something may take, which other processes do not lengthen, and on memory."""
 
 from __future__ import annotations
 
 import contextlib
+import resource
 import signal
 from collections.abc import Callable, Iterator
+
+GRAPH_SECONDS = 30.0
+"""The processor's time that one graph may take."""
+MEMORY = 8 << 30
+"""Bytes that a process of a campaign may have: what asks for more gets an error, and is a finding."""
 
 
 class OutOfTime(BaseException):
@@ -32,3 +38,14 @@ def limited(seconds: float, error: Callable[[], BaseException] = OutOfTime) -> I
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
+
+
+def too_long() -> TimeoutError:
+    """An Exception: a pass that does not end is a finding."""
+    return TimeoutError(f"it takes more than {GRAPH_SECONDS:g} s")
+
+
+def limit_memory() -> None:
+    """From now on, for the whole process."""
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY if most == resource.RLIM_INFINITY else min(MEMORY, most), most))

@@ -32,7 +32,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from effcc.errors import EffccError
-from effcc.fuzz.limit import limited
+from effcc.fuzz.limit import GRAPH_SECONDS, limit_memory, limited, too_long
 
 HERE = Path(__file__).resolve().parent
 FOLDER = HERE / "bugs"
@@ -41,8 +41,6 @@ ROOMS = ("effcc", "passes", "backends", "frontends", "fuzz")
 PARTS = ("pairs", "special", "orders", "coverage", "near-misses")
 """What a campaign can do without, to see what it is good for."""
 VERIFIED_SEEDS = 8
-GRAPH_SECONDS = 30.0
-"""The processor's time that one graph may take."""
 START_SECONDS = 60.0
 """How long a process may take beyond its campaign, to start and to finish the graph that it has begun."""
 
@@ -123,11 +121,6 @@ def python(root: Path, arguments: Sequence[str], seconds: float, cache: Path) ->
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=seconds)
 
 
-def too_long() -> TimeoutError:
-    """An Exception: a pass that does not end is a finding."""
-    return TimeoutError(f"it takes more than {GRAPH_SECONDS:g} s")
-
-
 # -- a campaign until the first finding: what runs in the tree with the bug --------------------------------------------
 def hunt(
     folder: Path, seed: int, seconds: float, without: Sequence[str] = (), known: Sequence[str] = ()
@@ -144,10 +137,6 @@ def hunt(
         pass
 
     class Hunt(Job):
-        def test(self, key: str) -> None:
-            with limited(GRAPH_SECONDS, too_long):
-                super().test(key)
-
         def drawn(self, key: str, mutated: bool) -> tuple[Entry, Entry | None]:
             entry, parent = super().drawn(key, mutated)
             save(Finding("compiled", "the process died", entry.graph), folder, key, entry.recipe, "last")
@@ -157,6 +146,7 @@ def hunt(
             if signature(finding) not in known:
                 raise Found(finding, save(finding, folder, key, recipe, "found"))
 
+    limit_memory()
     job = Hunt(folder, seed, len(known), tuple(LAWS), coverage="coverage" not in without, without=without)
     start = time.monotonic()
     try:

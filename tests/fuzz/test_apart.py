@@ -3,12 +3,13 @@
 import random
 from collections import Counter
 
-from effcc.fuzz.apart import apart
+from effcc.fuzz.apart import apart, needed, ways
 from effcc.fuzz.case import Case
 from effcc.fuzz.generate import GraphDrawer
 from effcc.fuzz.laws import hold
 from effcc.fuzz.pairs import Tried
 from effcc.testing.search import Choices
+from effcc.text import parse
 
 
 def drawn(count, tried=None):
@@ -30,8 +31,27 @@ def test_results_are_of_inputs_not_of_one_another():
 def test_words_that_were_seldom_drawn_go_first():
     tried = Tried()
     drawn(60, tried)
-    assert len(tried.sought) > 0.8 * len(GraphDrawer(Choices(rest=random.Random(0))).vocabulary.names)
-    assert max(tried.sought.values()) <= 10
+    names = GraphDrawer(Choices(rest=random.Random(0))).vocabulary.names
+    assert {name for _, name in tried.sought} == set(names)
+    counts = sorted(tried.sought.values())
+    assert counts[-1] <= 2 * counts[0] + 2
+
+
+def test_what_is_taken_differs_from_what_was_taken_before():
+    def used(tried):
+        return {way for graph in drawn(40, tried) for node in graph.walk() for way in ways([node])}
+
+    assert len(used(Tried())) > 1.15 * len(used(None))
+
+
+def test_what_no_result_is_made_of_is_left_out():
+    graph = needed(parse("""graph @f(%x: f32[4], %y: f32[4]) -> f32[4] {
+      %0: f32[4] = exp(%x)
+      %1: f32[4] = neg(%x)
+      %2: f32[4] = neg(%y)
+      return %0
+    }"""))
+    assert [n.op.name for n in graph.nodes] == ["exp"] and [v.name for v in graph.inputs] == ["x"]
 
 
 def test_they_hold_when_they_are_compiled():

@@ -6,6 +6,7 @@ from effcc.fuzz.coverage import Coverage, general
 from effcc.pipeline import Context, parse_pipeline
 from effcc.text import parse
 
+
 def reached(text, passes):
     coverage = Coverage()
     graph, ctx = parse(text), Context()

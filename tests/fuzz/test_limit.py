@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -35,3 +37,18 @@ def test_waiting_does_not_count_and_nothing_rings_later():
         time.sleep(0.3)
     assert signal.getsignal(signal.SIGPROF) is before
     work(0.3)
+
+
+def test_memory_beyond_the_limit_is_an_error():
+    code = """if True:
+        import numpy as np
+        from effcc.fuzz.limit import MEMORY, limit_memory
+        limit_memory()
+        np.ones(1000)
+        try:
+            np.ones(MEMORY)
+        except MemoryError:
+            print("refused")
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "refused\n"
