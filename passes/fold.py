@@ -12,7 +12,7 @@ from effcc.ir.blob import Blob
 from effcc.ir.dims import evaluate
 from effcc.ir.evaluator import NestError, carrier, evaluate_nest
 from effcc.ir.graph import Graph, Node
-from effcc.ir.scalar import PARALLEL, Compute, Index, Read
+from effcc.ir.scalar import Compute, Index, Read
 from effcc.ir.types import Tensor, bool_, f32, i8
 from effcc.ops.constant import Const
 from effcc.pipeline import Context, Pass
@@ -91,7 +91,7 @@ def by_loop_nest(node: Node, operands: list[Blob], types: list[Tensor]) -> tuple
     if any(t.dtype.name not in EXACT_DTYPES for t in (*types, *(b.type for b in operands))):
         return None
     nest = node.op.compute(*node.types)
-    if nest is None or set(nest.kinds) - {PARALLEL} or nest.write is not None:
+    if nest is None or not nest.is_map:
         return None
     if (axes := permuted(nest)) is not None:
         turned = operands[0].array.transpose(axes)[tuple(slice(evaluate(n, {})) for n in types[0].shape)]
