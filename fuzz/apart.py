@@ -24,9 +24,9 @@ CANDIDATES = 3
 """How many are drawn for one that is taken."""
 READ = 30
 """In how many cases of a hundred another op reads the result."""
-CHANGED = 30
-"""In how many cases of a hundred the graph is put into a branch or a loop, say."""
-CHANGES = (symbolic, in_branch, in_loop, donated, state.carried, state.updated, state.counted)
+CHANGED = 50
+"""In how many cases of a hundred the graph is put into a branch or a loop, say, or something beside it is."""
+CHANGES = (symbolic, in_branch, in_loop, donated, state.counted, *(state.carried, state.updated) * 2)
 
 
 def apart(d: GraphDrawer, size: int) -> Graph:

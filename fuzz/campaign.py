@@ -235,7 +235,7 @@ class Job:
         tried = None if "pairs" in self.without else self.tried
         drawer = GraphDrawer(Choices(rest=random.Random(key)), tried)
         with contextlib.suppress(EffccError, NothingDrawn):
-            return Entry(apart(drawer, self.size[1]), self.subject.draw(random.Random(f"recipe {key}")))
+            return Entry(apart(drawer, sum(self.size) // 2), self.subject.draw(random.Random(f"recipe {key}")))
         return None
 
     def alone(self, key: str) -> Entry | None:

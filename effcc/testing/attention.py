@@ -59,7 +59,7 @@ def masked(d: Any, b: Any, scores: Value, number: int) -> Value:
         case "added input":
             return b.add(scores, b.input(f"mask{number}", Tensor(dtype, (1, n, k))))
         case "added table":
-            return b.add(scores, b.const(table, dtype))
+            return b.add(scores, b.const(table + d.choose((0, distances(n, k))), dtype))
         case "chosen input":
             keep = b.input(f"keep{number}", Tensor(bool_, (1, n, k)))
             return b.where(keep, scores, b.const(d.choose((-math.inf, -math.inf, -1e4)), dtype))
@@ -72,6 +72,11 @@ def masked(d: Any, b: Any, scores: Value, number: int) -> Value:
 
 def causal_table(n: int, k: int, dtype: DType) -> Any:
     return np.triu(np.full((n, k), -np.inf), 1).astype(dtype.numpy)
+
+
+def distances(n: int, k: int) -> Any:
+    """How far each key lies behind a query, as models without positions add it (ALiBi, Press et al. 2022)."""
+    return np.arange(k) - np.arange(n)[:, None]
 
 
 def repeated_heads(d: Any, b: Any) -> Value:
