@@ -3,11 +3,12 @@
     python -m effcc.fuzz.planted --seeds 3 --seconds 120 --folder planted
     python -m effcc.fuzz.planted --verify            # each bug shows on the graph beside it, and only there
     python -m effcc.fuzz.planted --without pairs --seconds 120 --count 20
+    python -m effcc.fuzz.planted --nnsmith PYTHON --seconds 120 --count 20   # NNSmith's models instead of our tests
 
 The bugs are patches in `bugs/`, each with a graph on which it shows. A finding counts only if the tree without the bug
 holds on the same graph. What was run is kept as JSON lines in the folder, so that a later call goes on; the report
 says which share of the bugs was found by at least one seed, how soon, and by which law. --until-found spends further
-seeds on the bugs alone that no earlier one found.
+seeds on the bugs alone that no earlier one found. --nnsmith takes a Python that has NNSmith and what effcc needs.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ ROOMS = ("effcc", "passes", "backends", "frontends", "fuzz")
 """The folders of a tree that a campaign runs on."""
 PARTS = ("pairs", "special", "orders", "coverage", "near-misses")
 """What a campaign can do without, to see what it is good for."""
+NNSMITH = HERE.parent / "tests" / "conformance" / "nnsmith.py"
+"""Runs NNSmith's models through effcc."""
 VERIFIED_SEEDS = 8
+REPLAY_SECONDS = 300.0
 START_SECONDS = 60.0
 """How long a process may take beyond its campaign, to start and to finish the graph that it has begun."""
 
@@ -114,11 +118,40 @@ def planted(bug: Bug) -> Iterator[Path]:
         yield Path(folder)
 
 
-def python(root: Path, arguments: Sequence[str], seconds: float, cache: Path) -> subprocess.CompletedProcess[str]:
-    """Run a module of a tree. Kernels are kept by the hash of the sources that make them: trees may share a folder."""
+def run_in(root: Path, command: Sequence[str], seconds: float, cache: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command in a tree. Kernels are kept by the hash of the sources that make them: trees may share a folder."""
     environment = {**os.environ, "PYTHONPATH": str(root), "EFFCC_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", *arguments]
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=seconds)
+
+
+@dataclass(frozen=True)
+class Fuzzer:
+    """What hunts: this one, without some parts, or NNSmith's models. nnsmith: a Python that has NNSmith and what effcc
+    needs."""
+
+    without: tuple[str, ...] = ()
+    nnsmith: str | None = None
+
+    @property
+    def label(self) -> tuple[str, ...]:
+        """What tells its outcomes from others."""
+        return self.without if self.nnsmith is None else ("nnsmith",)
+
+    def hunting(self, folder: Path, seed: int, seconds: float, known: Sequence[str], cache: Path) -> list[str]:
+        """The command that ends with the first finding, unless that is known, and tells it as JSON."""
+        options = ["--seed", str(seed), *(f"--known={one}" for one in known)]
+        if self.nnsmith is not None:
+            dtypes = ["--folder", str(folder), "--dtypes", str(cache / "nnsmith.yaml")]
+            return [self.nnsmith, str(NNSMITH), "--until-found", str(seconds), *dtypes, *options]
+        parts = [f"--without={part}" for part in self.without]
+        return [sys.executable, "-m", "effcc.fuzz.planted", "--hunt", str(folder), "--seconds", str(seconds), *options,
+                *parts]
+
+    def replaying(self, found: Path) -> list[str]:
+        """The command whose status is 0 where what was found holds."""
+        if self.nnsmith is not None and found.is_dir():
+            return [self.nnsmith, str(NNSMITH), "--replay", str(found)]
+        return [sys.executable, "-m", "effcc", "fuzz", "--replay", str(found)]
 
 
 # -- a campaign until the first finding: what runs in the tree with the bug --------------------------------------------
@@ -191,31 +224,30 @@ class Outcome:
     """Findings on graphs on which the tree without the bug fails, too."""
 
 
-def measure(bug: Bug, seed: int, seconds: float, without: Sequence[str], cache: Path) -> Outcome:
+def measure(bug: Bug, seed: int, seconds: float, fuzzer: Fuzzer, cache: Path) -> Outcome:
     """A campaign on a tree with the bug. What it finds on the tree without, too, is a false alarm: it goes on."""
     known: list[str] = []
     tests, spent = 0, 0.0
     with planted(bug) as root:
         while True:
-            told = campaign(bug, root, seed, seconds - spent, without, known, cache)
+            told = campaign(bug, root, seed, seconds - spent, fuzzer, known, cache)
             tests, spent = tests + told["tests"], spent + told["seconds"]
-            if told["law"] is None or holds(Path(told["graph"]), cache):
+            if told["law"] is None or holds(fuzzer, Path(told["graph"]), cache):
                 break
             known.append(told["signature"])
-    return Outcome(bug.name, seed, tuple(without), told["law"], told.get("message", ""), round(spent, 1), tests,
+    return Outcome(bug.name, seed, fuzzer.label, told["law"], told.get("message", ""), round(spent, 1), tests,
                    len(known))
 
 
 def campaign(
-    bug: Bug, root: Path, seed: int, seconds: float, without: Sequence[str], known: Sequence[str], cache: Path
+    bug: Bug, root: Path, seed: int, seconds: float, fuzzer: Fuzzer, known: Sequence[str], cache: Path
 ) -> dict[str, Any]:
     """What `hunt` tells from a process of its own, or how that ended."""
     folder, start = root / "hunt", time.monotonic()
     folder.mkdir(exist_ok=True)
-    options = [f"--without={part}" for part in without] + [f"--known={one}" for one in known]
-    hunting = ["--hunt", str(folder), "--seed", str(seed), "--seconds", str(seconds)]
+    hunting = fuzzer.hunting(folder, seed, seconds, known, cache)
     try:
-        done = python(root, ["effcc.fuzz.planted", *hunting, *options], seconds + START_SECONDS, cache)
+        done = run_in(root, hunting, seconds + START_SECONDS, cache)
     except subprocess.TimeoutExpired:
         ended = "the process does not end"
     else:
@@ -229,16 +261,17 @@ def campaign(
             "seconds": time.monotonic() - start}  # fmt: skip
 
 
-def holds(graph: Path, cache: Path) -> bool:
+def holds(fuzzer: Fuzzer, found: Path, cache: Path) -> bool:
     """Whether this tree holds the law that another tree breaks."""
-    return python(HERE.parent, ["effcc", "fuzz", "--replay", str(graph)], 300, cache).returncode == 0
+    return run_in(HERE.parent, fuzzer.replaying(found), REPLAY_SECONDS, cache).returncode == 0
 
 
 def verify(bug: Bug, cache: Path) -> str:
     """What its graph shows in a tree with the bug. EffccError where it shows nothing."""
     with planted(bug) as root:
         law = bug.fact("law") or ""
-        done = python(root, ["effcc.fuzz.planted", "--shows", str(bug.trigger), "--law", law], 300, cache)
+        showing = [sys.executable, "-m", "effcc.fuzz.planted", "--shows", str(bug.trigger), "--law", law]
+        done = run_in(root, showing, REPLAY_SECONDS, cache)
     if done.returncode < 0:
         return f"the process died ({done.returncode})"
     if done.returncode:
@@ -292,7 +325,7 @@ def report(outcomes: Sequence[Outcome], seconds: float) -> str:
 
 
 def run(
-    bugs: Sequence[Bug], seeds: int, seconds: float, jobs: int, without: Sequence[str], folder: Path,
+    bugs: Sequence[Bug], seeds: int, seconds: float, jobs: int, fuzzer: Fuzzer, folder: Path,
     until_found: bool = False,
 ) -> str:
     """Campaigns for each bug and seed that the folder does not hold yet, then the report over them. until_found: a bug
@@ -304,14 +337,14 @@ def run(
     names = {bug.name for bug in bugs}
 
     def known() -> dict[tuple[str, int], Outcome]:
-        return {(o.bug, o.seed): o for o in kept(path) if o.without == tuple(without) and o.bug in names}
+        return {(o.bug, o.seed): o for o in kept(path) if o.without == fuzzer.label and o.bug in names}
 
     for seed in range(seeds):
         done = known()
         found = {o.bug for o in done.values() if o.law is not None} if until_found else set()
         due = [bug for bug in bugs if (bug.name, seed) not in done and bug.name not in found]
         with ThreadPoolExecutor(jobs) as pool:
-            futures = [pool.submit(measure, bug, seed, seconds, without, cache) for bug in due]
+            futures = [pool.submit(measure, bug, seed, seconds, fuzzer, cache) for bug in due]
             for k, future in enumerate(as_completed(futures)):
                 if future.exception() is not None:
                     pool.shutdown(cancel_futures=True)
@@ -330,6 +363,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="campaigns side by side")
     parser.add_argument("--folder", type=Path, default=Path("planted"), help="where outcomes are kept")
     parser.add_argument("--without", action="append", default=[], choices=PARTS, help="a part to leave out")
+    parser.add_argument("--nnsmith", metavar="PYTHON", help="run NNSmith's models, by a Python that has it")
     parser.add_argument("--count", type=int, help="only so many bugs, drawn with a fixed seed")
     parser.add_argument("--until-found", action="store_true", help="no further seeds for a bug that one has found")
     parser.add_argument("--bug", action="append", help="only this one")
@@ -354,8 +388,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 raise EffccError(f"the tree without {bug.name} fails on its graph: {said}", where=bug.trigger)
             print(f"{bug.name}: {verify(bug, cache)}", flush=True)
         return
-    seeds = given.seeds, given.seconds, given.jobs, given.without, given.folder, given.until_found
-    print(run(some, *seeds))
+    fuzzer = Fuzzer(tuple(given.without), given.nnsmith)
+    print(run(some, given.seeds, given.seconds, given.jobs, fuzzer, given.folder.resolve(), given.until_found))
 
 
 if __name__ == "__main__":

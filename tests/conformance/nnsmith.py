@@ -166,6 +166,24 @@ def judge(case: Any, back_end: Any) -> tuple[str, str]:
     return ("pass", "") if report is None else ("mismatch", " ".join(report.log.split())[-300:])
 
 
+def drawn(graph_gen: Any, ops: list[Any], nodes: int, seed: int) -> Any:
+    """A graph of NNSmith's."""
+    return graph_gen.model_gen(ops, "symbolic-cinit", max_nodes=nodes, seed=seed, timeout_ms=10_000).make_concrete()
+
+
+def hunt(ops: list[Any], back_end: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """What `effcc.fuzz.planted.hunt` tells, of NNSmith's models. The time begins with the first model."""
+    graph_gen, _ = generator()
+    start, k = time.monotonic(), 0
+    while time.monotonic() - start < options.until_found:
+        seed, k = 1_000_003 * options.seed + k, k + 1
+        outcome, reason = test(drawn(graph_gen, ops, options.nodes, seed), back_end, seed, options.folder)
+        if outcome in ("crash", "mismatch") and str(seed) not in options.known:
+            return {"law": outcome, "message": reason[:200], "graph": str(options.folder / str(seed)), "tests": k,
+                    "signature": str(seed), "seconds": time.monotonic() - start}  # fmt: skip
+    return {"law": None, "tests": k, "seconds": time.monotonic() - start}
+
+
 def replay(folder: Path) -> int:
     """A kept model again, with the graph and the traceback."""
     from nnsmith.materialize import TestCase
@@ -191,6 +209,10 @@ def main() -> int:
     parser.add_argument("--generate-only", action="store_true", help="measure the generator alone")
     parser.add_argument("--replay", type=Path, help="run a kept model again")
     parser.add_argument("--folder", type=Path, default=Path(__file__).parents[2] / "conformance")
+    parser.add_argument("--dtypes", type=Path, help="file of the dtypes that torch takes (default: in the folder)")
+    parser.add_argument("--known", action="append", default=[], help=argparse.SUPPRESS)
+    parser.add_argument("--until-found", type=float, metavar="SECONDS", help="end with the first model that is not "
+                        "right, or after so long, and tell which as JSON (effcc.fuzz.planted)")
     options = parser.parse_args()
     graph_gen, materialize = generator()
     if options.replay is not None:
@@ -198,8 +220,11 @@ def main() -> int:
     warnings.simplefilter("ignore")
     np.seterr(all="ignore")
     materialize.TorchModelCPU.add_seed_setter()
-    ops = narrowed(operators(), options.folder / "nnsmith.dtypes.yaml")
+    ops = narrowed(operators(), options.dtypes or options.folder / "nnsmith.dtypes.yaml")
     back_end = factory()
+    if options.until_found is not None:
+        print(json.dumps(hunt(ops, back_end, options)))
+        return 0
     outcomes: Counter[str] = Counter()
     reached: set[tuple[str, str]] = set()
     seconds = 0.0
@@ -208,8 +233,7 @@ def main() -> int:
         for k in range(options.models):
             seed = 1_000_003 * options.seed + k
             start = time.perf_counter()
-            made = graph_gen.model_gen(ops, "symbolic-cinit", max_nodes=options.nodes, seed=seed, timeout_ms=10_000)
-            graph = made.make_concrete()
+            graph = drawn(graph_gen, ops, options.nodes, seed)
             seconds += time.perf_counter() - start
             reached |= pairs(graph)
             if options.generate_only:

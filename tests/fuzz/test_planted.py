@@ -56,23 +56,23 @@ def test_a_patch_fits_exactly_once():
 
 def test_a_planted_bug_is_found_and_kept(tmp_path):
     bug = next(bug for bug in BUGS if bug.name == "fused-results-forgotten")
-    report = planted.run([bug], 1, 300, 1, (), tmp_path)
+    report = planted.run([bug], 1, 300, 1, planted.Fuzzer(), tmp_path)
     assert "1 of 1 bugs found (100%)" in report and "0 false alarms" in report
     (line,) = (tmp_path / "outcomes.jsonl").read_text().splitlines()
     assert json.loads(line)["bug"] == bug.name
-    assert planted.run([bug], 1, 300, 1, (), tmp_path) == report
+    assert planted.run([bug], 1, 300, 1, planted.Fuzzer(), tmp_path) == report
     assert len((tmp_path / "outcomes.jsonl").read_text().splitlines()) == 1
 
 
 def test_further_seeds_are_spent_on_what_no_earlier_one_found(tmp_path, monkeypatch):
-    def measure(bug, seed, seconds, without, cache):
+    def measure(bug, seed, seconds, fuzzer, cache):
         return planted.Outcome(bug.name, seed, (), "text" if bug is BUGS[0] or seed else None, "", 1.0, 1)
 
     monkeypatch.setattr(planted, "measure", measure)
-    planted.run(BUGS[:2], 3, 60, 1, (), tmp_path / "found", until_found=True)
+    planted.run(BUGS[:2], 3, 60, 1, planted.Fuzzer(), tmp_path / "found", until_found=True)
     seeds = [(o.bug, o.seed) for o in planted.kept(tmp_path / "found" / "outcomes.jsonl")]
     assert seeds == [(BUGS[0].name, 0), (BUGS[1].name, 0), (BUGS[1].name, 1)]
-    planted.run(BUGS[:2], 3, 60, 1, (), tmp_path / "every")
+    planted.run(BUGS[:2], 3, 60, 1, planted.Fuzzer(), tmp_path / "every")
     assert len(planted.kept(tmp_path / "every" / "outcomes.jsonl")) == 6
 
 
