@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -68,6 +69,12 @@ class Builder(OpBuilder):
         self.loc: Loc = UNKNOWN
 
     def input(self, name: str, type_: Type) -> Value:
+        """A new input. Programs take theirs by name: one whose name is taken gets a number behind it."""
+        taken, wanted = {v.name for v in self.inputs if v.name}, name
+        for k in itertools.count(1):
+            if name not in taken:
+                break
+            name = f"{wanted}_{k}"
         self.inputs.append(Value(type_, name))
         return self.inputs[-1]
 

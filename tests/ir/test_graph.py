@@ -94,3 +94,9 @@ def test_walk_visits_nested_graphs():
     x = b.input("x", X)
     (y,) = b.fused(x, body=body)
     assert sorted(n.op.name for n in b.graph(y).walk()) == ["fused", "neg", "neg"]
+
+
+def test_inputs_have_names_of_their_own():
+    b = Builder()
+    names = [b.input(name, Tensor(f32, ())).name for name in ("x", "x", "", "x_1", "", "x")]
+    assert names == ["x", "x_1", "", "x_1_1", "", "x_2"]
