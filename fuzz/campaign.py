@@ -170,17 +170,17 @@ class Job:
         alone = self.alone(key) if between else None
         coverage = None if number % WATCHED or between else self.coverage
         compiles = alone is None and "compiled" in self.laws and number % LAW_EVERY["compiled"] == 0
-        beside = self.beside(key) if compiles and number % APART_EVERY else None
-        entry, parent = (alone or beside, None) if alone or beside else self.drawn(key, coverage is not None)
+        small = alone or (self.beside(key) if compiles and number % APART_EVERY else None)
+        entry, parent = (small, None) if small else self.drawn(key, coverage is not None)
         graph = entry.graph
         self.tally.tests += 1
         self.tally.empty += any(0 in v.shape for v in graph.values if isinstance(v.type, Tensor))
         self.tally.symbolic += bool(graph.symbols)
         self.tally.mutated += parent is not None
         try:
-            about = {"subject": self.subject, "recipe": entry.recipe, "coverage": coverage}
             with limited(GRAPH_SECONDS, too_long):
-                case = Case.of(graph, key, self.profiles(key), most=len(PROFILES) if compiles else 1, **about)
+                case = Case.of(graph, key, self.profiles(key), len(PROFILES) if compiles else 1, self.subject,
+                               entry.recipe, coverage)  # fmt: skip
         except (Finding, TimeoutError) as error:
             finding = error if isinstance(error, Finding) else Finding("meaning", str(error), graph)
             self.report(finding, key, None, entry.recipe)

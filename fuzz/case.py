@@ -166,7 +166,7 @@ class Case:
             run(graph, *self.inputs[profile], observe=see)
         return not strange
 
-    def equal(self, law: str, before: Graph, after: Graph, contract: str = "exact", passes: Sequence[Pass] = (),
+    def equal(self, law: str, before: Graph, after: Graph, contract: str = "exact", passes: Sequence[Pass | str] = (),
               special: bool = True) -> None:
         """Finding where two graphs differ on any inputs: in bits, or beyond the bounds of rounding where bits cannot be
         asked. special: whether a contract covers NaN and infinities."""

@@ -23,9 +23,7 @@ class Coverage:
     """Collects what the passes and graphs of one test reach; `total` is what all tests reached."""
 
     def __init__(self) -> None:
-        import effcc.passes
-
-        self.branches = probed(effcc.passes)
+        self.branches = probed("effcc.passes")
         self.reached: set[str] = set()
 
     def run(self, p: Pass, graph: Graph, ctx: Context) -> Graph:

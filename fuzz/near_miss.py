@@ -90,13 +90,14 @@ def near_miss(d: Any, rule: Rule) -> Graph:
 
 def firing(d: Any, rule: Rule) -> Graph:
     """An instance of a rule's pattern on which it fires, where one is soon found."""
-    for _ in range(FIRING):
-        graph = instance(rule, d)
+    graph = instance(rule, d)
+    for _ in range(FIRING - 1):
         try:
             if rewrite(graph, [rule]) is not graph:
                 break
         except Exception:  # the rule is wrong: a law will say so
             break
+        graph = instance(rule, d)
     return graph
 
 
@@ -110,7 +111,7 @@ def changed(d: Any, graph: Graph) -> Graph:
         verify(new)
     except UNDRAWABLE:
         return graph
-    small = all(v.tensor.size <= LARGEST for v in _tensors(new.values) if v.tensor.is_static)
+    small = all(n <= LARGEST for v in _tensors(new.values) if isinstance(n := v.tensor.size, int))
     return new if small and len(_tensors(new.results)) == len(new.results) else graph
 
 
@@ -207,6 +208,9 @@ def _another(d: Any, value: Any) -> Any:
             return value + d.choose((1, -1, 2))
         case float():
             return d.choose((value / 2, value + 1, -value, 0.0))
+        case tuple() if len(value) > 1 and sorted(value) == list(range(len(value))):
+            j, k = d.permutation(len(value))[:2]
+            return tuple(value[k if i == j else j if i == k else i] for i in range(len(value)))
         case tuple() if value:
             k = d.integer(0, len(value) - 1)
             return (*value[:k], _another(d, value[k]), *value[k + 1:])

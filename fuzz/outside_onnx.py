@@ -216,9 +216,10 @@ def theirs(data: bytes) -> Verdict:
     except Exception as error:
         return Verdict(None if _is_silent(error) else False, reason=_line(error))
     types = [output.type for output in session.get_outputs()]
-    if not all(isinstance(r, np.ndarray) for r in results):
+    arrays = [r for r in results if isinstance(r, np.ndarray)]
+    if len(arrays) < len(results):
         return Verdict(None)
-    return Verdict(True, tuple((t, r.shape) for t, r in zip(types, results, strict=True)))
+    return Verdict(True, tuple((t, r.shape) for t, r in zip(types, arrays, strict=True)))
 
 
 SILENT = ("not_implemented", "notimplemented", "not implemented", "unsupported model", "numpy", "modulo by zero",

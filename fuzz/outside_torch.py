@@ -34,7 +34,7 @@ def operators() -> list[Any]:
         warnings.simplefilter("ignore")
         from torch.testing._internal import common_methods_invocations as invocations
 
-    invocations.wrapper_set_seed = lambda op, *args, **kwargs: op(*args, **kwargs)
+    invocations.wrapper_set_seed = lambda op, *args, **kwargs: op(*args, **kwargs)  # type: ignore[attr-defined]
     return [op for op in invocations.op_db if "jiterator" not in op.name and not op.name.startswith("sparse.")]
 
 
@@ -127,7 +127,7 @@ def _imported(function: Callable[..., Any], args: Any) -> Types:
         if any(word in text for word in UNTRACEABLE):
             raise UnsupportedError(text[:200]) from None
         raise InputError(text[:200]) from None
-    imported = import_fx(graph)
+    imported = import_fx(graph)  # type: ignore[arg-type]
     out: list[tuple[str, tuple[int | None, ...] | None]] = []
     mutated = len(facts.buffers_to_mutate) + len(facts.user_inputs_to_mutate)
     for output in imported.signature.outputs[mutated:]:

@@ -1,7 +1,7 @@
 """Which branches of some modules run, told by probes that are compiled into them, which cost little (a tracer makes all
 Python code slow while it is on).
 
-    reached = probed(effcc.passes)      # a set, to be cleared and read
+    reached = probed("effcc.passes")    # a set, to be cleared and read
     ...
     reached                             # {"passes/fuse.py 85", "passes/fuse.py 91 not", ...}
 
@@ -25,9 +25,9 @@ NOTE = "__note_branch__"
 
 
 @cache
-def probed(package: ModuleType) -> set[str]:
+def probed(name: str) -> set[str]:
     """Put probes into the functions of all modules of a package, once; the set that they add to."""
-    reached: set[str] = set()
+    package, reached = importlib.import_module(name), set[str]()
     names = [f"{package.__name__}.{info.name}" for info in pkgutil.walk_packages(package.__path__)]
     modules = [package, *map(importlib.import_module, names)]
     codes = {id(m.__dict__): probed_codes(m, package.__name__.rpartition(".")[2]) for m in modules if m.__file__}

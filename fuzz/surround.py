@@ -29,7 +29,7 @@ def surrounded(d: Any, *graphs: Graph, size: int = 0) -> Graph:
         for v in graph.inputs:
             given = b.input(f"{v.name}_{k}" if k else v.name, v.type)
             operands.append(before(d, b, given, pool) if d.chance(40) else given)
-        results = inline(b, graph, operands)
+        results = inline(b, graph, tuple(operands))
         pool += [v for v in (*operands, *results) if isinstance(v.type, Tensor)]
         kept += results
     after(d, b, pool, kept, max(size, computing(b) + d.integer(0, 3)))

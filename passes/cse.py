@@ -44,11 +44,12 @@ class CommonSubexpressions(Pass):
 
 
     def example(self, d: Any, b: Any) -> Any:
-        """Equal constants, large ones among them, and what is computed of each."""
+        """Equal constants, large ones among them, and what is computed of each: operands in either order."""
         data = np.arange(d.choose((3, HASH_BYTES // 4 + 1)), dtype="f4")
         first, second = (b.const(data if d.boolean() else data.copy()) for _ in range(2))
         x = b.input("x", Tensor(f32, ()))
-        return [b.add(first, x), b.add(*((x, second) if d.boolean() else (second, x)))]
+        op = d.choose((b.add, b.sub))
+        return [op(first, x), op(*((x, second) if d.boolean() else (second, x)))]
 
 
 def _key(op: Op) -> tuple[Any, ...]:

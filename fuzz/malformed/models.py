@@ -201,7 +201,7 @@ def kind(draw: Random, model: onnx.ModelProto, others: Sequence[bytes]) -> None:
     places = [m for m in messages(model) if isinstance(m, kinds)]
     place = _drawn(draw, places)
     if isinstance(place, onnx.AttributeProto):
-        place.type = draw.choice(onnx.AttributeProto.AttributeType.values())
+        place.type = draw.choice(onnx.AttributeProto.AttributeType.values())  # type: ignore[assignment]
     elif isinstance(place, onnx.TensorProto):
         place.data_type = draw.choice((*range(30), -1, 2**31 - 1))
     else:
@@ -255,7 +255,7 @@ def shape(draw: Random, model: onnx.ModelProto, others: Sequence[bytes]) -> None
 
     places = [m for m in messages(model) if isinstance(m, (onnx.TensorProto, onnx.TensorShapeProto))]
     place = _drawn(draw, places)
-    dims = place.dims if isinstance(place, onnx.TensorProto) else place.dim
+    dims: Any = place.dims if isinstance(place, onnx.TensorProto) else place.dim
     if dims and draw.random() < 0.3:
         del dims[draw.randrange(len(dims))]
         return

@@ -66,8 +66,8 @@ def line(text: str) -> int:
 
 
 def test_branches_that_are_taken_are_noted(package):
-    reached = probed(package)
-    assert probed(package) is reached
+    reached = probed(package.__name__)
+    assert probed(package.__name__) is reached
     module = importlib.import_module("probed_package.module")
 
     def told(call):
@@ -83,7 +83,7 @@ def test_branches_that_are_taken_are_noted(package):
 
 
 def test_decorated_and_nested_functions_have_probes_too(package):
-    reached = probed(package)
+    reached = probed(package.__name__)
     module = importlib.import_module("probed_package.module")
     assert module.largest((1, 3, 2)) == 3 and module.Kind().name == "kind" and isinstance(module.INNER(), module.Kind)
     wanted = ("            most = x", '                return "kind"', "                return Kind()")
@@ -92,7 +92,7 @@ def test_decorated_and_nested_functions_have_probes_too(package):
 
 
 def test_a_traceback_names_the_lines_of_the_source(package):
-    probed(package)
+    probed(package.__name__)
     module = importlib.import_module("probed_package.module")
     with pytest.raises(TypeError) as raised:
         module.sign("a")
