@@ -52,12 +52,12 @@ RECIPE_LAWS = ("pass-orders", "recipes")
 """Those that say something new where only a recipe is."""
 PROFILES_DRAWN = (STRICT, SPECIAL, NUMERIC)
 """Which inputs a test has, as often as they stand here: one kind a test, for more graphs in the same time, but all
-where the graph is compiled, which takes longer than to run it."""
+where the graph is compiled, or is a rule's alone, which takes longer than to run it."""
 WATCHED = 3
-"""What one test in so many reaches is watched, which takes as long as its passes do; the mutated are among these."""
-ALONE = 18
+"""What one test in so many reaches is kept where it is new; the mutated are among these."""
+ALONE = 24
 """So many tests between two are one rule's pattern, or nearly, held against a pass that has the rule and nothing else:
-twenty of these take as long as one graph that runs through a pipeline."""
+together they take as long as what is compiled."""
 ALONE_EVERY = {"pass-orders": 1, "text": 9}
 """The laws that are held against these, each against one in so many."""
 APART_EVERY = 6
@@ -70,7 +70,7 @@ FAILURES = 5
 """After so many mutations of a graph that reached nothing new, its recipe is mutated once (Tzer)."""
 WARM = 20
 """After so many tests nearly all is loaded that stays, and the garbage collector is told to look at it no more."""
-CI_TESTS = 100 * (ALONE + 1)
+CI_TESTS = 76 * (ALONE + 1)
 SHARES = ("empty", "special", "symbolic", "rejected")
 
 
@@ -179,7 +179,7 @@ class Job:
         self.tally.mutated += parent is not None
         try:
             with limited(GRAPH_SECONDS, too_long):
-                case = Case.of(graph, key, self.profiles(key), len(PROFILES) if compiles else 1, self.subject,
+                case = Case.of(graph, key, self.profiles(key), len(PROFILES) if small or compiles else 1, self.subject,
                                entry.recipe, coverage)  # fmt: skip
         except (Finding, TimeoutError) as error:
             finding = error if isinstance(error, Finding) else Finding("meaning", str(error), graph)
