@@ -190,20 +190,13 @@ def agree(law: str, case: Case, optimized: Graph, profile: Profile, found: Seque
         return next((f"result {k}{message}" for k, message in zip(differing, said, strict=True) if message), None)
 
     for wide in sampled(*runs):
-        limits = [(a.exact.double(), a.bound + b.bound + _decided(w, a.exact))
-                  for w, a, b in zip(wanted, *wide, strict=True)]
+        limits = [(a.exact.double(), a.bound + b.bound) for a, b in zip(*wide, strict=True)]
         if first_beyond(dict.fromkeys(differing, 0.0)) is None:
             return
     leeway = {b: runs[0].leeway(strange=not b) for b in set(bitwise.values())}
     message = first_beyond({k: leeway[bitwise[k]][k] for k in differing})
     if message is not None:
         raise Finding(law, f"{profile.name}: {message}", graph, inputs=inputs)
-
-
-def _decided(wanted: Any, exact: Any) -> Any:
-    """How far an integer may lie beyond its bounds where rounding decides it: the interpreter's own does."""
-    unlike = wanted.is_floating_point() or wanted.shape != exact.shape
-    return 0.0 if unlike else 2.0 * (wanted.double() - exact.double()).abs()
 
 
 def _beyond(wanted: Any, found: Any, exact: Any, limit: Any, leeway: Any, bitwise: bool) -> str | None:

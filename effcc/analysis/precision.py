@@ -208,8 +208,8 @@ def _floats(graph: Graph) -> set[str]:
 
 
 def _bound(exact: Any, spread: Any, unit: float) -> Any:
-    if not exact.is_floating_point():
-        return spread
+    if not exact.is_floating_point():  # (where rounding decides at all, a few samples are not all that it may do)
+        return 16 * spread
     typical = spread[torch.isfinite(spread)].mean() if torch.isfinite(spread).any() else 0.0
     return 16 * spread + 2 * typical + 4 * unit * exact.double().abs().nan_to_num(0.0, 0.0, 0.0) + 1e-40
 

@@ -102,3 +102,16 @@ def test_zeros_of_sums_have_either_sign():
     summed, product = (parse(text.format(op)) for op in ("matmul(%x, %w)", "mul(%x, %w)"))
     assert bounded_run(summed, *inputs)[0].bound.isinf().all()
     assert not bounded_run(product, *inputs)[0].bound.isinf().any()
+
+
+def test_integers_that_rounding_decides_may_be_others_and_only_these():
+    """Which of equal sums comes first is a matter of rounding; that those far apart come last is not."""
+    graph = parse("""graph @f(%x: f16[8,8]) -> i64[8] {
+      %0: f16[8] = sum(%x) {axes=(1,)}
+      %1: f16[8], %2: i64[8] = sort(%0) {axis=0}
+      return %2
+    }""")
+    x = torch.full((8, 8), 0.1, dtype=torch.float16)
+    x[6:] += torch.tensor([[1.0], [2.0]], dtype=torch.float16)
+    (bounded,) = bounded_run(graph, x)
+    assert (bounded.bound[:6] >= 16).all() and (bounded.bound[6:] == 0).all()
