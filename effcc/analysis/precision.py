@@ -175,6 +175,8 @@ class Rounded:
             return None
         reach = _farthest(node, operands, _summed(node, operands, results)[0])
         made = all(x.numel() and bool(x.isfinite().all()) for x in operands if _has_sums(x))
+        if strange and not made and interpolates(node.op):  # what has a share in an element, rounding decides
+            results = tuple(torch.full_like(x, float("nan")) if _has_sums(x) else x for x in results)
         return tuple(self._leave(x, r, overflow, strange, made) for x, r in zip(results, reach))
 
     def _leave(self, x: Any, reach: Any, overflow: float, strange: bool = False, made: bool = False) -> Any:

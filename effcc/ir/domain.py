@@ -37,5 +37,6 @@ class Domain:
 NUMBER = Domain("no NaN", lambda x: x == x)
 FINITE = Domain("finite", lambda x: x.isfinite())
 DIVISOR = Domain("finite and not 0", lambda x: x.isfinite() & (x != 0), 1.0)
+VARIANCE = Domain("not below 0", lambda x: ~(x < 0), 1.0)
 
-__all__ = ["DIVISOR", "FINITE", "NUMBER", "Domain"]
+__all__ = ["DIVISOR", "FINITE", "NUMBER", "VARIANCE", "Domain"]

@@ -10,6 +10,7 @@ from typing import Any
 
 from effcc.ir.assumptions import may_equal
 from effcc.ir.dims import Dim, product
+from effcc.ir.domain import VARIANCE
 from effcc.ir.lazy import F, torch
 from effcc.ir.op import Op, require, tensor
 from effcc.ir.types import Tensor, Type
@@ -206,6 +207,7 @@ class BatchNorm(Normalization):
     inference)"""
     name = "batch_norm"
     operands = ("x", "scale", "bias", "mean", "var")
+    domains = {"var": VARIANCE}
     eps: float = 1e-5
 
     def infer(self, x: Type, scale: Type, bias: Type, mean: Type, var: Type) -> Tensor:
