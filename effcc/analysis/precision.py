@@ -234,13 +234,20 @@ def _perturb(
     magnitude = _magnitude(node, operands, results)
     if quanta and node.op.name == "dequantize_linear":
         x, scale = operands[:2]
-        magnitude = (0.5 / unit * node.op.spread(x, scale).abs().to(results[0].dtype).expand_as(x),)  # type: ignore[attr-defined]
+        half = 0.5 * node.op.spread(x, scale).abs().to(results[0].dtype).expand_as(x)  # type: ignore[attr-defined]
+        return (_moved(results[0], half * _alike(x, generator)),)
     moved = (
         _moved(r, unit * m * (torch.rand(r.shape, generator=generator, dtype=r.dtype) * 2 - 1)) if _has_sums(r) else r
         for r, m in zip(results, magnitude)
     )
     either = node.op.family in SUMS or node.op.name in ("add", "sub", "max", "min", "relu", "clip")
     return tuple(_signed(r, generator) if either and _has_sums(r) else r for r in moved)
+
+
+def _alike(codes: Any, generator: Any) -> Any:
+    """Random numbers in [-1, 1], equal for equal integers: what is rounded alike adds up."""
+    _, which = torch.unique(codes, return_inverse=True)
+    return (torch.rand(codes.numel(), generator=generator, dtype=torch.float64) * 2 - 1)[which]
 
 
 def _has_sums(x: Any) -> bool:

@@ -115,3 +115,14 @@ def test_integers_that_rounding_decides_may_be_others_and_only_these():
     x[6:] += torch.tensor([[1.0], [2.0]], dtype=torch.float16)
     (bounded,) = bounded_run(graph, x)
     assert (bounded.bound[:6] >= 16).all() and (bounded.bound[6:] == 0).all()
+
+
+def test_quantization_errors_of_equal_codes_add_up():
+    graph = parse("""graph @f(%x: i8[4096]) -> f32[] {
+      %s: f32[] = const 0.5
+      %0: f32[4096] = dequantize_linear(%x, %s) {axis=0}
+      %1: f32[] = sum(%0) {axes=(0,)}
+      return %1
+    }""")
+    (bounded,) = bounded_run(graph, torch.full((4096,), 3, dtype=torch.int8), quanta=True)
+    assert bounded.exact == 6144 and bounded.bound >= 4096 * 0.25
