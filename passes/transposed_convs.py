@@ -10,6 +10,7 @@ from typing import Any
 
 from effcc.ir.types import Tensor, f32
 from effcc.passes.channels_last import inward, outward
+from effcc.passes.fold_scales import finite
 from effcc.pipeline import RulePass
 from effcc.rewrite import Rule
 
@@ -53,7 +54,8 @@ class Blocks(Rule):
 class Turned(Rule):
     """conv_transpose(x, w) {strides=1} --> conv(x, flip(transpose(w)))
 
-    The padding multiplies weights by zero, so for infinite ones NaN stands where nothing was added before.
+    The padding multiplies weights by zero, so for infinite ones NaN stands where nothing was added before: constants are
+    looked at.
     """
 
     special_inputs = False
@@ -67,6 +69,9 @@ class Turned(Rule):
             return "it has strides"
         if not all(isinstance(k, int) for k in m.parts[1].shape[2:]):
             return "the size of its windows is symbolic"
+        weights = m.workspace.constant(m.parts[1])
+        if weights is not None and not finite(weights.array):
+            return "the weights are not finite"
         return "it has groups" if op.groups != 1 else None
 
     def rewrite(self, b: Any, m: Any) -> Any:
