@@ -179,7 +179,7 @@ class ConvOfWidened(Rule):
         if x is None or w is None or m.pad_value or m.root.result.dtype != i32:
             return "the operands are no bytes made i32, or the weights no constant"
         sums = b.add(m.root.op.replace(accumulate=i32, pad_value=x[1]), x[0], b.const(w, i8))
-        offset = -x[1] * w.astype(np.int64).reshape(len(w), -1).sum(1)
+        offset = -x[1] * w.sum(tuple(range(1, w.ndim)), np.int64)
         shape = (-1,) if m.layout == "nhwc" else (-1, *[1] * (w.ndim - 2))
         return b.add(sums, b.const(offset.astype(np.int32).reshape(shape))) if offset.any() else sums
 
@@ -220,7 +220,7 @@ class ConvOfDequantized(Bounded):
         sums = b.add(op, m.x, b.const(array, i8))
         spatial = array.ndim - 2
         shape = (*[1] * (1 + spatial), -1) if m.op_layout == "nhwc" else (-1, *[1] * spatial)
-        offset = array.astype(np.int64).reshape(len(array), -1).sum(1)
+        offset = array.sum(tuple(range(1, array.ndim)), np.int64)
         integers = self.integer_bias(m, x, scale)
         if integers is not None:
             sums = b.add(sums, b.const(integers.astype(np.int32).reshape(shape)))
