@@ -54,8 +54,8 @@ class Blocks(Rule):
 class Turned(Rule):
     """conv_transpose(x, w) {strides=1} --> conv(x, flip(transpose(w)))
 
-    The padding multiplies weights by zero, so for infinite ones NaN stands where nothing was added before: constants are
-    looked at.
+    The padding multiplies weights by zero, so for infinite ones NaN stands where nothing was added before: constants
+    are looked at.
     """
 
     special_inputs = False

@@ -28,8 +28,10 @@ NARROW = {"f32": 2.0**-24, "f16": 2.0**-11, "bf16": 2.0**-8, "f64": 2.0**-53}
 SUMS = frozenset({"contraction", "reduction", "scan", "window"})
 MOVES = frozenset({"view", "index", "constant"})
 SAMPLES, RARE = 6, 24
-"""How many runs tell how far rounding moves a number, and how many find out that it decides an integer: that two
-elements are equal, say."""
+"""How many runs tell how far rounding moves a number, and how many find out that it decides one: that two elements are
+equal, say, or whether a number is whole."""
+STEPS = frozenset({"ceil", "floor", "floordiv", "fmod", "mod", "round", "sign", "trunc"})
+"""Ops that make floats of others with jumps."""
 
 
 def interpolates(op: Op) -> bool:
@@ -145,16 +147,17 @@ class Rounded:
         self.wide, self.inputs = widen(expanded), [widen_tensor(t) for t in tensors]
         self.unmoved = run(self.wide, *self.inputs)
         self.exact = self.unmoved if expanded is graph else run(widen(graph), *self.inputs)  # composites as they mean
+        self.steps = any(map(_is_step, self.wide.walk()))
         self.generator, self.runs = torch.Generator().manual_seed(seed), 0
         self.spread = [torch.zeros_like(t, dtype=torch.float64) for t in self.exact]
 
     def sample(self) -> tuple[Bounded, ...]:
-        """The results after one run more, which may only move integers where there were enough for the others."""
+        """The results after one run more, which moves nothing where there were enough and nothing jumps."""
         self.runs += 1
         with observed(lambda n, xs, rs: _perturb(n, xs, rs, self.unit, self.generator, self.quanta)):
             moved = run(self.wide, *self.inputs)
         for s, a, b in zip(self.spread, moved, self.unmoved):
-            if self.runs <= SAMPLES or not b.is_floating_point():
+            if self.runs <= SAMPLES or self.steps:
                 s.copy_(torch.maximum(s, _distance(a, b)))
         return tuple(Bounded(x, _bound(x, s, self.unit)) for x, s in zip(self.exact, self.spread))
 
@@ -187,9 +190,15 @@ class Rounded:
 
 def sampled(*runs: Rounded) -> Iterator[tuple[tuple[Bounded, ...], ...]]:
     """The bounds of some runs after each sample. They only grow: what lies within need not wait for the last."""
-    integers = any(not x.is_floating_point() for run in runs for x in run.exact)
-    for _ in range(RARE if integers else SAMPLES):
-        yield tuple(run.sample() for run in runs)
+    for _ in range(RARE if any(each.steps for each in runs) else SAMPLES):
+        yield tuple(each.sample() for each in runs)
+
+
+def _is_step(node: Node) -> bool:
+    """Whether an op makes integers of floats (comparisons, positions), or floats with jumps."""
+    floats, others = ([isinstance(v.type, Tensor) and v.type.dtype.is_float for v in vs]
+                      for vs in (node.operands, node.results))  # fmt: skip
+    return any(floats) and (not all(others) or node.op.name in STEPS)
 
 
 def bounded_run(
