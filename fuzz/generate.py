@@ -22,6 +22,7 @@ from effcc.fuzz.vocabulary import Vocabulary, Word, own_vocabulary
 from effcc.ir import Builder, Graph, Node, Op, Symbol, Tensor, Value, verify
 from effcc.ir.assumptions import assumed
 from effcc.ir.builder import inline
+from effcc.ir.lazy import torch
 from effcc.ir.location import UNKNOWN
 from effcc.ir.op import op_class
 from effcc.ir.types import Type, bool_, i64
@@ -228,9 +229,11 @@ class GraphDrawer(Drawer):
             return self.prepared(b, word.op, read or self.leaf(b, Tensor(self.base_dtype, self.base_shape)))
         count = word.operands or arity(self, cls, read and read.type)
         named = min(count, len(cls.operands))  # (of many alike, any is as good as the first)
-        places = self.permutation(named)[:2] if read is not None else (-1,)  # -1: it reads nothing old
+        able = [k for k in range(named) if takes_zero(cls, k)]  # (what is computed often is 0)
+        places = [able[k] for k in self.permutation(len(able))][:2] if read is not None else (-1,)  # -1: nothing old
         for place, alone in [(p, alone) for p in places for alone in (False, True)]:
-            given = [None if alone or read is None else self.other(pool, read) for _ in range(count)]
+            given = [None if alone or read is None or not takes_zero(cls, k) else self.other(pool, read)
+                     for k in range(count)]  # fmt: skip
             operands = [read if k == place else v for k, v in enumerate(given)]
             try:
                 op, types = self.application(cls, [v and v.type for v in operands], dict(word.given), ATTEMPTS)
@@ -336,6 +339,12 @@ def split(d: GraphDrawer, graph: Graph) -> tuple[Graph, tuple[Value, ...], tuple
     captures = tuple(dict.fromkeys(v for n in inside for v in n.operands if v not in made))
     results = tuple(dict.fromkeys(v for v in graph.results if v in made))
     return Graph("part", captures, inside, results), captures, results, at
+
+
+def takes_zero(cls: type[Op], k: int) -> bool:
+    """Whether an operand may be 0."""
+    domain = cls.domain(k)
+    return domain is None or domain.holds(torch.zeros(()))
 
 
 def in_branch(d: GraphDrawer, graph: Graph) -> Graph:

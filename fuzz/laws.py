@@ -190,13 +190,19 @@ def agree(law: str, case: Case, optimized: Graph, profile: Profile, found: Seque
         return next((f"result {k}{message}" for k, message in zip(differing, said, strict=True) if message), None)
 
     for wide in sampled(*runs):
-        limits = [(a.exact.double(), a.bound + b.bound) for a, b in zip(*wide, strict=True)]
+        limits = [(a.exact.double(), a.bound + b.bound if a.bound.shape == b.bound.shape else _anything(a.bound))
+                  for a, b in zip(*wide, strict=True)]
         if first_beyond(dict.fromkeys(differing, 0.0)) is None:
             return
     leeway = {b: runs[0].leeway(strange=not b) for b in set(bitwise.values())}
     message = first_beyond({k: leeway[bitwise[k]][k] for k in differing})
     if message is not None:
         raise Finding(law, f"{profile.name}: {message}", graph, inputs=inputs)
+
+
+def _anything(bound: Any) -> Any:
+    """The bound of what rounding makes more or fewer elements of."""
+    return torch.full_like(bound, float("inf"))
 
 
 def _beyond(wanted: Any, found: Any, exact: Any, limit: Any, leeway: Any, bitwise: bool) -> str | None:
