@@ -6,6 +6,7 @@ conv_transpose(x, w) {strides=1}      --> conv(x, w turned around) {pads=dilatio
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from effcc.ir.types import Tensor, f32
@@ -97,7 +98,8 @@ def drawn(d: Any, b: Any, blocks: bool) -> Any:
     n, channels, features = d.integer(1, 2), d.integer(1, 3), d.integer(1, 3)
     x = b.input("x", Tensor(f32, (d.integer(1, 2), channels, *(d.integer(1, 4) for _ in range(n)))))
     kernel = tuple(d.integer(1, 3) for _ in range(n))
-    w = b.input("w", Tensor(f32, (channels, features, *kernel)))
+    weights = Tensor(f32, (channels, features, *kernel))
+    w = b.const(d.blob(weights, d.choose((1.0, math.inf)))) if d.chance(20) else b.input("w", weights)
     bias = [b.input("bias", Tensor(f32, (features,)))] if d.boolean() else []
     dilations = (1,) * n if blocks else tuple(d.integer(1, 2) for _ in range(n))
     pads = tuple(0 if blocks else d.integer(0, 1) for _ in range(2 * n))

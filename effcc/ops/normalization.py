@@ -207,6 +207,7 @@ class BatchNorm(Normalization):
     inference)"""
     name = "batch_norm"
     operands = ("x", "scale", "bias", "mean", "var")
+    undefined = "a variance below 0"
     domains = {"var": VARIANCE}
     eps: float = 1e-5
 

@@ -51,14 +51,15 @@ INNER = Kind.made()
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    folder = tmp_path / "probed_package"
+    name = f"probed_{tmp_path.name}"  # (probes are put in once)
+    folder = tmp_path / name
     folder.mkdir()
     (folder / "__init__.py").write_text("")
     (folder / "module.py").write_text(textwrap.dedent(SOURCE))
     monkeypatch.syspath_prepend(str(tmp_path))
-    yield importlib.import_module("probed_package")
-    for name in ("probed_package", "probed_package.module"):
-        sys.modules.pop(name, None)
+    yield importlib.import_module(name)
+    for module in (name, f"{name}.module"):
+        sys.modules.pop(module, None)
 
 
 def line(text: str) -> int:
@@ -68,12 +69,12 @@ def line(text: str) -> int:
 def test_branches_that_are_taken_are_noted(package):
     reached = probed(package.__name__)
     assert probed(package.__name__) is reached
-    module = importlib.import_module("probed_package.module")
+    module = importlib.import_module(f"{package.__name__}.module")
 
     def told(call):
         reached.clear()
         call()
-        return {branch.removeprefix("probed_package/") for branch in reached}
+        return {branch.removeprefix(f"{package.__name__}/") for branch in reached}
 
     assert module.sign.__doc__ == "Its docstring stays." and module.INNER.__doc__ == "So does this."
     assert told(lambda: module.sign(3)) >= {f"module.py {line('        return 1')}"}
@@ -84,16 +85,16 @@ def test_branches_that_are_taken_are_noted(package):
 
 def test_decorated_and_nested_functions_have_probes_too(package):
     reached = probed(package.__name__)
-    module = importlib.import_module("probed_package.module")
+    module = importlib.import_module(f"{package.__name__}.module")
     assert module.largest((1, 3, 2)) == 3 and module.Kind().name == "kind" and isinstance(module.INNER(), module.Kind)
     wanted = ("            most = x", '                return "kind"', "                return Kind()")
-    assert {f"probed_package/module.py {line(text)}" for text in wanted} <= reached
-    assert f"probed_package/module.py {line('        if most is None or x > most:')} not" in reached
+    assert {f"{package.__name__}/module.py {line(text)}" for text in wanted} <= reached
+    assert f"{package.__name__}/module.py {line('        if most is None or x > most:')} not" in reached
 
 
 def test_a_traceback_names_the_lines_of_the_source(package):
     probed(package.__name__)
-    module = importlib.import_module("probed_package.module")
+    module = importlib.import_module(f"{package.__name__}.module")
     with pytest.raises(TypeError) as raised:
         module.sign("a")
     assert raised.traceback[-1].lineno + 1 == line("    if x > 0:")
