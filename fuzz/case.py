@@ -188,7 +188,7 @@ class Case:
             if not differing:
                 continue
             try:
-                compare_bounded(before, after, inputs, found, contract)
+                compare_bounded(before, after, inputs, wanted, found, contract)
             except Mismatch as error:
                 message = f"{profile.name}: {str(error).splitlines()[0]}"
                 raise Finding(law, message, self.graph, passes, inputs) from None

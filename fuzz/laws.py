@@ -25,7 +25,7 @@ from effcc.ir.encodings import stores_zeros
 from effcc.ir.lazy import torch
 from effcc.ir.types import bf16, f16, f32, f64
 from effcc.pipeline import Pass, parse_pipeline
-from effcc.testing.compare import Fairness, cone, same_bits
+from effcc.testing.compare import Fairness, cone, same_bits, same_elements
 from effcc.testing.contracts import covers_special, holds
 from effcc.text import parse
 
@@ -210,12 +210,12 @@ def _beyond(wanted: Any, found: Any, exact: Any, limit: Any, leeway: Any, bitwis
     f, limit = found.double(), limit + leeway
     if exact.shape != f.shape:  # how many elements there are is a matter of rounding, unless bits may be asked
         return " has another shape" if bitwise else None
-    same = (exact == f) | (exact.isnan() & f.isnan()) | ((exact - f).abs() <= limit) | limit.isinf() | limit.isnan()
+    same = same_elements(exact, f) | ((exact - f).abs() <= limit) | limit.isinf() | limit.isnan()
     far = ~same if bitwise else ~same & exact.isfinite()
     if found.is_floating_point():  # (nobody can hold more)
         far &= ~(exact.abs() > torch.finfo(found.dtype).max) | exact.isinf()
     if found.shape == wanted.shape:  # what the interpreter gives in the same dtypes is right
-        far &= ~((found == wanted) | (f.isnan() & wanted.double().isnan()))
+        far &= ~same_elements(found, wanted)
     if not far.any():
         return None
     at = tuple(int(i) for i in far.nonzero()[0])

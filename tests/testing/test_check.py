@@ -314,3 +314,21 @@ def test_what_is_asked_of_a_result_is_no_matter_of_others():
     assert [Fairness.of(cone(graph, k), inputs).bitwise for k in range(3)] == [False, True, True]
     assert [[n.op.name for n in cone(graph, k).nodes] for k in (1, 2)] == [["neg", "nonzero"], ["nonzero", "dim"]]
     assert not Fairness.of(graph, inputs).bitwise
+
+
+def test_what_overflows_before_and_after_is_no_difference():
+    """torch's sinh of many numbers overflows in f32 where its result would not: beside what a pass does change, too."""
+    def graph(turned):
+        b = Builder()
+        x = b.input("x", Tensor(f32, (64,)))
+        other = b.reciprocal(b.exp(b.neg(x))) if turned else b.exp(x)
+        return b.graph(b.sinh(b.add(b.mul(x, b.const(0.0, f32)), b.const(89.0, f32))), other)
+
+    inputs = [torch.linspace(-1, 1, 64)]
+    assert run(graph(False), *inputs)[0].isinf().all()
+    compare(graph(False), graph(True), inputs)
+    wrong = Builder()
+    x = wrong.input("x", Tensor(f32, (64,)))
+    far = wrong.graph(wrong.sinh(wrong.add(x, wrong.const(89.0, f32))), wrong.exp(x))
+    with pytest.raises(Mismatch):
+        compare(graph(False), far, inputs)
