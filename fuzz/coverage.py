@@ -31,7 +31,7 @@ class Coverage:
         logged, refused = len(ctx.log), len(ctx.refusals)
         self.branches.clear()
         new = p.run(graph, ctx)
-        self.reached.update(f"branch {branch}" for branch in self.branches)
+        self.reached |= self.branches
         self.reached.update(f"fired {p.name} {entry.rule}" for entry in ctx.log[logged:])
         for refusal in itertools.islice(ctx.refusals, refused, None):
             self.reached.add(f"refused {p.name} {refusal.rule} {general(refusal.reason)}")

@@ -3,7 +3,7 @@ Python code slow while it is on).
 
     reached = probed("effcc.passes")    # a set, to be cleared and read
     ...
-    reached                             # {"passes/fuse.py 85", "passes/fuse.py 91 not", ...}
+    reached                             # {"branch passes/fuse.py 85", "branch passes/fuse.py 91 not", ...}
 
 A probe stands at the start of each function and of each block that may be passed over: it notes the block's first line,
 or, where an `if` has no else and is not taken, its own line and "not".
@@ -45,7 +45,7 @@ def probed_codes(module: ModuleType, room: str) -> dict[tuple[str, int], CodeTyp
     path = Path(module.__file__)
     tree = ast.parse(path.read_text())
     for node in list(ast.walk(tree)):
-        put_probes(node, f"{room}/{path.name}")
+        put_probes(node, f"branch {room}/{path.name}")
     code = compile(ast.fix_missing_locations(tree), str(path), "exec", dont_inherit=True)
     return {key(c): c for c in nested(code)}
 

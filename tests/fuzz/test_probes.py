@@ -74,7 +74,7 @@ def test_branches_that_are_taken_are_noted(package):
     def told(call):
         reached.clear()
         call()
-        return {branch.removeprefix(f"{package.__name__}/") for branch in reached}
+        return {branch.removeprefix(f"branch {package.__name__}/") for branch in reached}
 
     assert module.sign.__doc__ == "Its docstring stays." and module.INNER.__doc__ == "So does this."
     assert told(lambda: module.sign(3)) >= {f"module.py {line('        return 1')}"}
@@ -88,8 +88,8 @@ def test_decorated_and_nested_functions_have_probes_too(package):
     module = importlib.import_module(f"{package.__name__}.module")
     assert module.largest((1, 3, 2)) == 3 and module.Kind().name == "kind" and isinstance(module.INNER(), module.Kind)
     wanted = ("            most = x", '                return "kind"', "                return Kind()")
-    assert {f"{package.__name__}/module.py {line(text)}" for text in wanted} <= reached
-    assert f"{package.__name__}/module.py {line('        if most is None or x > most:')} not" in reached
+    assert {f"branch {package.__name__}/module.py {line(text)}" for text in wanted} <= reached
+    assert f"branch {package.__name__}/module.py {line('        if most is None or x > most:')} not" in reached
 
 
 def test_a_traceback_names_the_lines_of_the_source(package):
