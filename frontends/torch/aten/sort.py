@@ -156,6 +156,9 @@ def unique_consecutive(
     e: Emitter, x: Value, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
 ) -> Any:
     """The first of each run of equal elements (or slices along an axis), each one's run, each run's length."""
+    if dim == -1:
+        message = "unique_consecutive along dim=-1, for which torch infers a wrong shape, is not supported"
+        raise UnsupportedError(message, hint="count the axis from the front")
     axis = 0 if dim is None else e.axis(dim, len(x.shape))
     along = e.reshape(x, (product(x.shape),)) if dim is None else x
     n = along.shape[axis]

@@ -232,6 +232,15 @@ def test_sizes_that_depend_on_data() -> None:
                 torch.testing.assert_close(ours, theirs)
 
 
+def test_the_axis_of_which_torch_infers_a_wrong_shape_is_refused() -> None:
+    """docs/upstream/torch-unique-consecutive-of-the-last-axis.md; counted from the front it compiles."""
+    x = torch.tensor([[1, 1, 2], [1, 1, 2]])
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        assert torch.equal(compiled(lambda x: torch.unique_consecutive(x, dim=1))(x), torch.tensor([[1, 2], [1, 2]]))
+        with pytest.raises(Exception, match=r"dim=-1.*count the axis from the front"):
+            compiled(lambda x: torch.unique_consecutive(x, dim=-1))(x)
+
+
 def test_an_element_as_a_number() -> None:
     """`item` gives Python numbers; as an operand its value is data, and as a size it is refused."""
 
