@@ -6,6 +6,7 @@ series summed in sixty digits (`decimals`): there are no tables here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from decimal import Context, Decimal, localcontext
 from functools import cache
@@ -22,10 +23,12 @@ def coefficients(f: Callable[[Any], Any], low: float, high: float, degree: int) 
     import numpy as np
     import torch
 
-    angles = (np.arange(degree + 1) + 0.5) * np.pi / (degree + 1)
-    t = torch.from_numpy(low + (high - low) * (np.cos(angles) + 1) / 2)
+    whole = 2 * (degree + 1)
+    odd = 2 * np.arange(degree + 1) + 1
+    t = torch.from_numpy(low + (high - low) * (np.cos(odd * (np.pi / whole)) + 1) / 2)
     values = f(t).numpy()
-    c = [2 / (degree + 1) * float(values @ np.cos(k * angles)) for k in range(degree + 1)]
+    cosines = [np.cos(k * odd % (2 * whole) * (np.pi / whole)) for k in range(degree + 1)]  # of angles below 2π
+    c = [4 / whole * math.fsum(values * row) for row in cosines]
     return (c[0] / 2, *c[1:])
 
 
