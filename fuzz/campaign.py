@@ -158,6 +158,7 @@ class Job:
         self.save()
         return self.tally
 
+    @torch.no_grad()
     def test(self, key: str) -> None:
         """One graph and recipe against the laws."""
         self.begun += 1
