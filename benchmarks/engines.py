@@ -1,11 +1,13 @@
 """The engines to compare. Each is a function (model, its ONNX file, threads) -> call, which returns the first output.
 
-Each runs in a process of its own and imports only what it needs. All get the same number of threads and keep fp32.
+Each runs in a process of its own and imports only what it needs. All get the same number of threads and keep fp32, but
+for those whose names end in -bf16.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +16,16 @@ from zoo import Model
 Call = Callable[[], np.ndarray]
 
 
-def effcc_onnx(model: Model, path: Path, threads: int) -> Call:
+def effcc_onnx(model: Model, path: Path, threads: int, precision: str = "fp32") -> Call:
     """From the ONNX file, with the default pipeline."""
     import effcc
 
-    program = effcc.compile(str(path), threads=threads, shapes={model.input: model.shape})
+    program = effcc.compile(str(path), threads=threads, shapes={model.input: model.shape}, precision=precision)
     inputs = list(model.inputs().values())
     return lambda: program(*inputs)[0]
 
 
-def _torch(model: Model, threads: int, compiler: str | None, **options: object) -> Call:
+def _torch(model: Model, threads: int, compiler: str | None, autocast: bool = False, **options: object) -> Call:
     import torch
     from modules import example
 
@@ -34,8 +36,8 @@ def _torch(model: Model, threads: int, compiler: str | None, **options: object) 
     inputs = example(model)
 
     def call() -> np.ndarray:
-        with torch.inference_mode():
-            return module(*inputs).numpy()
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            return module(*inputs).float().numpy()
 
     return call
 
@@ -57,6 +59,10 @@ def inductor_freezing(model: Model, path: Path, threads: int) -> Call:
     return _torch(model, threads, "inductor", freezing=True)
 
 
+def inductor_bf16(model: Model, path: Path, threads: int) -> Call:
+    return _torch(model, threads, "inductor", autocast=True, freezing=True)
+
+
 def onnxruntime(model: Model, path: Path, threads: int) -> Call:
     import onnxruntime
 
@@ -67,11 +73,11 @@ def onnxruntime(model: Model, path: Path, threads: int) -> Call:
     return lambda: session.run(None, inputs)[0]
 
 
-def openvino(model: Model, path: Path, threads: int) -> Call:
+def openvino(model: Model, path: Path, threads: int, precision: str = "f32") -> Call:
     import openvino
 
     core = openvino.Core()
-    config = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    config = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
     network = core.read_model(path)
     network.reshape({model.input: list(model.shape)})
     request = core.compile_model(network, "CPU", config).create_infer_request()
@@ -92,5 +98,8 @@ ENGINES: dict[str, Callable[[Model, Path, int], Call]] = {
     "inductor-freezing": inductor_freezing,
     "onnxruntime": onnxruntime,
     "openvino": openvino,
+    "effcc-bf16": partial(effcc_onnx, precision="bf16"),
+    "openvino-bf16": partial(openvino, precision="bf16"),
+    "inductor-bf16": inductor_bf16,
 }
-FROM_TORCH = {"effcc-torch", "torch", "inductor", "inductor-freezing"}
+FROM_TORCH = {"effcc-torch", "torch", "inductor", "inductor-freezing", "inductor-bf16"}

@@ -1,10 +1,12 @@
-"""Latency beside other engines, batch 1, fp32, the same number of threads for all.
+"""Latency beside other engines, batch 1, the same number of threads for all; fp32, but for engines named -bf16.
 
     python benchmarks/latency.py                                   # everything: half an hour on two cores
     python benchmarks/latency.py --models bert-base,gpt2 --engines effcc,torch --rounds 5
+    python benchmarks/latency.py --engines effcc-bf16,openvino-bf16,inductor-bf16 --output bf16.json
 
-Prints a table with ratios (their time / effcc's: above 1 means that effcc is quicker), the machine's measured peaks of
-the same run, and how far each engine's answer is from torch eager's (ONNX Runtime's where there is no torch model).
+Prints a table with ratios (their time / that of the first: above 1 means that the first is quicker), the machine's
+measured peaks of the same run, and how far each engine's answer is from torch eager's (ONNX Runtime's where there is no
+torch model).
 Writes everything to benchmarks/results/latency.json.
 """
 
@@ -61,12 +63,12 @@ def measure(model: Model, engines: list[str], folder: Path, threads: int, rounds
 
 
 def show(console: Console, results: dict[str, dict], engines: list[str], threads: int) -> None:
-    table = Table("model", title=f"median latency in ms, batch 1, fp32, {threads} threads each (ratio to effcc)")
+    table = Table("model", title=f"median latency in ms, batch 1, {threads} threads each (ratio to {engines[0]})")
     for name in engines:
         table.add_column(name, justify="right")
-    table.add_column("effcc / peak", justify="right")
+    table.add_column("fp32 peak", justify="right")
     for model, entry in results.items():
-        ours = entry["engines"].get("effcc", {}).get("ms")
+        ours = entry["engines"].get(engines[0], {}).get("ms")
         cells = []
         for name in engines:
             found = entry["engines"].get(name)
@@ -75,8 +77,8 @@ def show(console: Console, results: dict[str, dict], engines: list[str], threads
             elif "ms" not in found:
                 cells.append("[red]failed[/]")
             else:
-                wrong = " [red]?[/]" if found["difference"] > 1e-3 else ""
-                ratio = f" ({found['ms'] / ours:.2f})" if ours and name != "effcc" else ""
+                wrong = " [red]?[/]" if found["difference"] > 1e-3 and not name.endswith("-bf16") else ""
+                ratio = f" ({found['ms'] / ours:.2f})" if ours and name != engines[0] else ""
                 cells.append(f"{found['ms']:.2f}{ratio}{wrong}")
         share = ours and entry.get("flops") and entry["flops"] / (1e6 * ours * entry["peak"]["gflops"])
         table.add_row(model, *cells, f"{share:.0%}" if share else "")

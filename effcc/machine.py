@@ -118,6 +118,11 @@ class Machine:
         """Whether one vector instruction adds four products of bytes to each 32-bit lane (VNNI's vpdpbusd)."""
         return self.has("avx512vnni") or (self.has("avxvnni") and self.vector_bits == 256)
 
+    @property
+    def multiplies_bf16(self) -> bool:
+        """Whether one vector instruction adds two products of bf16 to each f32 lane (AVX512-BF16's vdpbf16ps)."""
+        return self.has("avx512bf16", "avx512vl")
+
     def has(self, *features: str) -> bool:
         return self.features.issuperset(features)
 

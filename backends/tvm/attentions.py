@@ -9,8 +9,9 @@ from effcc.backends.tvm.emit import KernelBuilder
 from effcc.backends.tvm.lower import ANCHORS, Lowering
 from effcc.backends.tvm.place import Place
 from effcc.backends.tvm.templates import attention
+from effcc.backends.tvm.templates.emission import seen_as
 from effcc.backends.tvm.tiles.space import Cut, TileSpace
-from effcc.backends.tvm.values import memory_dtype, register_dtype, round_to, splat
+from effcc.backends.tvm.values import register_dtype, round_to, splat
 from effcc.ir import Builder, Graph, Node, Value
 from effcc.ir.builder import spelled_out
 from effcc.ir.dims import Dim
@@ -19,11 +20,15 @@ from effcc.ops.attention import Attention
 Tir = Any
 
 
+FLOATS = {"f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+"""What the template reads, and the TIR dtype that it sees."""
+
+
 def has_template(node: Node) -> bool:
-    """Whether the template takes this attention: f32 or f64, static heads and head sizes."""
+    """Whether the template takes this attention: static heads and head sizes, floats of 16 bits or more."""
     q, k, v = (o.tensor for o in node.operands[:3])
     static = all(isinstance(d, int) for d in (q.shape[-1], v.shape[-1], q.shape[-3], k.shape[-3]))
-    return q.dtype.name in ("f32", "f64") and static and 0 not in (q.shape[-1], v.shape[-1], q.shape[-3], k.shape[-3])
+    return q.dtype.name in FLOATS and static and 0 not in (q.shape[-1], v.shape[-1], q.shape[-3], k.shape[-3])
 
 
 def lower_attention(
@@ -59,9 +64,9 @@ def lower_attention(
             batch=tuple(map(size, batch)),
             softcap=op.softcap,
             causal=0 if op.causal else None,
-            q=memory_dtype(q.dtype),
-            k=memory_dtype(k.dtype),
-            v=memory_dtype(v.dtype),
+            q=FLOATS[q.dtype.name],
+            k=FLOATS[k.dtype.name],
+            v=FLOATS[v.dtype.name],
             sum=sum_dtype,
             q_offset=size(bound[q].offset),
             k_offset=size(bound[k].offset),
@@ -91,7 +96,7 @@ def lower_attention(
                 kernel.tile,
                 kernel.scratch,
                 store,
-                *(kernel.flat(places[x].buffer) for x in (q, k, v)),
+                *(seen_as(kernel.flat(places[x].buffer), FLOATS[x.dtype.name]) for x in (q, k, v)),
                 mask=mask,
             )
 

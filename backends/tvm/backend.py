@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from effcc.backends.tvm import entry, memory
 from effcc.errors import EffccError, UnsupportedError
@@ -33,6 +33,8 @@ class CpuBackend:
     """Compiles for one CPU, described by a target such as "cpu" or "cpu{mcpu=skylake-avx512,threads=2}"."""
 
     name = "cpu"
+    precisions: ClassVar[Mapping[str, str]] = {"bf16": "half:dtype=bf16"}
+    """Of `effcc.compile`, besides fp32, and the pass that brings each about."""
 
     def __init__(self, target: str = "cpu"):
         self.target = target

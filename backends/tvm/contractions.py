@@ -11,14 +11,14 @@ from effcc.backends.tvm.emit import KernelBuilder
 from effcc.backends.tvm.place import Place, merge_axes
 from effcc.backends.tvm.region import FlatPoint
 from effcc.backends.tvm.templates import contraction
-from effcc.backends.tvm.templates.emission import Cpu
+from effcc.backends.tvm.templates.emission import Cpu, seen_as
 from effcc.backends.tvm.tiles.space import Cut, TileSpace
 from effcc.backends.tvm.values import memory_dtype, register_dtype, round_to, splat
 from effcc.ir import Graph, Node, Value
 from effcc.ir.blob import Blob
 from effcc.ir.dims import Dim, product
 from effcc.ir.lazy import T
-from effcc.ir.types import Encoding, Tensor
+from effcc.ir.types import DType, Encoding, Tensor
 from effcc.machine import Machine
 from effcc.ops.contraction import accumulate_dtype
 
@@ -28,7 +28,10 @@ Tir = Any
 def cpu_of(machine: Machine) -> Cpu:
     """The machine as the templates' blocking sees it."""
     registers = 32 if machine.vector_bits == 512 or machine.architecture == "aarch64" else 16
-    return Cpu(machine.vector_bits, registers, machine.l1, machine.l2, machine.cores, machine.multiplies_bytes)
+    return Cpu(
+        machine.vector_bits, registers, machine.l1, machine.l2, machine.cores,
+        byte_dots=machine.multiplies_bytes, pair_dots=machine.multiplies_bf16,
+    )  # fmt: skip
 
 
 def read_again(graph: Graph, anchor: Node) -> set[Value]:
@@ -99,8 +102,11 @@ def lower_matmul(
         if shape.b_strides[-1] == 1 and small and b.dtype.name in AS_STORED
         else "staged"
     )
-    reads_a, reads_b = a.dtype.name not in AS_STORED, b.dtype.name not in AS_STORED and not fixed
-    b_dtype = register_dtype(b.dtype) if b.dtype.name not in AS_STORED else memory_dtype(b.dtype)
+    pairs = by_pairs(lowering.machine, fixed, a.dtype, b.dtype, acc)
+    reads_a, reads_b = a.dtype.name not in AS_STORED and not pairs, b.dtype.name not in AS_STORED and not fixed
+    a_dtype = "bfloat16" if pairs else "float32" if reads_a else memory_dtype(a.dtype)
+    by_itself = b.dtype.name in AS_STORED
+    b_dtype = "bfloat16" if pairs else memory_dtype(b.dtype) if by_itself else register_dtype(b.dtype)
 
     def spec(size: Callable[[Dim], Any], b_strides: tuple[Dim, ...]) -> contraction.Contraction:
         return contraction.Contraction(
@@ -109,7 +115,7 @@ def lower_matmul(
             k=size(shape.k),
             cpu=cpu_of(lowering.machine),
             batch=tuple(map(size, shape.batch)),
-            a="float32" if reads_a else memory_dtype(a.dtype),
+            a=a_dtype,
             b=b_dtype,
             sum=acc,
             panels=panels,
@@ -151,8 +157,8 @@ def lower_matmul(
                 kernel.tile,
                 kernel.scratch,
                 epilogue,
-                a=None if reads_a else kernel.flat(places[a].buffer),
-                b=None if reads_b else kernel.flat(places[b].buffer),
+                a=None if reads_a else seen_as(kernel.flat(places[a].buffer), a_dtype),
+                b=None if reads_b else seen_as(kernel.flat(places[b].buffer), b_dtype),
                 read_a=reader(a, shape.a_strides) if reads_a else None,
                 read_b=reader(b, shape.b_strides) if reads_b else None,
             )
@@ -162,6 +168,11 @@ def lower_matmul(
     if fixed:
         operands = tuple(weights if v is b else place for v, place in zip(body.inputs, operands, strict=True))
     lowering.launch("contraction", panels, body, operands, results, make, node)
+
+
+def by_pairs(machine: Machine, known: bool, a: DType, b: DType, total: str) -> bool:
+    """Whether products of bf16 are added two by two by one instruction (templates/dots.py)."""
+    return machine.multiplies_bf16 and known and a.name == b.name == "bf16" and total == "float32"
 
 
 AS_STORED = ("f64", "f32", "f16", "i64", "i32", "i16", "i8", "u8", "u16", "u32", "u64")
@@ -194,11 +205,12 @@ def pack_weights(
         shape.k,
         shape.n,
         outline.blocking,
-        outline.by_bytes and outline.a,
+        outline.dots and outline.a,
     )
     if key not in lowering.packed:
-        flat = np.ascontiguousarray(blob.array).reshape(-1)
-        if weights.buffer.dtype.name not in AS_STORED:
+        flat, as_stored = np.ascontiguousarray(blob.array).reshape(-1), weights.buffer.dtype.name in AS_STORED
+        as_stored |= outline.dots is not None
+        if not as_stored:
             flat = flat.astype(register_dtype(weights.buffer.dtype))
         item = flat.itemsize
         view = np.lib.stride_tricks.as_strided(
@@ -207,7 +219,7 @@ def pack_weights(
             tuple(st * item for st in (*(st for _, st in matrices), *shape.b_strides[-2:])),
         )  # type: ignore[operator]
         panels = contraction.pack(outline, view)
-        packed = Blob(panels, weights.buffer.dtype if weights.buffer.dtype.name in AS_STORED else None)
+        packed = Blob(panels, weights.buffer.dtype if as_stored else None)
         type_ = Tensor(packed.type.dtype, packed.type.shape, Encoding("panels", (("nr", outline.width),)))
         lowering.packed[key] = lowering.buffer("constant", type_, f"p{len(lowering.packed)}", blob=packed), blob
     buffer = lowering.packed[key][0]

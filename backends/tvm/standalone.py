@@ -19,10 +19,12 @@ from effcc.backends.tvm.objects import LOWERING
 from effcc.backends.tvm.templates.emission import BYTES, Cpu, flat
 
 FLAGS = open("/proc/cpuinfo").read() if os.path.exists("/proc/cpuinfo") else ""
-BYTE_DOTS = "avx512_vnni" in FLAGS
-CPU = Cpu(512, 32, threads=2, byte_dots=BYTE_DOTS) if "avx512f" in FLAGS else Cpu(256, 16, threads=2)
+BYTE_DOTS, PAIR_DOTS = "avx512_vnni" in FLAGS, "avx512_bf16" in FLAGS
+CPU = Cpu(256, 16, threads=2)
+if "avx512f" in FLAGS:
+    CPU = Cpu(512, 32, threads=2, byte_dots=BYTE_DOTS, pair_dots=PAIR_DOTS)
 MCPU = "x86-64-v4" if "avx512f" in FLAGS else "x86-64-v3"
-FEATURES = ["+avx512vnni"] if BYTE_DOTS else []
+FEATURES = ["+avx512vnni"] * BYTE_DOTS + ["+avx512bf16"] * PAIR_DOTS
 TARGET = tvm.target.Target({"kind": "llvm", "mcpu": MCPU, "mattr": FEATURES, "fast-math-contract": True})
 GUARD = 64
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from effcc.backends.tvm.contractions import cpu_of, ramp, read_again
+from effcc.backends.tvm.contractions import by_pairs, cpu_of, ramp, read_again
 from effcc.backends.tvm.emit import KernelBuilder
 from effcc.backends.tvm.place import Place
 from effcc.backends.tvm.region import FlatPoint, constant
 from effcc.backends.tvm.templates import conv, depthwise
+from effcc.backends.tvm.templates.emission import seen_as
 from effcc.backends.tvm.tiles.space import Cut, TileSpace
 from effcc.backends.tvm.values import lanes_of, memory_dtype, register_dtype, round_to, splat
 from effcc.ir import Builder, Graph, Node, Value
@@ -27,9 +28,9 @@ _AS_STORED = ("f32", "f64", "f16", "i8", "u8", "i32")
 """Dtypes that the templates read from memory by themselves; other floats, and i4 and the like, come decoded."""
 
 
-def element(dtype: DType) -> str:
-    """The TIR dtype that a template sees."""
-    return memory_dtype(dtype) if dtype.name in _AS_STORED else register_dtype(dtype)
+def element(dtype: DType, pairs: bool = False) -> str:
+    """The TIR dtype that a template sees; pairs: of bf16 that one instruction multiplies."""
+    return "bfloat16" if pairs else memory_dtype(dtype) if dtype.name in _AS_STORED else register_dtype(dtype)
 
 
 def _takes(dtype: DType) -> bool:
@@ -107,13 +108,17 @@ class _Launch:
         self.op: Any = anchor.op
         self.x, self.out = anchor.operands[0], anchor.result
         self.bound = dict(zip((*body.inputs, *body.results), (*operands, *results), strict=True))
-        self.in_place = (
-            self.bound[self.x].is_dense and self.bound[self.x].offset == 0 and self.x.dtype.name in _AS_STORED
-        )
+        self.sum = register_dtype(accumulate_dtype(self.out.dtype, getattr(self.op, "accumulate", None)))
+        self.pairs = False
+        if kind == "conv":
+            w = anchor.operands[1]
+            known = self.bound[w].buffer.blob is not None
+            self.pairs = by_pairs(lowering.machine, known, self.x.dtype, w.dtype, self.sum)
+        x = self.bound[self.x]
+        self.in_place = x.is_dense and x.offset == 0 and (self.pairs or self.x.dtype.name in _AS_STORED)
         kernel = self.anchor.operands[1].shape[2:] if isinstance(self.op, Conv) else self.op.kernel
         dilations = self.op.dilations
         self.window = conv.window(kernel, self.op.strides, dilations, self.op.pads)
-        self.sum = register_dtype(accumulate_dtype(self.out.dtype, getattr(self.op, "accumulate", None)))
 
     # -- the two templates ---------------------------------------------------------------------------------------------
     def convolution(self) -> None:
@@ -129,8 +134,8 @@ class _Launch:
                 window=self.window,
                 cpu=cpu_of(self.lowering.machine),
                 groups=self.op.groups,
-                x=element(self.x.dtype),
-                w=element(w.dtype),
+                x=element(self.x.dtype, self.pairs),
+                w=element(w.dtype, self.pairs),
                 sum=self.sum,
                 prologue=not self.in_place,
                 known=self.bound[w].buffer.blob is not None,
@@ -140,7 +145,7 @@ class _Launch:
         outline = spec(lambda d: d)
         weights = self.weights(
             lambda array: conv.pack(outline, array),
-            ("conv", outline.tiling, outline.width, outline.by_bytes and outline.x),
+            ("conv", outline.tiling, outline.width, outline.dots and outline.x),
             lambda b, v: _packed(b, v, outline),
         )
         rank = self.out.tensor.rank
@@ -220,9 +225,13 @@ class _Launch:
         self.lowering.launch(template, self.in_place, self.body, operands, self.results, make, self.node)
 
     def sources(self, kernel: KernelBuilder, places: dict[Value, Place], w: Value | None) -> dict[str, Any]:
-        out: dict[str, Any] = {} if w is None else {"w": kernel.flat(places[w].buffer)}
+        def memory(v: Value) -> Tir:
+            buffer = kernel.flat(places[v].buffer)
+            return seen_as(buffer, "bfloat16") if self.pairs else buffer
+
+        out: dict[str, Any] = {} if w is None else {"w": memory(w)}
         if self.in_place:
-            return {**out, "x": kernel.flat(places[self.x].buffer)}
+            return {**out, "x": memory(self.x)}
         return {**out, "read_x": lambda at, lanes: splat(kernel.load(places[self.x], self._axes(at, lanes)), lanes)}
 
     def _axes(self, at: tuple[Tir, ...], lanes: int) -> tuple[Tir, ...]:
@@ -251,7 +260,7 @@ class _Launch:
         """The weights as the template wants them: packed ahead where they are constant, else by a copy at run time."""
         w = self.anchor.operands[1]
         place, lowering = self.bound[w], self.lowering
-        wide = DType.of(element(w.dtype))
+        wide = w.dtype if self.pairs else DType.of(element(w.dtype))
         if place.buffer.blob is None:
             decode = ops if wide == w.dtype else lambda b, v: ops(b, b.cast(v, to=wide))
             return packed_at_run_time(lowering, w, place, decode)

@@ -104,6 +104,9 @@ def category_option(help: str) -> Any:
     return typer.Option(metavar="PASS", help=help, show_default=False)
 
 
+Precision = Annotated[
+    str | None, typer.Option("--precision", help="What products are multiplied in: fp32, or bf16 (cuda: also fp16).")
+]
 Quantize = Annotated[str | None, category_option("A quantizing pass to insert, such as static-int8.")]
 Sparsify = Annotated[str | None, category_option("A sparsifying pass to insert.")]
 ReduceTokens = Annotated[str | None, category_option("A token-reducing pass to insert, such as tome:r=13.")]

@@ -38,7 +38,8 @@ def exact_carrier(a: Any, b: Any) -> Any:
 class Matmul(Op):
     """result[..., m, n] = Σ_k a[..., m, k] · b[..., k, n]; leading axes broadcast. `transpose_a`/`transpose_b` swap
     an operand's
-    last two axes first. Integer operands sum (and give) `accumulate`; f16 and bf16 sum in f32 and round once. Products
+    last two axes first. Integer operands sum (and give) `accumulate`; f16 and bf16 sum in f32 and round once (subnormal
+    bf16 may count as zero, as it does in processors' instructions). Products
     with zeros that a compressed operand does not store may be left out, even those with NaN and infinities."""
 
     name = "matmul"

@@ -38,6 +38,7 @@ from effcc.backends.tvm.templates.emission import (
     flat,
     for_lanes,
     index,
+    is_even,
     load,
     minimum,
     product,
@@ -117,6 +118,15 @@ class Attention:
         return self.lanes * self.blocking.vectors
 
     @property
+    def by_pairs(self) -> bool:
+        """Whether both products take pairs of bf16 by one instruction (templates/pair_attention.py)."""
+        if not self.cpu.pair_dots or not self.q == self.k == self.v == "bfloat16" or self.lanes not in (4, 8, 16):
+            return False
+        steps = (self.q_strides[-1], self.k_strides[-1], self.v_strides[-1])
+        places = (self.size, self.q_offset, self.k_offset, *self.q_strides[:-1], *self.k_strides[:-1])
+        return steps == (1, 1, 1) and all(is_even(place) for place in places)
+
+    @property
     def query_blocks(self) -> Index:
         return ceil_divide(self.queries, self.width)
 
@@ -153,6 +163,11 @@ def tiles(spec: Attention) -> Index:
 def _scratch(spec: Attention) -> dict[str, int]:
     """Elements of each part of the scratch."""
     width = spec.width
+    pairs = {
+        "query pairs": spec.size // 2 * width,
+        "weight pairs": ceil_divide(spec.blocking.keys, 2) * width,
+        "value pairs": ceil_divide(spec.blocking.keys, 2) * spec.value_size,
+    }
     return {
         "queries": max(spec.size, spec.value_size) * width,  # [D][queries]; at the end the results, [queries][D]
         "scores": spec.blocking.keys * width,
@@ -160,6 +175,7 @@ def _scratch(spec: Attention) -> dict[str, int]:
         "maximum": width,
         "total": width,
         "correction": width,
+        **(pairs if spec.by_pairs else {}),
     }
 
 
@@ -180,10 +196,13 @@ def emit(
               added; the query or the key is a vector of indices (never beyond the last query), the rest are scalars
     epilogue  (batch..., head, query, element), value vector of `sum` along elements, lanes: stores the result
     """
-    _Tile(spec, scratch, epilogue, q, k, v, mask).emit(tile)
+    kind = Tile
+    if spec.by_pairs:
+        from effcc.backends.tvm.templates.pair_attention import PairTile as kind
+    kind(spec, scratch, epilogue, q, k, v, mask).emit(tile)
 
 
-class _Tile:
+class Tile:
     def __init__(self, spec: Attention, scratch: Expr, epilogue: Epilogue, q: Any, k: Any, v: Any, mask: Mask | None):
         self.spec, self.epilogue, self.q, self.k, self.v, self.mask = spec, epilogue, q, k, v, mask
         self.scratch = flat(scratch, spec.sum)
@@ -323,10 +342,10 @@ class _Tile:
         with T.serial(T.int64(0), count) as j:
             for v in range(vectors):
                 place = bind(self.part["scores"] + j * spec.width + v * lanes)
-                score = bind(load(self.scratch, place, lanes))
+                product = bind(load(self.scratch, place, lanes))
                 position = (*self.outer, bind(self.first + v * lanes), bind(first + j))
-                final = adjust(spec, self.mask, score, position, lanes, "query")
-                if final is not score:
+                final = adjust(spec, self.mask, self.score(product), position, lanes, "query")
+                if final is not product:
                     final = bind(final)
                     store(self.scratch, final, place, lanes)
                 top[0, v] = T.max(top[0, v], final)
@@ -334,12 +353,7 @@ class _Tile:
             self.correct(v, bind(top[0, v]))
             top[0, v] = finite(spec, bind(top[0, v]), lanes)
             total[0, v] = constant(0, spec.sum, lanes)
-        with T.serial(T.int64(0), count) as j:
-            for v in range(vectors):
-                place = bind(self.part["scores"] + j * spec.width + v * lanes)
-                weight = bind(exponential(spec, load(self.scratch, place, lanes) - top[0, v]))
-                store(self.scratch, weight, place, lanes)
-                total[0, v] = total[0, v] + weight
+        self.weigh(count, top, total)
         for v in range(vectors):
             at_total = self.vector("total", v)
             correction = load(self.scratch, self.vector("correction", v), lanes)
@@ -349,6 +363,24 @@ class _Tile:
                 place = bind(self.part["values"] + index(d) * spec.width + v * lanes)
                 correction = load(self.scratch, self.vector("correction", v), lanes)
                 store(self.scratch, load(self.scratch, place, lanes) * correction, place, lanes)
+
+    def score(self, product: Expr) -> Expr:
+        """What the product of a key and the queries in scratch means."""
+        return product
+
+    def weight(self, key: Expr, v: int, top: Accumulators) -> Expr:
+        """exp(score - maximum) of a key of the block."""
+        place = bind(self.part["scores"] + key * self.spec.width + v * self.spec.lanes)
+        return bind(exponential(self.spec, load(self.scratch, place, self.spec.lanes) - top[0, v]))
+
+    def weigh(self, count: Expr, top: Accumulators, total: Accumulators) -> None:
+        """Scores -> weights, added to `total`."""
+        spec, lanes = self.spec, self.spec.lanes
+        with T.serial(T.int64(0), count) as j:
+            for v in range(spec.blocking.vectors):
+                weight = self.weight(j, v, top)
+                store(self.scratch, weight, self.part["scores"] + j * spec.width + v * lanes, lanes)
+                total[0, v] = total[0, v] + weight
 
     def correct(self, v: int, top: Expr) -> None:
         """Note the new maximum, and what the sums so far are worth under it."""
@@ -392,7 +424,7 @@ class _Tile:
 class _OneQuery:
     """One query, vectors along D; scores of a block of keys wait in scratch."""
 
-    def __init__(self, tile: _Tile, query: Expr):
+    def __init__(self, tile: Tile, query: Expr):
         self.tile, self.spec, self.query = tile, tile.spec, query
         self.scratch, self.part = tile.scratch, tile.part
 

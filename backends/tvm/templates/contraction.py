@@ -12,6 +12,7 @@ A tile is row_chunk rows x panel_chunk panels of one batch element, rows fastest
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import gcd, prod
@@ -20,9 +21,8 @@ from typing import Any
 import numpy as np
 
 from effcc.backends.tvm.runtime.arrays import aligned_memory
-from effcc.backends.tvm.templates import byte_dots
+from effcc.backends.tvm.templates import dots
 from effcc.backends.tvm.templates.blocking import Blocking, choose_blocking
-from effcc.backends.tvm.templates.byte_dots import ByteDots
 from effcc.backends.tvm.templates.emission import (
     BYTES,
     Cpu,
@@ -40,10 +40,12 @@ from effcc.backends.tvm.templates.emission import (
     flat,
     for_lanes,
     index,
+    is_even,
     is_static,
     load,
     minimum,
     product,
+    seen_as,
     store,
     transpose,
     unravel,
@@ -99,14 +101,14 @@ class Contraction:
             object.__setattr__(self, "blocking", chosen)
 
     @cached_property
-    def by_bytes(self) -> bool:
-        """Whether four products of bytes are added by one instruction (templates/byte_dots.py)."""
-        return self.panels == "packed" and byte_dots.applies(self.cpu, self.a, self.b, self.sum)
+    def dots(self) -> dots.Dots | None:
+        """The instruction that adds several products to a lane (templates/dots.py), if one does."""
+        return dots.find(self.cpu, self.a, self.b, self.sum, self.lanes) if self.panels == "packed" else None
 
     @property
     def steps(self) -> Index:
         """Iterations over k."""
-        return ceil_divide(self.k, byte_dots.GROUP) if self.by_bytes else self.k
+        return ceil_divide(self.k, self.dots.group) if self.dots else self.k
 
     @property
     def lanes(self) -> int:
@@ -141,7 +143,7 @@ class Contraction:
     @property
     def stages_rows(self) -> bool:
         """A tile's rows of A are copied to scratch: to run a prologue once, or because they share cache sets."""
-        if self.prologue or self.by_bytes:
+        if self.prologue or (self.dots and not self.reads_words):
             return True
         stride, step = self.a_strides[-2:]
         if not is_static(stride, step, self.k) or step != 1 or stride == 0:
@@ -152,6 +154,14 @@ class Contraction:
             return False
         sets = self.cpu.l1_bytes // L1_WAYS // line_bytes
         return self.blocking.rows > L1_WAYS // 2 * (sets // gcd(sets, stride_bytes // line_bytes))
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether A in memory holds the words that `dots` reads."""
+        if not isinstance(self.dots, dots.PairDots):
+            return False
+        *outer, step = self.a_strides
+        return step == 1 and all(is_even(place) for place in (*outer, self.k, self.a_offset))
 
     @property
     def row_stride(self) -> int:
@@ -190,17 +200,17 @@ def scratch_bytes(spec: Contraction) -> int:
 
 
 def packed_shape(spec: Contraction) -> tuple[int, ...]:
-    """(panels, K, NR) of one packed matrix; (panels, 1 + K / 4, NR, 4) for byte_dots."""
+    """(panels, K, NR) of one packed matrix; (panels, prefix + K / group, NR, group) for dots."""
     assert isinstance(spec.steps, int) and isinstance(spec.panel_count, int)
-    if spec.by_bytes:
-        return spec.panel_count, 1 + spec.steps, spec.width, byte_dots.GROUP
+    if spec.dots:
+        return spec.panel_count, spec.dots.prefix + spec.steps, spec.width, spec.dots.group
     return spec.panel_count, spec.steps, spec.width
 
 
 def pack(spec: Contraction, matrix: np.ndarray) -> np.ndarray:
     """[..., K, N] -> [..., *packed_shape], the ragged last panel filled with zeros; aligned as a program wants it."""
-    if spec.by_bytes:
-        return byte_dots.pack(matrix, spec.width, spec.a == "int8")
+    if spec.dots:
+        return spec.dots.pack(matrix, spec.width)
     panels, depth, width = packed_shape(spec)
     *batch, _, columns = matrix.shape
     shape = (*batch, panels, depth, width)
@@ -253,12 +263,17 @@ class Tile:
         self.spec, self.epilogue, self.a, self.b, self.read_a, self.read_b = spec, epilogue, a, b, read_a, read_b
         self.scratch = flat(scratch, spec.sum)
         self.sums = SumBlock(self.scratch, spec.sum, spec.lanes, spec.blocking.vectors)
-        self.arithmetic = ByteDots(spec.lanes) if spec.by_bytes else Arithmetic(spec.sum, spec.lanes)
+        self.arithmetic = spec.dots or Arithmetic(spec.sum, spec.lanes)
+        self.rows = flat(scratch, "int32") if spec.dots else self.scratch
         sums, panel, _, _ = _scratch(spec)
         self.panel_base, self.rows_base = sums, sums + panel
         self.blocked = spec.blocking.depth is not None
 
     def emit(self, tile: Expr) -> None:
+        with self.spec.dots.definitions() if self.spec.dots else nullcontext():
+            self.emit_tile(tile)
+
+    def emit_tile(self, tile: Expr) -> None:
         self.sums = replace(self.sums, zero=hidden_zero(tile))
         spec, blocking = self.spec, self.spec.blocking
         rank = len(spec.batch)
@@ -290,7 +305,7 @@ class Tile:
     def multiply_by_blocks(self, depth: int) -> None:
         """k block by k block, the sums of all the tile's rows waiting in scratch."""
         spec = self.spec
-        if spec.by_bytes:
+        if spec.dots and spec.dots.prefix:
             self.sums.begin(self.row_count, self.arithmetic, self.b, bind(self.packed_panel()))
         else:
             self.sums.clear(self.row_count)
@@ -327,8 +342,9 @@ class Tile:
     def packed_panel(self) -> Expr:
         """Where the first step of the current packed panel lies."""
         _, *panel = packed_shape(self.spec)
-        initial = self.spec.width * byte_dots.GROUP if self.spec.by_bytes else 0
-        return self.b_base + self.panel * product(panel) + initial
+        dots = self.spec.dots
+        prefix = dots.prefix * self.spec.width * dots.group if dots else 0
+        return self.b_base + self.panel * product(panel) + prefix
 
     def rows_by_panel(self, start: Expr, extent: Index, panel: Any, base: Expr, step: Index) -> None:
         """The tile's row blocks in turn; when k is not cut, each is finished at once."""
@@ -353,7 +369,12 @@ class Tile:
         spec = self.spec
         if spec.stages_rows:
             first = self.rows_base + (start if isinstance(spec.k, int) else 0)
-            return self.scratch, [bind(first + (row + i) * spec.row_stride) for i in range(count)]
+            return self.rows, [bind(first + (row + i) * spec.row_stride) for i in range(count)]
+        if spec.reads_words:
+            group = spec.dots.group
+            first, stride = divide(self.a_base, group) + start, index(divide(spec.a_strides[-2], group))
+            words = seen_as(self.a, "int32")
+            return words, [bind(first + (self.row + row + i) * stride) for i in range(count)]
         stride, step = (index(stride) for stride in spec.a_strides[-2:])
         first = self.a_base + start * step
         return self.a, [bind(first + (self.row + row + i) * stride) for i in range(count)]
@@ -432,7 +453,7 @@ class Tile:
             def put(position: Expr, count: int) -> None:
                 store(self.scratch, cast(read(position, count), spec.sum, count), line + (position - start), count)
 
-            if spec.by_bytes:
-                byte_dots.stage(self.scratch, line, spec.k, spec.a, spec.lanes, read)
+            if spec.dots:
+                spec.dots.stage(self.rows, line, spec.k, read)
             else:
                 for_lanes(start, extent, spec.lanes, put)

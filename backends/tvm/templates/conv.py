@@ -12,6 +12,7 @@ fastest, so that neighbouring tiles share weights.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import gcd, prod
@@ -19,9 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from effcc.backends.tvm.templates import byte_dots
+from effcc.backends.tvm.templates import dots
 from effcc.backends.tvm.templates.blocking import register_block
-from effcc.backends.tvm.templates.byte_dots import ByteDots
 from effcc.backends.tvm.templates.emission import (
     BYTES,
     Cpu,
@@ -44,6 +44,7 @@ from effcc.backends.tvm.templates.emission import (
     minimum,
     modulo,
     product,
+    seen_as,
     store,
     unravel,
 )
@@ -116,7 +117,7 @@ class Convolution:
     channels, features      of the input and the output, all groups
     x, w, sum               dtypes of input and weights as stored, and of the accumulators
     prologue                the input comes from `read_x`, evaluated about once for each element of a tile
-    known                   the weights are packed ahead by `pack`: bytes may take the layout of byte_dots.py
+    known                   the weights are packed ahead by `pack`: short numbers may take a layout of dots.py
     pad_value               what x is outside of the image
     """
 
@@ -157,14 +158,14 @@ class Convolution:
         return lanes
 
     @cached_property
-    def by_bytes(self) -> bool:
-        """Whether four products of bytes are added by one instruction."""
-        return self.known and self.lanes >= 4 and byte_dots.applies(self.cpu, self.x, self.w, self.sum)
+    def dots(self) -> dots.Dots | None:
+        """The instruction that adds several products to a lane, if one does."""
+        return dots.find(self.cpu, self.x, self.w, self.sum, self.lanes) if self.known else None
 
     @property
     def steps(self) -> int:
         """Iterations over a group's channels."""
-        return -(-self.group_channels // byte_dots.GROUP) if self.by_bytes else self.group_channels
+        return -(-self.group_channels // self.dots.group) if self.dots else self.group_channels
 
     @property
     def width(self) -> int:
@@ -186,13 +187,18 @@ class Convolution:
     @cached_property
     def stages(self) -> bool:
         """Whether a tile copies its input to scratch."""
-        if self.prologue or self.by_bytes or not self.stays_inside:
+        if self.prologue or not self.stays_inside or (self.dots and not self.reads_words):
             return True
         stride_bytes = self.channels * self.window.strides[2] * BYTES[self.x]
         if stride_bytes % LINE_BYTES:
             return False
         sets = self.cpu.l1_bytes // L1_WAYS // LINE_BYTES
         return self.tiling.rows > L1_WAYS // 2 * (sets // gcd(sets, stride_bytes // LINE_BYTES))
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether the input in memory holds the words that `dots` reads."""
+        return isinstance(self.dots, dots.PairDots) and self.group_channels % self.dots.group == 0
 
     @property
     def region(self) -> tuple[int, int, int]:
@@ -236,16 +242,18 @@ def _sums(spec: Convolution) -> int:
 
 
 def packed_shape(spec: Convolution) -> tuple[int, ...]:
-    """(groups, panels, kernel depth, height, width, C / groups, NR); by bytes (groups, panels, 1 + steps, NR, 4)."""
-    if spec.by_bytes:
-        return spec.groups, spec.panels, 1 + spec.window.taps * spec.steps, spec.width, byte_dots.GROUP
+    """(groups, panels, kernel depth, height, width, C / groups, NR); for dots (groups, panels, prefix + steps, NR,
+    group)."""
+    if spec.dots:
+        steps = spec.dots.prefix + spec.window.taps * spec.steps
+        return spec.groups, spec.panels, steps, spec.width, spec.dots.group
     return (spec.groups, spec.panels, *spec.window.kernel, spec.group_channels, spec.width)
 
 
 def pack(spec: Convolution, weights: np.ndarray) -> np.ndarray:
     """[O, C / groups, kernel...] -> packed_shape, the ragged last panel of each group filled with zeros."""
-    if spec.by_bytes:
-        return _pack_bytes(spec, weights)
+    if spec.dots:
+        return _pack_words(spec, spec.dots, weights)
     groups, panels, *kernel, channels, width = packed_shape(spec)
     grouped = weights.reshape(groups, spec.group_features, channels, *kernel)
     padded = np.zeros((groups, panels * width, channels, *kernel), weights.dtype)
@@ -253,14 +261,14 @@ def pack(spec: Convolution, weights: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(padded.reshape(groups, panels, width, channels, *kernel).transpose(0, 1, 4, 5, 6, 3, 2))
 
 
-def _pack_bytes(spec: Convolution, weights: np.ndarray) -> np.ndarray:
+def _pack_words(spec: Convolution, dots: dots.Dots, weights: np.ndarray) -> np.ndarray:
     """One matrix [taps * channels, features] a group, the channels of each tap filled up to whole words."""
-    channels = spec.steps * byte_dots.GROUP
-    padded = np.zeros((spec.groups, spec.window.taps, channels, spec.group_features), np.int8)
+    channels = spec.steps * dots.group
+    padded = np.zeros((spec.groups, spec.window.taps, channels, spec.group_features), weights.dtype)
     grouped = weights.reshape(spec.groups, spec.group_features, spec.group_channels, spec.window.taps)
     padded[:, :, : spec.group_channels] = grouped.transpose(0, 3, 2, 1)
     matrices = padded.reshape(spec.groups, spec.window.taps * channels, spec.group_features)
-    return byte_dots.pack(matrices, spec.width, spec.x == "int8")
+    return dots.pack(matrices, spec.width)
 
 
 def _divisors(extent: int) -> list[int]:
@@ -336,9 +344,17 @@ class _Tile:
         self.spec, self.epilogue, self.x, self.w, self.read_x = spec, epilogue, x, w, read_x
         self.scratch = flat(scratch, spec.sum)
         self.sums = SumBlock(self.scratch, spec.sum, spec.lanes, spec.tiling.vectors)
-        self.arithmetic = ByteDots(spec.lanes) if spec.by_bytes else Arithmetic(spec.sum, spec.lanes)
+        self.arithmetic = spec.dots or Arithmetic(spec.sum, spec.lanes)
+        self.staged = flat(scratch, "int32") if spec.dots else self.scratch
+        by_words = spec.dots and spec.reads_words and x is not None
+        self.source = seen_as(x, "int32") if by_words else x
+        self.unit = spec.dots.group if by_words else 1
 
     def emit(self, tile: Expr) -> None:
+        with self.spec.dots.definitions() if self.spec.dots else nullcontext():
+            self.emit_tile(tile)
+
+    def emit_tile(self, tile: Expr) -> None:
         self.sums = replace(self.sums, zero=hidden_zero(tile))
         spec, tiling = self.spec, self.spec.tiling
         extents = _tile_extents(spec)
@@ -375,7 +391,7 @@ class _Tile:
             plane: Index = line * spec.region[1]
             dilations = (1, window.dilations[1], window.dilations[2])  # planes are staged tap by tap
         else:
-            pixel = spec.channels
+            pixel = spec.channels // self.unit
             line = product((pixel, spec.input[2]))
             plane = product((line, spec.input[1]))
             dilations = window.dilations
@@ -395,8 +411,8 @@ class _Tile:
         """Where the first step of the current panel lies."""
         spec = self.spec
         size = prod(packed_shape(spec)[2:])
-        initial = spec.width * byte_dots.GROUP if spec.by_bytes else 0
-        return (self.group * spec.panels + self.panel) * size + initial
+        prefix = spec.dots.prefix * spec.width * spec.dots.group if spec.dots else 0
+        return (self.group * spec.panels + self.panel) * size + prefix
 
     def row_offsets(self, row: Expr, count: int, start: Expr, pixel: Index, line: Index) -> list[Expr]:
         """Where the windows of the tile's output pixels row, row + 1... begin in A."""
@@ -410,7 +426,7 @@ class _Tile:
                 plane = index(line) * index(spec.input[1])
                 image = plane * index(spec.input[0])
                 place = place + self.image * image + self.origin[0] * plane + self.origin[1] * index(line)
-                place = place + self.origin[2] * index(pixel) + self.group * spec.group_channels
+                place = place + self.origin[2] * index(pixel) + self.group * spec.steps
             offsets.append(bind(place))
         return offsets
 
@@ -431,7 +447,7 @@ class _Tile:
 
         def kernel(block: Expr, offset: Expr, count: int) -> None:
             offsets = self.row_offsets(bind(block + offset), count, start, pixel, line)
-            source = self.scratch if spec.stages else self.x
+            source = self.staged if spec.stages else self.source
             row = block + offset if cut else offset
             multiply(self.sums, row, source, offsets, self.w, panel, loops, cut, self.arithmetic)
 
@@ -486,10 +502,11 @@ class _Tile:
 
     def zero(self, place: Expr, pixels: Expr) -> None:
         spec = self.spec
-        nothing = byte_dots.word(spec.pad_value, spec.x) if spec.by_bytes else spec.pad_value
+        nothing = spec.dots.word(spec.pad_value) if spec.dots else spec.pad_value
+        dtype = "int32" if spec.dots else spec.sum
 
         def put(position: Expr, lanes: int) -> None:
-            store(self.scratch, constant(nothing, spec.sum, lanes), position, lanes)
+            store(self.staged, constant(nothing, dtype, lanes), position, lanes)
 
         for_lanes(place, bind(pixels * spec.pixel_stride), spec.cpu.lanes(spec.sum), put)
 
@@ -499,12 +516,15 @@ class _Tile:
         channel = bind(self.group * spec.group_channels)
         position = ((self.image * index(spec.input[0]) + plane) * index(spec.input[1]) + row) * index(spec.input[2])
         source = bind((position + column) * spec.channels + channel)
-        if not spec.prologue and not spec.by_bytes and spec.pixel_stride == spec.channels:
+        channels = spec.channels // self.unit
+        if self.source is not None and (not spec.dots or self.unit > 1) and spec.pixel_stride == channels:
+            first = bind(divide(source, self.unit))
 
             def put(offset: Expr, count: int) -> None:
-                store(self.scratch, cast(load(self.x, source + offset, count), spec.sum, count), place + offset, count)
+                value = load(self.source, first + offset, count)
+                store(self.staged, value if spec.dots else cast(value, spec.sum, count), place + offset, count)
 
-            for_lanes(T.int64(0), bind(pixels * spec.channels), lanes, put)
+            for_lanes(T.int64(0), bind(pixels * channels), lanes, put)
             return
         with T.serial(T.int64(0), pixels) as pixel:
             target = bind(place + pixel * spec.pixel_stride)
@@ -519,7 +539,7 @@ class _Tile:
             def put_channels(c: Expr, count: int) -> None:
                 store(self.scratch, cast(read(c, count), spec.sum, count), target + c, count)
 
-            if spec.by_bytes:
-                byte_dots.stage(self.scratch, target, spec.group_channels, spec.x, lanes, read)
+            if spec.dots:
+                spec.dots.stage(self.staged, target, spec.group_channels, read)
             else:
                 for_lanes(T.int64(0), spec.group_channels, lanes, put_channels)

@@ -43,6 +43,7 @@ class Cpu:
     l2_bytes: int = 1 << 20
     threads: int = 1
     byte_dots: bool = False  # vpdpbusd on whole vectors
+    pair_dots: bool = False  # vdpbf16ps
 
     def lanes(self, dtype: str) -> int:
         return max(1, self.vector_bits // (8 * BYTES[dtype]))
@@ -55,6 +56,16 @@ def is_static(*values: Index) -> bool:
 def dtype_of(value: Expr) -> str:
     """ "float32", or "float32x16" for a vector."""
     return str(value.ty.dtype)
+
+
+def is_even(value: Index) -> bool:
+    """Whether a number is certainly even. Of sums of products (`effcc.ir.dims`, or TIR's) the factors tell."""
+    if isinstance(value, int):
+        return value % 2 == 0
+    if hasattr(value, "terms"):
+        return all(c % 2 == 0 for _, c in value.terms)
+    coefficient = tvm.sym.Analyzer().modular_set(value)
+    return coefficient.coeff % 2 == 0 and coefficient.base % 2 == 0
 
 
 def index(value: Index) -> Expr:
@@ -228,6 +239,11 @@ def transpose(rows: Sequence[Expr]) -> list[Expr]:
 def flat(pointer: Any, dtype: str) -> Any:
     """A flat view of raw memory, with no assumption about its alignment beyond the element's."""
     return T.decl_buffer((UNBOUNDED,), dtype, data=pointer, align=BYTES[dtype])
+
+
+def seen_as(buffer: Any, dtype: str) -> Any:
+    """A flat buffer, its memory read as another dtype."""
+    return flat(buffer.data, dtype)
 
 
 def wrapped(fn: str, *args: Expr) -> Expr:

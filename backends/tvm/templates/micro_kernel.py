@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from effcc.backends.tvm.templates.byte_dots import ByteDots
+from effcc.backends.tvm.templates.dots import Dots
 from effcc.backends.tvm.templates.emission import (
     Accumulators,
     Epilogue,
@@ -67,7 +67,7 @@ class SumBlock:
         with T.serial(T.int64(0), index(rows) * self.vectors) as vector:
             store(self.buffer, constant(0, self.dtype, self.lanes), self.base + vector * self.lanes, self.lanes)
 
-    def begin(self, rows: Index, arithmetic: Arithmetic | ByteDots, b: Any, panel: Expr) -> None:
+    def begin(self, rows: Index, arithmetic: Arithmetic | Dots, b: Any, panel: Expr) -> None:
         """The sums before the first product."""
         values = [bind(arithmetic.initial(b, panel, v, self.vectors)) for v in range(self.vectors)]
         with T.serial(T.int64(0), index(rows)) as row:
@@ -117,7 +117,7 @@ def multiply(
     panel: Expr,
     steps: Sequence[Steps],
     accumulate: bool,
-    arithmetic: Arithmetic | ByteDots | None = None,
+    arithmetic: Arithmetic | Dots | None = None,
 ) -> None:
     """sums[row + i, :] (+)= sum over `steps` of a[offsets[i] + ...] * b[panel + ..., :], the rows unrolled.
 

@@ -134,7 +134,7 @@ def test_deep_products_of_bytes_are_cut(left: str) -> None:
     spec = Contraction(
         20, 50, 4001, replace(CPU, l2_bytes=64 << 10), a=left, b="int8", sum="int32", a_strides=(4001, 1)
     )
-    assert spec.by_bytes and spec.depth_chunks > 2
+    assert spec.dots and spec.depth_chunks > 2
     np.testing.assert_array_equal(run(spec, a, b, "int32"), a.astype("i4") @ b.astype("i4"))
 
 
@@ -144,6 +144,26 @@ def test_half_precision_accumulates_in_float32(dtype: str) -> None:
     a, b = random(10, 40).astype(numpy_dtype), random(40, 33).astype(numpy_dtype)
     spec = Contraction(10, 33, 40, CPU, a=dtype, b=dtype, a_strides=(40, 1))
     check(run(spec, a, b), a.astype("f4"), b.astype("f4"))
+
+
+@pytest.mark.parametrize("pair_dots", [True, False])
+@pytest.mark.parametrize("m,n,k", [(14, 33, 70), (1, 16, 64), (9, 50, 131), (5, 20, 3), (3, 4, 0), (40, 64, 256)])
+def test_bf16_accumulates_in_float32(m: int, n: int, k: int, pair_dots: bool) -> None:
+    """By pairs where there is an instruction: read in place, with an odd K through scratch."""
+    a, b = (x.astype(ml_dtypes.bfloat16) for x in (random(m, k), random(k, n)))
+    cpu = replace(CPU, pair_dots=pair_dots and CPU.pair_dots)
+    spec = Contraction(m, n, k, cpu, a="bfloat16", b="bfloat16", a_strides=(k, 1))
+    assert (spec.dots is not None) == cpu.pair_dots and spec.reads_words == (cpu.pair_dots and k % 2 == 0)
+    check(run(spec, a, b), a.astype("f4"), b.astype("f4"))
+
+
+@pytest.mark.skipif(not CPU.pair_dots, reason="no vdpbf16ps here")
+def test_pairs_in_lesser_vectors_cut_and_through_columns() -> None:
+    a, b = random(21, 1001).astype(ml_dtypes.bfloat16), random(1001, 70).astype(ml_dtypes.bfloat16)
+    small = replace(CPU, vector_bits=256, l2_bytes=16 << 10)
+    spec = Contraction(21, 70, 1001, small, a="bfloat16", b="bfloat16", a_strides=(1, 21))
+    assert spec.lanes == 8 and spec.depth_chunks > 2 and spec.stages_rows
+    check(run(spec, np.ascontiguousarray(a.T).T, b), a.astype("f4"), b.astype("f4"))
 
 
 @pytest.mark.parametrize("prologue", [False, True])

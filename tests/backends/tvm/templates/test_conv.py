@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
+import ml_dtypes  # noqa: F401 (NumPy learns of bfloat16)
 import numpy as np
 import pytest
 import torch
@@ -13,7 +14,7 @@ from tvm.tirx.script import builder as T
 from effcc.backends.tvm.standalone import CPU, Kernel
 from effcc.backends.tvm.templates import conv
 from effcc.backends.tvm.templates.conv import Convolution, window
-from effcc.backends.tvm.templates.emission import Cpu, constant, dot, load, store
+from effcc.backends.tvm.templates.emission import Cpu, cast, constant, dot, load, store
 
 SMALL = Cpu(128, 16, l2_bytes=16 << 10, threads=2)
 FUNCTIONS = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d, 3: torch.nn.functional.conv3d}
@@ -44,17 +45,19 @@ def check(
     strides, dilations = ((v,) * rank if isinstance(v, int) else v for v in (strides, dilations))
     pads = (pads,) * (2 * rank) if isinstance(pads, int) else pads
     generator = torch.Generator().manual_seed(0)
-    if dtype == "float32":
+    if dtype in ("float32", "bfloat16"):
         x = torch.randn(images, channels, *size, generator=generator)
         w = torch.randn(features, channels // groups, *kernel, generator=generator)
     else:
         low, high = (0, 256) if dtype == "uint8" else (-128, 128)
         x = torch.randint(low, high, (images, channels, *size), generator=generator)
         w = torch.randint(-128, 128, (features, channels // groups, *kernel), generator=generator)
+    if dtype == "bfloat16":
+        x, w = (t.bfloat16().float() for t in (x, w))
     expected, bound = reference(torch.relu(x + x) if prologue else x, w, strides, pads, dilations, groups)
     ones = (1,) * (3 - rank)
     output = (*ones, *expected.shape[1:-1])
-    total, w_dtype = ("float32", "float32") if dtype == "float32" else ("int32", "int8")
+    total, w_dtype = ("float32", dtype) if dtype in ("float32", "bfloat16") else ("int32", "int8")
 
     def spec_of(images, *sizes) -> Convolution:
         in_size, out_size = (sizes[:3], sizes[3:]) if symbolic else ((*ones, *size), output)
@@ -72,7 +75,7 @@ def check(
             store(y, value, dot(position, strides_of((images, *output, features))), lanes)
 
         def read_x(position, lanes):
-            value = load(x, dot(position, x_strides), lanes)
+            value = cast(load(x, dot(position, x_strides), lanes), "float32", lanes)
             return T.max(value + value, constant(0, "float32", lanes))
 
         if prologue:
@@ -87,9 +90,9 @@ def check(
         conv.scratch_bytes(spec),
     )  # fmt: skip
     y = np.full(expected.shape, 77, total)
-    source = np.ascontiguousarray(x.movedim(1, -1).numpy().astype(dtype))
-    kernel_([source, conv.pack(spec, w.numpy().astype(w_dtype)), y], dims)
-    if dtype == "float32":
+    source = np.ascontiguousarray(x.movedim(1, -1).numpy().astype(np.dtype(dtype)))
+    kernel_([source, conv.pack(spec, w.numpy().astype(np.dtype(w_dtype))), y], dims)
+    if total == "float32":
         assert (np.abs(y - expected) <= bound).all()
     else:
         np.testing.assert_array_equal(y, expected.astype("i4"))
@@ -165,8 +168,29 @@ def test_integers_are_exact(options: dict, known: bool) -> None:
     check(**{"dtype": "int8", **options}, known=known)
 
 
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(
+    "options",
+    [
+        case(channels=6, features=9, pads=1, groups=3),
+        case(channels=6, features=16, pads=1, groups=2),
+        case(channels=70, features=20, pads=1, prologue=True),
+        case(channels=3, features=33, pads=2, strides=2, kernel=(5, 5)),
+        case(channels=64, features=64, kernel=(1, 1)),
+        case(channels=24, features=17, kernel=(2, 2), images=2),
+        case(channels=24, features=17, kernel=(3, 3), pads=1, images=2),
+        case(channels=16, features=12, groups=2, pads=1, dilations=2),
+        case(channels=10, features=18, pads=1, size=(6, 70), symbolic=True),
+    ],
+    ids=str,
+)
+def test_bf16_accumulates_in_float32(options: dict, known: bool) -> None:
+    """By pairs where weights are known and there is an instruction."""
+    check(**options, dtype="bfloat16", known=known)
+
+
 @pytest.mark.skipif(not CPU.byte_dots, reason="no vpdpbusd here")
 def test_large_weights_of_bytes_are_cut() -> None:
     cpu = replace(CPU, l2_bytes=8 << 10)
     spec = check(channels=64, features=24, pads=1, cpu=cpu, dtype="int8", known=True)
-    assert spec.tiling.cut and spec.by_bytes
+    assert spec.tiling.cut and spec.dots
