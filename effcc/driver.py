@@ -82,7 +82,7 @@ def compile(
     model: a path (.onnx, .effir), an onnx ModelProto, an nn.Module (with example `inputs`), an ExportedProgram, or a
     Graph.
     shapes: {input name: sizes}; a size may be a number, a symbol's name, or a (lowest, highest) range.
-    precision: what products are multiplied in: "fp32", "bf16" (targets cpu and cuda) or "fp16" (cuda); sums stay in fp32.
+    precision: what products are multiplied in: "fp32", "bf16" (cpu, cuda) or "fp16" (cuda). Sums stay in fp32.
     passes: a pipeline that replaces the target's default. quantize, sparsify, reduce_tokens, prune: a pass of that
     category
         (an instance, or text such as "tome:r=13") to insert into the default pipeline.
