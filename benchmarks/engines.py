@@ -20,8 +20,10 @@ def effcc_onnx(model: Model, path: Path, threads: int, precision: str = "fp32") 
     """From the ONNX file, with the default pipeline."""
     import effcc
 
-    program = effcc.compile(str(path), threads=threads, shapes={model.input: model.shape}, precision=precision)
-    inputs = list(model.inputs().values())
+    arrays = model.inputs()
+    shapes = {name: array.shape for name, array in arrays.items()}
+    program = effcc.compile(str(path), threads=threads, shapes=shapes, precision=precision, values=model.values)
+    inputs = list(arrays.values())
     return lambda: program(*inputs)[0]
 
 
@@ -37,7 +39,8 @@ def _torch(model: Model, threads: int, compiler: str | None, autocast: bool = Fa
 
     def call() -> np.ndarray:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            return module(*inputs).float().numpy()
+            answer = module(*inputs)
+            return (answer[0] if isinstance(answer, tuple) else answer).float().numpy()
 
     return call
 
@@ -79,7 +82,7 @@ def openvino(model: Model, path: Path, threads: int, precision: str = "f32") -> 
     core = openvino.Core()
     config = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
     network = core.read_model(path)
-    network.reshape({model.input: list(model.shape)})
+    network.reshape({name: list(array.shape) for name, array in model.inputs().items()})
     request = core.compile_model(network, "CPU", config).create_infer_request()
     inputs = model.inputs()
 

@@ -50,7 +50,45 @@ def gpt2() -> nn.Module:
     return FirstOutput(transformers.GPT2LMHeadModel(transformers.GPT2Config(use_cache=False)), "logits")
 
 
-BUILDERS = {"resnet50": resnet50, "mobilenetv2": mobilenetv2, "vit-s16": vit_s16, "bert-base": bert_base, "gpt2": gpt2}
+def vit_b16() -> nn.Module:
+    return FirstOutput(transformers.ViTForImageClassification(transformers.ViTConfig(num_labels=1000)), "logits")
+
+
+def poolformer_s12() -> nn.Module:
+    config = transformers.PoolFormerConfig(num_labels=1000)
+    return FirstOutput(transformers.PoolFormerForImageClassification(config), "logits")
+
+
+class Step(nn.Module):
+    """GPT-2 by one token: (tokens [1, 1], keys and values so far [layers, 2, 1, heads, length, size]) -> logits, and
+    this token's keys and values, which the caller appends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.model = 12, transformers.GPT2LMHeadModel(transformers.GPT2Config())
+
+    def forward(self, tokens: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        body, made = self.model.transformer, []
+        x = body.wte(tokens) + body.wpe.weight[past.shape[4]]
+        for block, (keys, values) in zip(body.h, past, strict=True):
+            q, k, v = block.attn.c_attn(block.ln_1(x)).view(1, 1, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+            made += [k, v]
+            mixed = nn.functional.scaled_dot_product_attention(q, torch.cat((keys, k), 2), torch.cat((values, v), 2))
+            x = x + block.attn.c_proj(mixed.transpose(1, 2).reshape(1, 1, -1))
+            x = x + block.mlp(block.ln_2(x))
+        return self.model.lm_head(body.ln_f(x)), torch.stack(made)
+
+
+BUILDERS = {
+    "resnet50": resnet50,
+    "mobilenetv2": mobilenetv2,
+    "poolformer-s12": poolformer_s12,
+    "vit-s16": vit_s16,
+    "vit-b16": vit_b16,
+    "bert-base": bert_base,
+    "gpt2": gpt2,
+    "gpt2-decode": Step,
+}
 
 
 def build(model: Model) -> nn.Module:
@@ -82,7 +120,7 @@ def export(model: Model, path: Path) -> None:
         build(model),
         example(model),
         unfinished,
-        input_names=[model.input],
+        input_names=list(model.inputs()),
         opset_version=18,
         dynamo=True,
         external_data=False,

@@ -83,6 +83,8 @@ def _halved(w: Workspace, item: Item, short: DType, seen: dict[Value, Value]) ->
             made = w.producer(v)
             if made is not None and isinstance(made.op, (Reshape, Transpose, Slice)):
                 seen[v] = add(made.op, rounded(made.operands[0]))
+            elif made is not None and made.op.name == "cast" and made.operands[0].dtype == short:
+                seen[v] = made.operands[0]  # as of an attention before
             else:
                 seen[v] = add(op_class("cast")(to=short), v)  # type: ignore[call-arg]
         return seen[v]

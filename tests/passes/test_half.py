@@ -37,6 +37,15 @@ def test_values_are_rounded_in_front_of_views():
     assert [n.op.name for n in graph.nodes if n.op.name in ("exp", "cast", "matmul")] == ["exp", "cast", "matmul"]
 
 
+def test_what_an_attention_gives_is_rounded_already():
+    b = Builder("g")
+    q = b.input("q", Tensor(f32, (1, 2, 3, 4)))
+    heads = b.transpose(b.attention(q, q, q), perm=(0, 2, 1, 3))
+    y = b.matmul(b.reshape(heads, shape=(3, 8)), b.const(Blob(np.ones((8, 4), np.float32))))
+    graph = Half().run(b.graph(y), Context())
+    assert sum(n.op.name == "cast" and n.result.dtype == f16 for n in graph.nodes) == 2  # q, the weights
+
+
 def test_what_stays():
     b = Builder("g")
     x, y = b.input("x", Tensor(f64, (4, 4))), b.input("y", Tensor(f32, (4, 4)))
