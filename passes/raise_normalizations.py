@@ -1,9 +1,12 @@
-"""Raising softmax, layer norm and RMS norm, with their scale and bias."""
+"""Raising softmax, layer norm, RMS norm and group norm, with their scale and bias."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from effcc.ir.dims import product
 from effcc.passes.raise_activations import Bounded
 from effcc.rewrite import Rule
 
@@ -156,6 +159,97 @@ class BiasOfNorm(Bounded):
         return b.add(b.layer_norm(x, b.input("g", x.tensor.with_shape(x.shape[axis:])), axis=axis), c)
 
 
+class GroupNormOfReshape(Bounded):
+    """reshape(group_norm(reshape(x, [N, G, ...]), groups=G), [N, C, ...]) --> group_norm(x, groups=G)
+
+    ONNX has no group norm before opset 18: exporters write an instance norm of the groups."""
+
+    def pattern(self, p: Any, x: Any) -> Any:
+        inner = p.reshape(x, shape=p.any("grouped"))
+        norm = p.group_norm(inner, p.constant("scale"), p.constant("bias"), groups=p.any("groups"), eps=p.any("eps"))
+        return p.reshape(norm, shape=p.any("whole"))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        before, inside = m.x.shape, m.grouped
+        if len(before) < 2 or m.whole != before:
+            return f"shape {m.whole} is not that of {m.x.type}"
+        if inside[0] != before[0] or inside[1] != m.groups:
+            return f"{m.groups} groups of {inside} are not the axes after the first"
+        if not isinstance(before[1], int) or before[1] % m.groups:
+            return f"{before[1]} channels do not divide into {m.groups} groups"
+        return None
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        scale, bias = m.array("scale"), m.array("bias")
+        members = m.x.shape[1] // m.groups
+        affine = () if (scale == 1).all() and not bias.any() else (scale, bias)
+        parameters = (b.const(a.repeat(members), v.dtype) for a, v in zip(affine, (m.scale, m.bias)))
+        return b.group_norm(m.x, *parameters, groups=m.groups, eps=m.eps)
+
+    def example(self, d: Any, b: Any) -> Any:
+        d.kinds = "f"
+        d.base_shape = (d.integer(1, 3), 4, *(d.integer(1, 3) for _ in range(d.integer(0, 2))))
+        x = b.input("x", d.like(None))
+        groups = d.choose((1, 2, 4))
+        plain = d.boolean()
+        parameters = (b.const(np.full(groups, one) if plain else np.arange(groups) + one, x.dtype) for one in (1, 0))
+        grouped = b.reshape(x, shape=(x.shape[0], groups, product(x.shape[1:]) // groups))
+        return b.reshape(b.group_norm(grouped, *parameters, groups=groups), shape=x.shape)
+
+
+def channel_parameter(b: Any, v: Any, x: Any) -> Any | None:
+    """A value that may serve as scale or bias of x's channels, [C, 1...] or [1, C, 1...], as [C]."""
+    shape = v.shape[1:] if len(v.shape) == len(x.shape) and v.shape[0] == 1 else v.shape
+    if shape != (x.shape[1], *(1,) * (len(x.shape) - 2)):
+        return None
+    return b.reshape(v, shape=shape[:1])
+
+
+def channels(d: Any, b: Any) -> tuple[Any, Any]:
+    """(something to normalize, a parameter of its channels, or of its last axis)"""
+    d.kinds = "f"
+    d.base_shape = (d.integer(1, 2), 4, *(d.integer(1, 3) for _ in range(d.integer(0, 2))))
+    x = b.input("x", d.like(None))
+    ones = (1,) * (len(x.shape) - 2)
+    shape = d.choose(((4, *ones), (1, 4, *ones), x.shape[-1:]))
+    return x, b.input("p", x.tensor.with_shape(shape))
+
+
+class ScaleOfGroupNorm(Bounded):
+    """group_norm(x) * g --> group_norm(x, g)"""
+
+    def pattern(self, p: Any, x: Any, g: Any) -> Any:
+        return p.mul(p.group_norm(x, groups=p.any("groups"), eps=p.any("eps")), g)
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        scale = channel_parameter(b, m.g, m.x)
+        if scale is None:
+            return f"{m.g.type} is no scale of the channels of {m.x.type}"
+        return b.group_norm(m.x, scale, groups=m.groups, eps=m.eps)
+
+    def example(self, d: Any, b: Any) -> Any:
+        x, g = channels(d, b)
+        return b.mul(b.group_norm(x, groups=d.choose((1, 2, 4))), g)
+
+
+class BiasOfGroupNorm(Bounded):
+    """group_norm(x, g) + c --> group_norm(x, g, c)"""
+
+    def pattern(self, p: Any, x: Any, g: Any, c: Any) -> Any:
+        return p.add(p.group_norm(x, g, groups=p.any("groups"), eps=p.any("eps")), c)
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        bias = channel_parameter(b, m.c, m.x)
+        if bias is None:
+            return f"{m.c.type} is no bias of the channels of {m.x.type}"
+        return b.group_norm(m.x, m.g, bias, groups=m.groups, eps=m.eps)
+
+    def example(self, d: Any, b: Any) -> Any:
+        x, c = channels(d, b)
+        g = b.input("g", x.tensor.with_shape(x.shape[1:2]))
+        return b.add(b.group_norm(x, g, groups=d.choose((1, 2, 4))), c)
+
+
 class Softmax(Bounded):
     """e = exp(x - max(x));  e / sum(e) --> softmax(x)"""
 
@@ -180,5 +274,6 @@ class LogSoftmax(Bounded):
 
 
 NORMALIZATION_RULES: tuple[Rule, ...] = (
-    Rsqrt(), LayerNorm(), RmsNorm(), ScaleOfNorm(), BiasOfNorm(), Softmax(), LogSoftmax(),
+    Rsqrt(), LayerNorm(), RmsNorm(), ScaleOfNorm(), BiasOfNorm(), GroupNormOfReshape(), ScaleOfGroupNorm(),
+    BiasOfGroupNorm(), Softmax(), LogSoftmax(),
 )
