@@ -54,6 +54,23 @@ def torch_eager(model: Model, path: Path, threads: int) -> Call:
     return _torch(model, threads, None)
 
 
+def torchscript(model: Model, path: Path, threads: int) -> Call:
+    """Traced and frozen."""
+    import torch
+    from modules import example
+
+    torch.set_num_threads(threads)
+    inputs = example(model)
+    module = torch.jit.freeze(torch.jit.trace(model.module(), inputs))
+
+    def call() -> np.ndarray:
+        with torch.inference_mode():
+            answer = module(*inputs)
+            return (answer[0] if isinstance(answer, tuple) else answer).numpy()
+
+    return call
+
+
 def inductor(model: Model, path: Path, threads: int) -> Call:
     return _torch(model, threads, "inductor")
 
@@ -96,7 +113,9 @@ def openvino(model: Model, path: Path, threads: int, precision: str = "f32") -> 
 ENGINES: dict[str, Callable[[Model, Path, int], Call]] = {
     "effcc": effcc_onnx,
     "effcc-torch": effcc_torch,
+    "effcc-again": effcc_onnx,  # how far two runs of one engine are apart
     "torch": torch_eager,
+    "torchscript": torchscript,
     "inductor": inductor,
     "inductor-freezing": inductor_freezing,
     "onnxruntime": onnxruntime,
@@ -105,4 +124,4 @@ ENGINES: dict[str, Callable[[Model, Path, int], Call]] = {
     "openvino-bf16": partial(openvino, precision="bf16"),
     "inductor-bf16": inductor_bf16,
 }
-FROM_TORCH = {"effcc-torch", "torch", "inductor", "inductor-freezing", "inductor-bf16"}
+FROM_TORCH = {"effcc-torch", "torch", "torchscript", "inductor", "inductor-freezing", "inductor-bf16"}

@@ -4,10 +4,10 @@
     python benchmarks/latency.py --models bert-base,gpt2 --engines effcc,torch --rounds 5
     python benchmarks/latency.py --engines effcc-bf16,openvino-bf16,inductor-bf16 --output bf16.json
 
-Prints a table with ratios (their time / that of the first: above 1 means that the first is quicker), the machine's
-measured peaks of the same run, and how far each engine's answer is from torch eager's (ONNX Runtime's where there is no
-torch model).
-Writes everything to benchmarks/results/latency.json.
+Prints a table with ratios (their time / that of the first: above 1 means that the first is quicker), the best peer's
+with its 95 % interval, and with `effcc-again` how far one engine is from itself; the machine's measured peaks of the
+same run, and how far each engine's answer is from torch eager's (ONNX Runtime's where there is no torch model). Writes
+everything to benchmarks/results/latency.json.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import peak
 from engines import ENGINES, FROM_TORCH
 from rich.console import Console
@@ -40,8 +41,9 @@ def measure(model: Model, engines: list[str], folder: Path, threads: int, rounds
     path = model.onnx(folder)
     able = [name for name in engines if model.architecture is not None or name not in FROM_TORCH]
     contestants = [Contestant(name, start_engine, (name, model, path, threads)) for name in able]
-    product, copy = Contestant("product", peak.matrix_product, (threads,)), Contestant("copy", peak.copy, (threads,))
-    take_turns([*contestants, product, copy], rounds, budget)
+    peaks = (peak.multiply_adds, peak.matrix_product, peak.copy)
+    registers, product, copy = (Contestant(measured.__name__, measured, (threads,)) for measured in peaks)
+    take_turns([*contestants, registers, product, copy], rounds, budget)
 
     answers = {c.name: c.answer for c in contestants if c.failure is None}
     judge = next((name for name in ("torch", "onnxruntime", *answers) if name in answers), None)
@@ -54,7 +56,12 @@ def measure(model: Model, engines: list[str], folder: Path, threads: int, rounds
             "setup_s": c.setup_time,
             "difference": largest_relative_difference(c.answer, answers[judge]),
         }  # fmt: skip
-    entry["peak"] = {"gflops": 1e-9 * peak.FLOPS / product.median, "gbytes": 1e-9 * peak.BYTES / copy.median}
+    entry["ratio"] = best_peer_over_ours({c.name: c.rounds for c in contestants if c.failure is None})
+    entry["peak"] = {
+        "gflops": 1e-9 * registers.answer / registers.median,
+        "product_gflops": 1e-9 * peak.FLOPS / product.median,
+        "gbytes": 1e-9 * peak.BYTES / copy.median,
+    }
     if model.architecture is not None:
         import modules
 
@@ -62,11 +69,26 @@ def measure(model: Model, engines: list[str], folder: Path, threads: int, rounds
     return entry
 
 
+def best_peer_over_ours(rounds: dict[str, list[float]], draws: int = 2000) -> dict | None:
+    """The best peer's median over that of the first engine, with a 95 % interval of it: rounds are drawn anew, the same
+    ones for both, as what disturbs a round disturbs all of its engines (Efron 1979)."""
+    ours, *others = rounds
+    peers = [name for name in others if name.removesuffix("-again") != ours]
+    if not peers:
+        return None
+    peer = min(peers, key=lambda name: np.median(rounds[name]))
+    drawn = np.random.default_rng(0).integers(0, len(rounds[ours]), (draws, len(rounds[ours])))
+    theirs, mine = (np.median(np.array(rounds[name])[drawn], axis=1) for name in (peer, ours))
+    low, high = np.quantile(theirs / mine, (0.025, 0.975))
+    return {"peer": peer, "median": float(np.median(rounds[peer]) / np.median(rounds[ours])), "low": low, "high": high}
+
+
 def show(console: Console, results: dict[str, dict], engines: list[str], threads: int) -> None:
-    table = Table("model", title=f"median latency in ms, batch 1, {threads} threads each (ratio to {engines[0]})")
+    table = Table("model", title=f"median latency in ms, {threads} threads each (ratio to {engines[0]})")
     for name in engines:
         table.add_column(name, justify="right")
-    table.add_column("fp32 peak", justify="right")
+    table.add_column("best peer / first (95 %)", justify="right")
+    table.add_column("of FMA peak", justify="right")
     for model, entry in results.items():
         ours = entry["engines"].get(engines[0], {}).get("ms")
         cells = []
@@ -81,13 +103,22 @@ def show(console: Console, results: dict[str, dict], engines: list[str], threads
                 ratio = f" ({found['ms'] / ours:.2f})" if ours and name != engines[0] else ""
                 cells.append(f"{found['ms']:.2f}{ratio}{wrong}")
         share = ours and entry.get("flops") and entry["flops"] / (1e6 * ours * entry["peak"]["gflops"])
-        table.add_row(model, *cells, f"{share:.0%}" if share else "")
+        ratio = entry["ratio"]
+        shown = f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})" if ratio else ""
+        table.add_row(model, *cells, shown, f"{share:.0%}" if share else "")
     console.print(table)
+    if ratios := [entry["ratio"]["median"] for entry in results.values() if entry["ratio"]]:
+        print(f"best peer / first: geometric mean {np.exp(np.mean(np.log(ratios))):.3f}, least {min(ratios):.3f}")
+    again = f"{engines[0]}-again"
+    if same := [e["engines"][again]["ms"] / e["engines"][engines[0]]["ms"] for e in results.values()
+                if "ms" in e["engines"].get(again, {})]:  # fmt: skip
+        print(f"the same engine twice: ratios from {min(same):.3f} to {max(same):.3f}")
     for model, entry in results.items():
         peaks = entry["peak"]
         apart = ", ".join(f"{n} {e['difference']:.0e}" for n, e in entry["engines"].items() if "ms" in e)
         print(
-            f"{model}: peak {peaks['gflops']:.0f} GFLOP/s, {peaks['gbytes']:.1f} GB/s; "
+            f"{model}: FMA peak {peaks['gflops']:.0f} GFLOP/s, product {peaks['product_gflops']:.0f}, "
+            f"copy {peaks['gbytes']:.1f} GB/s; "
             f"largest relative difference to {entry['judge']}: {apart}"
         )
         for name, found in entry["engines"].items():

@@ -6,8 +6,10 @@ peaks = measure()          # one core;  measure(threads=2): both
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import tvm
@@ -39,32 +41,47 @@ class Peaks:
 @cache
 def measure(threads: int = 1, machine: Machine | None = None) -> Peaks:
     """The best of several runs each: a few hundred milliseconds, and the time to compile two kernels."""
-    machine = machine or host()
-    lanes, accumulators = machine.vector_bits // 32, 12
-    multiply, read = compile_kernels([_multiply(lanes, accumulators), _read(lanes)], machine)
-    driver = compile_driver(machine.architecture)
-    tiles = 16 * threads
-    size = max(64 << 20, 4 * machine.l3)
-    blocks = size // (4 * BLOCK)
 
-    def seconds(kernel: str, image: bytes, floats: int, tiles: int) -> float:
-        program = Program(
-            inputs=(Input("x", "f32", (floats,)),),
-            outputs=(Output("y", "f32", (tiles * lanes,)),),
-            steps=(Launch(kernel, ("x", "y"), tiles=tiles),),
-        )
-        run = Executable(program, [image], driver, threads=threads)
-        x = aligned_memory(4 * floats).view(np.float32)
-        x[:] = 1
+    def rate(work: tuple[Callable[[], Any], float]) -> float:
+        run, amount = work
         best = float("inf")
         for _ in range(10):
             start = time.perf_counter()
-            run(x)
+            run()
             best = min(best, time.perf_counter() - start)
-        return best
+        return amount / best
 
-    flops = 2 * lanes * accumulators * ROUNDS * tiles / seconds(multiply.symbol, multiply.object, lanes, tiles)
-    return Peaks(flops, blocks * BLOCK * 4 / seconds(read.symbol, read.object, blocks * BLOCK, blocks))
+    return Peaks(rate(multiply_adds(threads, machine)), rate(reads(threads, machine)))
+
+
+def multiply_adds(threads: int = 1, machine: Machine | None = None) -> tuple[Callable[[], Any], float]:
+    """(a call that multiplies and adds in registers only, its flops)"""
+    machine = machine or host()
+    lanes, accumulators, tiles = machine.vector_bits // 32, 12, 16 * threads
+    run = _program(_multiply(lanes, accumulators), machine, threads, lanes, tiles)
+    return run, 2.0 * lanes * accumulators * ROUNDS * tiles
+
+
+def reads(threads: int = 1, machine: Machine | None = None) -> tuple[Callable[[], Any], float]:
+    """(a call that reads more than caches hold, its bytes)"""
+    machine = machine or host()
+    blocks = max(64 << 20, 4 * machine.l3) // (4 * BLOCK)
+    run = _program(_read(machine.vector_bits // 32), machine, threads, blocks * BLOCK, blocks)
+    return run, 4.0 * blocks * BLOCK
+
+
+def _program(function: tvm.tirx.PrimFunc, machine: Machine, threads: int, floats: int, tiles: int) -> Callable[[], Any]:
+    """A call of a kernel on so many floats, all 1."""
+    (kernel,) = compile_kernels([function], machine)
+    program = Program(
+        inputs=(Input("x", "f32", (floats,)),),
+        outputs=(Output("y", "f32", (tiles * machine.vector_bits // 32,)),),
+        steps=(Launch(kernel.symbol, ("x", "y"), tiles=tiles),),
+    )
+    run = Executable(program, [kernel.object], compile_driver(machine.architecture), threads=threads)
+    x = aligned_memory(4 * floats).view(np.float32)
+    x[:] = 1
+    return lambda: run(x)
 
 
 def _multiply(lanes: int, accumulators: int) -> tvm.tirx.PrimFunc:
