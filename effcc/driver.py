@@ -54,6 +54,20 @@ def artifact_suffix(target: str) -> str:
 CATEGORY_OPTIONS = {"reduce_tokens": "reduce-tokens", "quantize": "quantize", "sparsify": "sparsify", "prune": "prune"}
 
 
+def rounding(precision: str, target: str, quantize: Pass | str | None) -> Pass | str | None:
+    """The quantizing pass that a precision stands for, or the one that was asked for."""
+    offered: Mapping[str, str] = {"fp32": "", **getattr(backend_of(target), "precisions", {})}
+    if precision not in offered:
+        one_of = ", ".join(map(repr, offered))
+        raise UnsupportedError(f"precision={precision!r} is not offered", hint=f"one of {one_of}")
+    if precision == "fp32":
+        return quantize
+    if quantize is not None:
+        hint = "leave out one of them"
+        raise UnsupportedError(f"precision={precision!r} and quantize= together are not offered", hint=hint)
+    return offered[precision]
+
+
 def compile(
     model: Any,
     target: str = "cpu",
@@ -99,17 +113,12 @@ def compile(
     Raises EffccError: one line with what is wrong, where, and how to mend it.
     """
     for name, value, known in (
-        ("precision", precision, ("fp32", *getattr(backend_of(target), "precisions", ()))),
         ("schedule", schedule, ("auto", "barriers", "tiles")),
         ("tune", tune, ("default", "none")),
     ):
         if value not in known:
             raise UnsupportedError(f"{name}={value!r} is not offered", hint=f"one of {', '.join(map(repr, known))}")
-    if precision != "fp32":
-        if quantize is not None:
-            raise UnsupportedError(f"precision={precision!r} and quantize= together are not offered",
-                                   hint="leave out one of them")
-        quantize = backend_of(target).precisions[precision]  # type: ignore[attr-defined]
+    quantize = rounding(precision, target, quantize)
     tell = progress or (lambda message: None)
     extra = {
         c: p

@@ -9,6 +9,7 @@ memory: a changed weight builds the program again. In training they stay inputs.
         says what).
     target: a target of `effcc.compile`, or "interpreter" for the ops' reference meanings. Default: "cpu", and for CUDA
         tensors the GPU that is there.
+    precision: "fp32" (default) or "bf16", as in `effcc.compile`; in inference only.
     reduce_tokens, quantize, sparsify, prune: a pass of that category, as in `effcc.compile`; in inference only.
     Everything else goes to the driver (passes, calibration, check, ...).
 """
@@ -23,7 +24,7 @@ import torch
 from torch._guards import TracingContext
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from effcc.driver import CATEGORY_OPTIONS, compile_graph
+from effcc.driver import CATEGORY_OPTIONS, compile_graph, rounding
 from effcc.errors import InputError, UnsupportedError
 from effcc.frontends.torch.decompositions import decompositions
 from effcc.frontends.torch.fingerprint import Fingerprint
@@ -58,6 +59,8 @@ def compile_fx(
         raise InputError(f"unknown fallback {fallback!r}", hint="None or 'eager'")
 
     options.setdefault("target", target_of(example_inputs))
+    if (precision := options.pop("precision", "fp32")) != "fp32":
+        options["quantize"] = rounding(precision, options["target"], options.get("quantize"))
 
     def compiler(kind: str) -> Callable[..., Any]:
         def compiled(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:

@@ -212,6 +212,20 @@ def test_layouts_come_out_as_in_eager() -> None:
         assert ours.stride() == theirs.stride()
 
 
+def test_precision() -> None:
+    """bf16 rounds the operands of products, and nothing where gradients are asked for."""
+    layer, x = torch.nn.Linear(64, 32).eval(), torch.randn(5, 64)
+    fast = torch.compile(layer, backend=backend, options={"precision": "bf16"})
+    with torch.no_grad():
+        off = (fast(x) - layer(x)).abs()
+        bound = 2**-7 * (x.abs() @ layer.weight.abs().T)  # half a unit of 8 bits, of either factor
+        assert 0 < off.max() and bool((off <= bound).all())
+    with pytest.raises(Exception, match="gradients would not follow"):
+        torch.compile(torch.nn.Linear(4, 4), backend=backend, options={"precision": "bf16"})(torch.randn(2, 4))
+    with pytest.raises(Exception, match="precision='fp8' is not offered"), torch.no_grad():
+        torch.compile(torch.nn.Linear(4, 4), backend=backend, options={"precision": "fp8"})(torch.randn(2, 4))
+
+
 # -- sizes that depend on data ---------------------------------------------------------------------
 def test_sizes_that_depend_on_data() -> None:
     def function(x: torch.Tensor) -> Any:
