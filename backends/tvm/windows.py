@@ -113,7 +113,8 @@ class _Launch:
         if kind == "conv":
             w = anchor.operands[1]
             known = self.bound[w].buffer.blob is not None
-            self.pairs = by_pairs(lowering.machine, known, self.x.dtype, w.dtype, self.sum)
+            several = w.shape[1] != 1  # (a lone channel would be half of a pair)
+            self.pairs = several and by_pairs(lowering.machine, known, self.x.dtype, w.dtype, self.sum)
         x = self.bound[self.x]
         self.in_place = x.is_dense and x.offset == 0 and (self.pairs or self.x.dtype.name in _AS_STORED)
         kernel = self.anchor.operands[1].shape[2:] if isinstance(self.op, Conv) else self.op.kernel
