@@ -54,6 +54,10 @@ def artifact_suffix(target: str) -> str:
 CATEGORY_OPTIONS = {"reduce_tokens": "reduce-tokens", "quantize": "quantize", "sparsify": "sparsify", "prune": "prune"}
 
 
+AUTO_BUDGET = "cosine>=0.999"
+"""What precision="auto" keeps where no budget is stated."""
+
+
 def rounding(precision: str, target: str, quantize: Pass | str | None) -> Pass | str | None:
     """The quantizing pass that a precision stands for, or the one that was asked for."""
     offered: Mapping[str, str] = {"fp32": "", **getattr(backend_of(target), "precisions", {})}
@@ -96,7 +100,9 @@ def compile(
     model: a path (.onnx, .effir), an onnx ModelProto, an nn.Module (with example `inputs`), an ExportedProgram, or a
     Graph.
     shapes: {input name: sizes}; a size may be a number, a symbol's name, or a (lowest, highest) range.
-    precision: what products are multiplied in: "fp32", "bf16" (cpu, cuda) or "fp16" (cuda). Sums stay in fp32.
+    precision: what products are multiplied in: "fp32", "bf16" (cpu, cuda) or "fp16" (cuda). Sums stay in fp32. "auto"
+        (cpu): bf16 for as much of the arithmetic as keeps the budget ("cosine>=0.999" if none is stated) on the
+        calibration data; the most sensitive ops stay.
     passes: a pipeline that replaces the target's default. quantize, sparsify, reduce_tokens, prune: a pass of that
     category
         (an instance, or text such as "tome:r=13") to insert into the default pipeline.
@@ -119,6 +125,11 @@ def compile(
         if value not in known:
             raise UnsupportedError(f"{name}={value!r} is not offered", hint=f"one of {', '.join(map(repr, known))}")
     quantize = rounding(precision, target, quantize)
+    if precision == "auto":
+        if calibration is None:
+            hint = "give calibration=, or on the command line --calibration data.npz"
+            raise InputError("precision='auto' measures errors on calibration data", hint=hint)
+        budget = budget or AUTO_BUDGET
     tell = progress or (lambda message: None)
     extra = {
         c: p

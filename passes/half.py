@@ -9,21 +9,26 @@ from __future__ import annotations
 from typing import Any
 
 from effcc.errors import InputError
-from effcc.ir import Graph, Tensor, Value
+from effcc.interp import run
+from effcc.ir import Graph, Node, Tensor, Value
 from effcc.ir.op import Op, op_class
 from effcc.ir.types import DTYPES, DType, f32, f64
 from effcc.ops.attention import Attention
 from effcc.ops.contraction import Matmul
 from effcc.ops.view import Reshape, Slice, Transpose
 from effcc.ops.window import Conv
-from effcc.pipeline import Context, Pass
+from effcc.pipeline import Context, Pass, Range
 from effcc.rewrite import Item, Workspace
+
+SAMPLES = 8
+"""Of the calibration data, that sensitivities are measured on."""
 
 
 class Half(Pass):
     """Round the operands of f32 matrix products, convolutions and attentions to `dtype`: "f16" (11 bits of significand,
-    up to 65504: larger values become infinite) or "bf16" (8 bits, f32's range). skip: ops with one of these in their
-    location stay. Weights are rounded once, when they are folded."""
+    up to 65504: larger values become infinite) or "bf16" (8 bits, f32's range). Weights are rounded once, when they are
+    folded. skip: ops with one of these in their location stay. share: of the arithmetic is rounded at most; the rest
+    are the ops whose results it moves most, in relation to their size, on the first of the calibration data."""
 
     name = "half"
     category = "quantize"
@@ -32,26 +37,60 @@ class Half(Pass):
     special_inputs = False
 
     choices = {"dtype": ("f16", "bf16"), "skip": ((), ("op1",))}
+    searchable = {"share": Range(0.0, 1.0, 0.05)}
     dtype: str = "f16"
     skip: tuple[str, ...] = ()
+    share: float = 1.0
 
     def __post_init__(self) -> None:
         if self.dtype not in ("f16", "bf16"):
             raise InputError(f"half:dtype={self.dtype} is not offered", hint="f16 or bf16")
+        if not 0 <= self.share <= 1:
+            raise InputError(f"half:share={self.share} is no share", hint="from 0 to 1")
 
     def run(self, graph: Graph, ctx: Context) -> Graph:
         w, short, seen = Workspace(graph), DTYPES[self.dtype], {}
+        stay = self.most_sensitive(graph, ctx) if self.share < 1 else set()
         for item in w.items():
             if not isinstance(item.op, (Matmul, Conv, Attention)):
                 continue
-            reason = self._refusal(item)
+            reason = "it is among the most sensitive" if item.results[0] in stay else self._refusal(item)
             if reason is not None:
                 ctx.refused("half", item.loc, reason)
             elif ctx.allow("half", item.loc):
                 w.replace(item, (_halved(w, item, short, seen),))
         return w.freeze()
 
-    def _refusal(self, item: Item) -> str | None:
+    def most_sensitive(self, graph: Graph, ctx: Context) -> set[Value]:
+        """The results of what exceeds `share` of the arithmetic, when the least sensitive ops are rounded first."""
+        if ctx.calibration is None:
+            hint = "give calibration data: --calibration data.npz, or calibration= in Python"
+            raise InputError("half with share= has to see activations", where=f"graph @{graph.name}", hint=hint)
+        ctx.progress("measuring sensitivities")
+        errors: dict[Value, float] = {}
+        flops: dict[Value, float] = {}
+        short = DTYPES[self.dtype].torch
+
+        def observe(node: Node, operands: tuple[Any, ...], results: tuple[Any, ...]) -> None:
+            if isinstance(node.op, (Matmul, Conv, Attention)) and self._refusal(node) is None:
+                count = 3 if isinstance(node.op, Attention) else 2
+                rounded = (x.to(short).float() for x in operands[:count])
+                (exact,), (near,) = results, node.op.run(*rounded, *operands[count:], results=(node.result.type,))
+                size = float(exact.double().square().sum())
+                errors[node.result] = float((near.double() - exact.double()).square().sum()) / size if size else 0.0
+                types = (Tensor(f32, tuple(x.shape)) for x in operands)
+                flops[node.result] = float(node.op.flops(*types))
+
+        run(graph, *next(ctx.calibration[:SAMPLES].batches()), observe=observe)
+        left = self.share * sum(flops.values())
+        stay = set()
+        for v in sorted(errors, key=errors.__getitem__):
+            left -= flops[v]
+            if left < -1e-6 * flops[v]:
+                stay.add(v)
+        return stay
+
+    def _refusal(self, item: Item | Node) -> str | None:
         operands = item.operands[: 3 if isinstance(item.op, Attention) else 2]
         if any(v.dtype != f32 for v in operands):
             return f"it multiplies {', '.join(str(v.dtype) for v in operands)}, not f32"

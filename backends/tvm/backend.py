@@ -33,7 +33,7 @@ class CpuBackend:
     """Compiles for one CPU, described by a target such as "cpu" or "cpu{mcpu=skylake-avx512,threads=2}"."""
 
     name = "cpu"
-    precisions: ClassVar[Mapping[str, str]] = {"bf16": "half:dtype=bf16"}
+    precisions: ClassVar[Mapping[str, str]] = {"bf16": "half:dtype=bf16", "auto": "half:dtype=bf16:share=?"}
     """Of `effcc.compile`, besides fp32, and the pass that brings each about."""
 
     def __init__(self, target: str = "cpu"):

@@ -105,7 +105,7 @@ def category_option(help: str) -> Any:
 
 
 Precision = Annotated[
-    str | None, typer.Option("--precision", help="What products are multiplied in: fp32, or bf16 (cuda: also fp16).")
+    str | None, typer.Option("--precision", help="What products are multiplied in: fp32, bf16, auto (cuda: also fp16).")
 ]
 Quantize = Annotated[str | None, category_option("A quantizing pass to insert, such as static-int8.")]
 Sparsify = Annotated[str | None, category_option("A sparsifying pass to insert.")]

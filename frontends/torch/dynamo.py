@@ -59,7 +59,10 @@ def compile_fx(
         raise InputError(f"unknown fallback {fallback!r}", hint="None or 'eager'")
 
     options.setdefault("target", target_of(example_inputs))
-    if (precision := options.pop("precision", "fp32")) != "fp32":
+    if (precision := options.pop("precision", "fp32")) == "auto":
+        hint = "effcc.compile offers it, with calibration="
+        raise UnsupportedError("precision='auto' is not offered by torch.compile", hint=hint)
+    if precision != "fp32":
         options["quantize"] = rounding(precision, options["target"], options.get("quantize"))
 
     def compiler(kind: str) -> Callable[..., Any]:

@@ -11,6 +11,7 @@ from effcc.ir.location import Loc
 from effcc.ir.types import f64
 from effcc.passes.half import Half
 from effcc.pipeline import Context, parse_pass
+from effcc.search.data import Samples
 from effcc.testing import check
 
 
@@ -44,6 +45,26 @@ def test_what_an_attention_gives_is_rounded_already():
     y = b.matmul(b.reshape(heads, shape=(3, 8)), b.const(Blob(np.ones((8, 4), np.float32))))
     graph = Half().run(b.graph(y), Context())
     assert sum(n.op.name == "cast" and n.result.dtype == f16 for n in graph.nodes) == 2  # q, the weights
+
+
+def test_the_most_sensitive_stay():
+    """A product whose terms cancel loses its digits; by half of the arithmetic, the other one is rounded."""
+    b = Builder("g")
+    x = b.input("x", Tensor(f32, (4, 16)))
+    w = np.random.default_rng(0).standard_normal((16, 8)).astype(np.float32)
+    cancels = np.repeat(w[:8] * 1000, 2, 0) * np.array([1, -1] * 8, np.float32)[:, None] + w / 8
+    plain, close = b.matmul(x, b.const(Blob(w))), b.matmul(x, b.const(Blob(cancels)))
+    graph = b.graph(plain, close)
+    inputs = np.repeat(np.random.default_rng(1).standard_normal((3, 4, 8)).astype(np.float32), 2, -1)
+    context = Context(calibration=Samples.load({"x": inputs.reshape(12, 16)}, graph))
+    rounded = Half(share=0.5).run(graph, context)
+    dtypes = [n.operands[0].dtype for n in rounded.nodes if n.op.name == "matmul"]
+    assert dtypes == [f16, f32] and [r.reason for r in context.refusals] == ["it is among the most sensitive"]
+    assert Half(share=0.0).run(graph, context) is graph
+    with pytest.raises(InputError, match="has to see activations"):
+        Half(share=0.5).run(graph, Context())
+    with pytest.raises(InputError, match="share=1.5 is no share"):
+        Half(share=1.5)
 
 
 def test_what_stays():

@@ -11,6 +11,7 @@ import torch
 
 import effcc
 from effcc.analysis.precision import widen, widen_tensor
+from effcc.errors import InputError
 from effcc.interp import run
 from effcc.ir import Builder, Tensor
 from effcc.ir.types import bf16, f32
@@ -28,6 +29,18 @@ def test_digits_vit(precision: str, unit: float, target: str) -> None:
     (logits,) = program(images)
     assert np.abs(logits - exact.numpy()).max() <= 18 * unit * float(exact.abs().max())  # a roundoff for each product
     assert (logits.argmax(1) == exact.numpy().argmax(1)).all()
+
+
+def test_auto_keeps_the_budget_on_calibration_data() -> None:
+    data = dict(np.load(DIGITS / "digits_test.npz"))
+    images = data["images"][:64]
+    program = effcc.compile(DIGITS / "digits_vit.onnx", precision="auto", calibration={"image": images},
+                            budget="max_error<=0.05")  # fmt: skip
+    exact = effcc.compile(DIGITS / "digits_vit.onnx")
+    assert 0 < program.search.chosen <= 1
+    assert 0 < np.abs(program(images)[0] - exact(images)[0]).max() <= 0.05
+    with pytest.raises(InputError, match="calibration data"):
+        effcc.compile(DIGITS / "digits_vit.onnx", precision="auto")
 
 
 def pairs(target: str, kind: str) -> int:
