@@ -142,7 +142,7 @@ def choose_blocking(spec: Attention) -> QueryBlocking:
             whole, rest = divmod(total, rows)
             return whole * micro_kernel_cost(rows, vectors) + (micro_kernel_cost(rest, vectors) if rest else 0.0)
 
-        return min((cost(rows), -rows) for rows in range(1, 17) if fits(rows, vectors, registers))
+        return min((cost(rows), -rows) for rows in range(1, 15) if fits(rows, vectors, registers))
 
     def total(vectors: int) -> float:
         return -(-queries // (lanes * vectors)) * (best_rows(keys, vectors)[0] + best_rows(spec.value_size, vectors)[0])
