@@ -129,6 +129,36 @@ class BinaryOfTransposeAndConstant(Rule):
 
 
 @dataclass(frozen=True, eq=False)
+class BinaryOfTransposeAndVector(Rule):
+    """f(transpose(x, p), v) --> transpose(f(x, v turned back), p)     for v along one axis, as the gates of channels"""
+
+    shares = True  # a transpose is a view: it may stay for its other readers
+
+    op: str
+    left: bool
+
+    def pattern(self, p: Any, x: Any, v: Any) -> Any:
+        turned = p.transpose(x, perm=p.any("perm"))
+        return apply(p, self.op, *((turned, v) if self.left else (v, turned)))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        if len(m.v.shape) > len(m.perm):
+            return f"{m.v.type} has more axes"
+        return None if sum(d != 1 for d in m.v.shape) < 2 else f"{m.v.type} lies along several axes"
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        other = m.v
+        if other.shape:
+            full = (1,) * (len(m.perm) - len(other.shape)) + other.shape
+            other = b.reshape(other, shape=tuple(full[k] for k in inverse(m.perm)))
+        return b.transpose(b.add(m.root.op, *((m.x, other) if self.left else (other, m.x))), perm=m.perm)
+
+    @property
+    def name(self) -> str:
+        return f"{self.op}-of-transpose-and-vector"
+
+
+@dataclass(frozen=True, eq=False)
 class BinaryOfReshapeAndNumber(Rule):
     """f(reshape(x), number) --> reshape(f(x, number))"""
 
@@ -279,6 +309,7 @@ SINKING_RULES: tuple[Rule, ...] = (
     *(BinaryOfTransposes(op) for op in _elementwise(2)),
     *(BinaryOfReshapes(op) for op in _elementwise(2)),
     *(BinaryOfTransposeAndConstant(op, left) for op in _elementwise(2) for left in (True, False)),
+    *(BinaryOfTransposeAndVector(op, left) for op in _elementwise(2) for left in (True, False)),
     *(BinaryOfReshapeAndNumber(op, left) for op in _elementwise(2) for left in (True, False)),
     *map(ReductionOfTranspose, REDUCTIONS),
     *map(SoftmaxOfTranspose, ("softmax", "log_softmax")),

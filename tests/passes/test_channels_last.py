@@ -33,3 +33,17 @@ def test_group_norms_of_one_group_are_crossed(weight: bool) -> None:
     assert names.count("transpose") == 2 and names.count("layer_norm") == 1 and "group_norm" not in names
     assert graph.producer(graph.results[0]).op.name == "transpose"
     assert "reshape" not in names or weight
+
+
+def test_gates_of_channels_are_crossed() -> None:
+    """Squeeze and excitation, then an upsampled sum, as in feature pyramids."""
+    b = Builder("pyramid")
+    image = b.input("x", Tensor(f32, (1, 3, 8, 8)))
+    weights = [b.const(np.ones(shape, np.float32)) for shape in ((4, 3, 3, 3), (4, 4, 1, 1), (5, 4, 3, 3))]
+    x = b.conv(image, weights[0], **WINDOW, pads=(1, 1, 1, 1))
+    gate = b.hard_sigmoid(b.conv(b.mean(x, axes=(2, 3), keepdims=True), weights[1], **WINDOW, pads=(0, 0, 0, 0)))
+    x = b.add(x, b.mul(x, gate))
+    x = b.resize(x, sizes=(1, 4, 16, 16), mode="nearest", coordinate="asymmetric", nearest_mode="floor")
+    graph = ChannelsLast().run(b.graph(b.conv(x, weights[2], **WINDOW, pads=(1, 1, 1, 1))), Context())
+    names = [n.op.name for n in graph.nodes]
+    assert names.count("transpose") == 2 and names[-1] == "transpose"
