@@ -12,6 +12,8 @@ TYPICAL_ROWS, TYPICAL_COLUMNS, TYPICAL_DEPTH = 128, 64, 512
 """What symbolic M, N and K are taken for when blocks are chosen (any value is computed right)."""
 DEPTH_BLOCK = 512
 MOST_ROWS = 512
+ADDRESSES, APART = 9, 0.25
+"""Rows' addresses that stay in registers, and cycles that a row costs a k step beyond them."""
 MOST_PANELS = 16
 
 
@@ -32,20 +34,21 @@ def micro_kernel_cost(rows: int, vectors: int) -> float:
 
 
 def fits(rows: int, vectors: int, registers: int) -> bool:
-    """Accumulators and one k's columns of B fit; AVX-512 broadcasts A from memory, others through one more register. So
-    do the rows' addresses: with more than 14 of them x86-64 is short of integer registers, and 15 x 2 is half as fast
-    as 14 x 2."""
-    return rows <= 14 and rows * vectors + vectors + (registers < 32) <= registers
+    """Accumulators, one k's columns of B and an element of A in all lanes fit. So do the rows' addresses: with more
+    than 14 of them x86-64 is short of integer registers, and 15 x 2 is half as fast as 14 x 2."""
+    return rows <= 14 and rows * vectors + vectors + (vectors > 1 or registers < 32) <= registers
 
 
-def register_block(m: Index, n: Index, cpu: Cpu, lanes: int) -> tuple[int, int]:
-    """(rows, vectors) of least modelled cost for M x N, ragged rows and columns counted."""
+def register_block(m: Index, n: Index, cpu: Cpu, lanes: int, line: Index | None = None) -> tuple[int, int]:
+    """(rows, vectors) of least modelled cost for M x N, ragged rows and columns counted. line: rows follow each other
+    in lines of so many; where blocks are not whole parts of a line, each row has an address of its own."""
     typical_m = m if isinstance(m, int) else TYPICAL_ROWS
     typical_n = n if isinstance(n, int) else TYPICAL_COLUMNS
 
     def cost(rows: int, vectors: int) -> float:
         whole, rest = divmod(typical_m, rows)
-        total = whole * micro_kernel_cost(rows, vectors)
+        apart = line is not None and (not isinstance(line, int) or line % rows != 0)
+        total = whole * (micro_kernel_cost(rows, vectors) + (APART * rows if apart and rows > ADDRESSES else 0))
         if isinstance(m, int):
             total += micro_kernel_cost(rest, vectors) if rest else 0.0
         else:

@@ -300,7 +300,7 @@ def choose_tiling(spec: Convolution) -> Tiling:
     outer = images * spec.groups * (depth if isinstance(depth, int) else 1)
 
     def blocks(lines: int) -> tuple[int, int, int]:
-        rows, vectors = register_block(lines * columns, spec.group_features, cpu, spec.lanes)
+        rows, vectors = register_block(lines * columns, spec.group_features, cpu, spec.lanes, columns)
         return rows, vectors, -(-spec.group_features // (spec.lanes * vectors))
 
     wanted = 4 * cpu.threads if cpu.threads > 1 else 1
@@ -417,8 +417,11 @@ class _Tile:
     def row_offsets(self, row: Expr, count: int, start: Expr, pixel: Index, line: Index) -> list[Expr]:
         """Where the windows of the tile's output pixels row, row + 1... begin in A."""
         spec, strides = self.spec, self.spec.window.strides
-        offsets = []
+        offsets: list[Expr] = []
         for i in range(count):
+            if i and self.in_lines:
+                offsets.append(bind(offsets[0] + i * pixel * strides[2]))
+                continue
             at = bind(row + i)
             down, across = bind(divide(at, self.columns)), bind(modulo(at, self.columns))
             place = start + down * (index(line) * strides[1]) + across * (index(pixel) * strides[2])
@@ -456,6 +459,13 @@ class _Tile:
                 self.finish(block, left)
 
         by_row_blocks(self.pixels, tiling.rows, self.exact_rest(), kernel, after)
+
+    @property
+    def in_lines(self) -> bool:
+        """Whether a block of rows never goes on in the next line."""
+        _, _, width = self.spec.output
+        tiling = self.spec.tiling
+        return isinstance(width, int) and width % tiling.columns == 0 and tiling.columns % tiling.rows == 0
 
     def exact_rest(self) -> int | None:
         """The pixels that a tile's last block has, where all tiles are equal."""
