@@ -214,30 +214,40 @@ LARGE = 3e38
 """Times or plus itself it is infinite."""
 
 
-def drawn_conv(d: Any, b: Any, has_bias: bool, scaled: bool) -> tuple[Any, Any]:
+def drawn_conv(d: Any, b: Any, has_bias: bool, scaled: bool, transposed: bool = False) -> tuple[Any, Any]:
     """A convolution, and a constant that scales or shifts it: along its channels, or not; now and then too far."""
     number = LARGE if d.chance(20) else None
-    x = b.input("x", Tensor(f32, (1, d.integer(1, 2), 3)))
-    w = b.const(d.blob(Tensor(f32, (d.integer(1, 3), x.shape[1], 2)), number if scaled else None))
-    bias = [b.const(d.blob(Tensor(f32, w.shape[:1]), number))] if has_bias else []
-    c = b.const(d.blob(Tensor(f32, d.choose(((), (w.shape[0], 1), (1, w.shape[0], 1), (2,)))), number))
-    return b.conv(x, w, *bias, strides=(1,), pads=(0, d.integer(0, 1)), dilations=(1,)), c
+    x, features = b.input("x", Tensor(f32, (1, d.integer(1, 2), 3))), d.integer(1, 3)
+    shape = (x.shape[1], features, 2) if transposed else (features, x.shape[1], 2)
+    w = b.const(d.blob(Tensor(f32, shape), number if scaled else None))
+    bias = [b.const(d.blob(Tensor(f32, (features,)), number))] if has_bias else []
+    c = b.const(d.blob(Tensor(f32, d.choose(((), (features, 1), (1, features, 1), (2,)))), number))
+    geometry = {"strides": (1,), "pads": (0, d.integer(0, 1)), "dilations": (1,)}
+    if transposed:
+        return b.conv_transpose(x, w, *bias, **geometry, output_pads=(0,)), c
+    return b.conv(x, w, *bias, **geometry), c
 
 
-def conv(p: Any, *operands: Any) -> Any:
+def conv(p: Any, *operands: Any, transposed: bool = False) -> Any:
+    if transposed:
+        attributes = ("strides", "pads", "output_pads", "dilations")
+        return p.conv_transpose(*operands, groups=1, **{a: p.any(a) for a in attributes})
     attributes = ("strides", "pads", "dilations", "groups", "accumulate")
     return p.conv(*operands, layout="nchw", **{a: p.any(a) for a in attributes})
 
 
 @dataclass(frozen=True, eq=False)
 class ConvThenScale(Bounded):
-    """conv(x, w, bias) * c --> conv(x, w * c, bias * c)     for constants; c varies along channels at most"""
+    """conv(x, w, bias) * c --> conv(x, w * c, bias * c)     for constants; c varies along channels at most
+
+    Likewise conv_transpose."""
 
     has_bias: bool
+    transposed: bool = False
 
     def pattern(self, p: Any, x: Any) -> Any:
         operands = (x, p.constant("w"), p.constant("bias")) if self.has_bias else (x, p.constant("w"))
-        return p.mul(conv(p, *operands).bind("y"), p.constant("c"))
+        return p.mul(conv(p, *operands, transposed=self.transposed).bind("y"), p.constant("c"))
 
     def check(self, m: Any, ctx: Any) -> str | None:
         if not m.y.dtype.is_float or not finite(m.array("c"), m.array("w")):
@@ -249,7 +259,9 @@ class ConvThenScale(Bounded):
         c = vector(m.array("c"), rank, 1, m.y.shape[1])
         if c is None:
             return "the factor varies along other axes than channels"
-        w = product(b, m.array("w"), c.reshape(-1, *[1] * (rank - 1)), m.y, tuple(range(1, rank)))
+        at = 1 if self.transposed else 0  # the weights' axis of output channels
+        along = [-1 if k == at else 1 for k in range(rank)]
+        w = product(b, m.array("w"), c.reshape(along), m.y, tuple(k for k in range(rank) if k != at))
         operands = [m.x, w]
         if self.has_bias:
             operands.append(product(b, m.array("bias"), c, m.y))
@@ -258,18 +270,21 @@ class ConvThenScale(Bounded):
         return b.add(m.workspace.producer(m.y).op, *operands)
 
     def example(self, d: Any, b: Any) -> Any:
-        return b.mul(*drawn_conv(d, b, self.has_bias, scaled=True))
+        return b.mul(*drawn_conv(d, b, self.has_bias, scaled=True, transposed=self.transposed))
 
 
 @dataclass(frozen=True, eq=False)
 class ConvThenShift(Bounded):
-    """conv(x, w, bias) + c --> conv(x, w, bias + c)     for constants; c varies along channels at most"""
+    """conv(x, w, bias) + c --> conv(x, w, bias + c)     for constants; c varies along channels at most
+
+    Likewise conv_transpose."""
 
     has_bias: bool
+    transposed: bool = False
 
     def pattern(self, p: Any, x: Any, w: Any) -> Any:
         operands = (x, w, p.constant("bias")) if self.has_bias else (x, w)
-        return p.add(conv(p, *operands).bind("y"), p.constant("c"))
+        return p.add(conv(p, *operands, transposed=self.transposed).bind("y"), p.constant("c"))
 
     def rewrite(self, b: Any, m: Any) -> Any:
         c = vector(m.array("c"), len(m.y.shape), 1, m.y.shape[1]) if m.y.dtype.is_float else None
@@ -281,7 +296,7 @@ class ConvThenShift(Bounded):
         return b.add(m.workspace.producer(m.y).op, m.x, m.w, bias)
 
     def example(self, d: Any, b: Any) -> Any:
-        return b.add(*drawn_conv(d, b, self.has_bias, scaled=False))
+        return b.add(*drawn_conv(d, b, self.has_bias, scaled=False, transposed=self.transposed))
 
 
 class ScaleThenConv(Bounded):
@@ -398,7 +413,8 @@ class FoldScales(RulePass):
         AddZero(),
         TwoConstants("add"),
         TwoConstants("mul"),
-        *(rule(has_bias) for rule in (ConvThenScale, ConvThenShift) for has_bias in (True, False)),
+        *(rule(has_bias, transposed) for rule in (ConvThenScale, ConvThenShift) for has_bias in (True, False)
+          for transposed in (False, True)),
         ScaleThenConv(),
         MatmulThenScale(),
         ScaleThenMatmul(),

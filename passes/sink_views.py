@@ -180,6 +180,32 @@ class BinaryOfReshapeAndNumber(Rule):
         return f"{self.op}-of-reshape-and-number"
 
 
+@dataclass(frozen=True, eq=False)
+class BinaryOfReshapeAndLast(Rule):
+    """f(reshape(x), v) --> reshape(f(x, v))     for v along the last axis, which the reshape leaves as it is"""
+
+    op: str
+    left: bool
+
+    def pattern(self, p: Any, x: Any, v: Any) -> Any:
+        view = p.reshape(x, shape=p.any("to_shape"))
+        return apply(p, self.op, *((view, v) if self.left else (v, view)))
+
+    def check(self, m: Any, ctx: Any) -> str | None:
+        if not m.v.shape or len(m.v.shape) > len(m.to_shape) or any(d != 1 for d in m.v.shape[:-1]):
+            return f"{m.v.type} does not lie along the last axis"
+        same = m.x.shape and m.to_shape and m.x.shape[-1] == m.to_shape[-1] == m.v.shape[-1]
+        return None if same else f"the last axes of {m.x.type}, {m.to_shape} and {m.v.type} differ"
+
+    def rewrite(self, b: Any, m: Any) -> Any:
+        v = b.reshape(m.v, shape=m.v.shape[-1:]) if len(m.v.shape) > 1 else m.v
+        return b.reshape(b.add(m.root.op, *((m.x, v) if self.left else (v, m.x))), shape=m.to_shape)
+
+    @property
+    def name(self) -> str:
+        return f"{self.op}-of-reshape-and-last"
+
+
 class ClipOfTranspose(Rule):
     """clip(transpose(x, p), lo, hi) --> transpose(clip(x, lo, hi), p)     for numbers lo and hi"""
 
@@ -311,6 +337,7 @@ SINKING_RULES: tuple[Rule, ...] = (
     *(BinaryOfTransposeAndConstant(op, left) for op in _elementwise(2) for left in (True, False)),
     *(BinaryOfTransposeAndVector(op, left) for op in _elementwise(2) for left in (True, False)),
     *(BinaryOfReshapeAndNumber(op, left) for op in _elementwise(2) for left in (True, False)),
+    *(BinaryOfReshapeAndLast(op, left) for op in _elementwise(2) for left in (True, False)),
     *map(ReductionOfTranspose, REDUCTIONS),
     *map(SoftmaxOfTranspose, ("softmax", "log_softmax")),
     ClipOfTranspose(),

@@ -38,14 +38,13 @@ class Blocks(Rule):
         for k in kernel:
             taps *= k
         weights = b.reshape(b.transpose(w, perm=(*range(2, rank), 1, 0)), shape=(taps * features, channels, *(1,) * n))
-        y = b.conv(b.transpose(x, perm=inward(rank)), weights, strides=(1,) * n, pads=(0,) * 2 * n, dilations=(1,) * n,
-                   layout="nhwc")
+        shift = (b.reshape(b.broadcast_to(v, shape=(taps, features)), shape=(taps * features,)) for v in bias)
+        y = b.conv(b.transpose(x, perm=inward(rank)), weights, *shift, strides=(1,) * n, pads=(0,) * 2 * n,
+                   dilations=(1,) * n, layout="nhwc")
         batch, *space = x.shape[:1] + x.shape[2:]
         y = b.reshape(y, shape=(batch, *space, *kernel, features))
         y = b.transpose(y, perm=(0, *(a for i in range(n) for a in (1 + i, 1 + n + i)), 1 + 2 * n))
         y = b.reshape(y, shape=(batch, *(d * k for d, k in zip(space, kernel, strict=True)), features))
-        if bias:
-            y = b.add(y, bias[0])
         return b.transpose(y, perm=outward(rank))
 
     def example(self, d: Any, b: Any) -> Any:
