@@ -300,7 +300,9 @@ def choose_tiling(spec: Convolution) -> Tiling:
     outer = images * spec.groups * (depth if isinstance(depth, int) else 1)
 
     def blocks(lines: int) -> tuple[int, int, int]:
-        rows, vectors = register_block(lines * columns, spec.group_features, cpu, spec.lanes, columns)
+        runs_on = spec.window.kernel[2] == 1 and spec.window.strides[1:] == (1, 1) and isinstance(width, int)
+        line = None if runs_on else columns  # (None: the next line's pixels lie behind this one's)
+        rows, vectors = register_block(lines * columns, spec.group_features, cpu, spec.lanes, line)
         return rows, vectors, -(-spec.group_features // (spec.lanes * vectors))
 
     wanted = 4 * cpu.threads if cpu.threads > 1 else 1
@@ -418,9 +420,11 @@ class _Tile:
         """Where the windows of the tile's output pixels row, row + 1... begin in A."""
         spec, strides = self.spec, self.spec.window.strides
         offsets: list[Expr] = []
+        step = pixel * strides[2]
+        runs_on = is_static(line) and line * strides[1] == self.spec.tiling.columns * step  # from line to line
         for i in range(count):
-            if i and self.in_lines:
-                offsets.append(bind(offsets[0] + i * pixel * strides[2]))
+            if i and (self.in_lines or runs_on and self.whole_lines):
+                offsets.append(bind(offsets[0] + i * step))
                 continue
             at = bind(row + i)
             down, across = bind(divide(at, self.columns)), bind(modulo(at, self.columns))
@@ -461,11 +465,15 @@ class _Tile:
         by_row_blocks(self.pixels, tiling.rows, self.exact_rest(), kernel, after)
 
     @property
+    def whole_lines(self) -> bool:
+        """Whether all tiles have the same number of columns."""
+        _, _, width = self.spec.output
+        return isinstance(width, int) and width % self.spec.tiling.columns == 0
+
+    @property
     def in_lines(self) -> bool:
         """Whether a block of rows never goes on in the next line."""
-        _, _, width = self.spec.output
-        tiling = self.spec.tiling
-        return isinstance(width, int) and width % tiling.columns == 0 and tiling.columns % tiling.rows == 0
+        return self.whole_lines and self.spec.tiling.columns % self.spec.tiling.rows == 0
 
     def exact_rest(self) -> int | None:
         """The pixels that a tile's last block has, where all tiles are equal."""
