@@ -145,7 +145,10 @@ class Rounded:
         self.range = Range.of(f64, *(DTYPES[name] for name in _floats(graph)), *((dtype,) if dtype else ()))
         expanded = expand(graph)
         self.wide, self.inputs = widen(expanded), [widen_tensor(t) for t in tensors]
-        self.unmoved = run(self.wide, *self.inputs)
+        self.tested: dict[int, Any] = {}
+        """What is asked whether it is 0, as it is unmoved, by node; None where a node runs more than once."""
+        with observed(self._note):
+            self.unmoved = run(self.wide, *self.inputs)
         self.exact = self.unmoved if expanded is graph else run(widen(graph), *self.inputs)  # composites as they mean
         self.steps = any(map(_is_step, self.wide.walk()))
         self.generator, self.runs = torch.Generator().manual_seed(seed), 0
@@ -154,12 +157,24 @@ class Rounded:
     def sample(self) -> tuple[Bounded, ...]:
         """The results after one run more, which moves nothing where there were enough and nothing jumps."""
         self.runs += 1
-        with observed(lambda n, xs, rs: _perturb(n, xs, rs, self.unit, self.generator, self.quanta)):
+        with observed(lambda n, xs, rs: self._crossed(n, xs, rs)
+                      or _perturb(n, xs, rs, self.unit, self.generator, self.quanta)):  # fmt: skip
             moved = run(self.wide, *self.inputs)
         for s, a, b in zip(self.spread, moved, self.unmoved):
             if self.runs <= SAMPLES or self.steps:
                 s.copy_(torch.maximum(s, _distance(a, b)))
         return tuple(Bounded(x, _bound(x, s, self.unit)) for x, s in zip(self.exact, self.spread))
+
+    def _note(self, node: Node, operands: tuple, results: tuple) -> None:
+        if _asks_for_zero(node):
+            self.tested[id(node)] = None if id(node) in self.tested else operands[0]
+
+    def _crossed(self, node: Node, operands: tuple, results: tuple) -> tuple | None:
+        """Whether a number is 0, where 0 lies between what it is and what it was moved to: no draw would hit it."""
+        before = self.tested.get(id(node))
+        if before is None or before.shape != operands[0].shape:
+            return None
+        return (results[0] & (before * operands[0] > 0),)
 
     def leeway(self, strange: bool = False) -> tuple[Any, ...]:
         """By how much more results of a run in the narrow dtype may differ: numbers on the way may leave its range.
@@ -192,6 +207,11 @@ def sampled(*runs: Rounded) -> Iterator[tuple[tuple[Bounded, ...], ...]]:
     """The bounds of some runs after each sample. They only grow: what lies within need not wait for the last."""
     for _ in range(RARE if any(each.steps for each in runs) else SAMPLES):
         yield tuple(each.sample() for each in runs)
+
+
+def _asks_for_zero(node: Node) -> bool:
+    """Whether a node makes booleans of floats."""
+    return node.op.name == "cast" and node.result.dtype.is_bool and node.operands[0].dtype.is_float
 
 
 def _is_step(node: Node) -> bool:

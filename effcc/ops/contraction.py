@@ -35,6 +35,11 @@ def exact_carrier(a: Any, b: Any) -> Any:
     return torch.float64 if small else torch.int64
 
 
+def from_zero(sums: Any) -> Any:
+    """Sums that begin with +0, as ours do: none is -0. (torch's may be, by the shapes that they are computed in.)"""
+    return sums + 0.0
+
+
 class Matmul(Op):
     """result[..., m, n] = Σ_k a[..., m, k] · b[..., k, n]; leading axes broadcast. `transpose_a`/`transpose_b` swap
     an operand's
@@ -76,12 +81,12 @@ class Matmul(Op):
         if self.accumulate is not None:
             out = self.accumulate.torch
             if not self.accumulate.is_integer:
-                return torch.matmul(a.to(out), b.to(out))
+                return from_zero(torch.matmul(a.to(out), b.to(out)))
             wide = exact_carrier(a, b)
             return torch.matmul(a.to(wide), b.to(wide)).to(torch.int64).to(out)
         if not a.is_floating_point() and a.dtype != torch.int64:
             return torch.matmul(a.to(torch.int64), b.to(torch.int64)).to(a.dtype)
-        return torch.matmul(a, b)
+        return from_zero(torch.matmul(a, b)) if a.is_floating_point() else torch.matmul(a, b)
 
     def flops(self, *types: Type) -> Dim:
         """Two for each product; products with what a compressed operand leaves out are not computed."""

@@ -16,7 +16,7 @@ from effcc.ir.lazy import F, torch
 from effcc.ir.op import Op, require, tensor
 from effcc.ir.scalar import PARALLEL, REDUCTION, Compute, Read, Scalar, State
 from effcc.ir.types import DType, Tensor, Type, i64
-from effcc.ops.contraction import accumulate_dtype, exact_carrier, require_sums
+from effcc.ops.contraction import accumulate_dtype, exact_carrier, from_zero, require_sums
 
 
 class Window(Op):
@@ -176,6 +176,7 @@ class Conv(Window):
             )
         elif y.dtype != dtype:
             y = y.to(dtype)
+        y = from_zero(y) if y.is_floating_point() else y
         return y.movedim(1, -1) if self.layout == "nhwc" else y
 
     def leaves_open(self, *tensors: Any, **_: Any) -> bool:
@@ -271,7 +272,7 @@ class ConvTranspose(Window):
         whole = getattr(F, f"conv_transpose{n}d")(x, w, None, self.strides, 0, 0, self.groups, self.dilations)
         grow = [p for i in reversed(range(n)) for p in (-self.pads[i], self.output_pads[i] - self.pads[n + i])]
         y = F.pad(whole, grow)
-        return (y if bias is None else y + bias.reshape(-1, *[1] * n)).to(dtype)
+        return from_zero(y if bias is None else y + bias.reshape(-1, *[1] * n)).to(dtype)
 
     def compute(self, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Compute:
         types = (x, w) if bias is None else (x, w, bias)

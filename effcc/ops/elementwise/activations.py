@@ -112,14 +112,14 @@ class HardSwish(Unary):
 
 
 class LeakyRelu(Unary):
-    """x where x ≥ 0, else αx"""
+    """x where x > 0, else αx"""
 
     name = "leaky_relu"
     kinds = FLOAT
     alpha: float = 0.01
 
     def scalar(self, x: Scalar) -> Scalar:
-        return s.select(x < 0.0, x * self.alpha, x)
+        return s.select(x > 0.0, x, x * self.alpha)
 
     def reference(self, x: Any) -> Any:
         return F.leaky_relu(x, self.alpha)

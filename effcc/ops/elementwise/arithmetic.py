@@ -60,6 +60,16 @@ class Floordiv(Binary):
         return torch.floor_divide(a, b if a.is_floating_point() else torch.where(b == 0, 1, b))
 
 
+def exact_fmod(a: Any, b: Any) -> Any:
+    """a - b trunc(a / b), in f32 at least: NumPy's. (torch's of vectors is NaN where the quotient overflows:
+    docs/upstream.)"""
+    import numpy as np
+
+    short = a.dtype in (torch.float16, torch.bfloat16)
+    with np.errstate(all="ignore"):
+        return torch.as_tensor(np.fmod(*(x.float().numpy() if short else x.numpy() for x in (a, b))))
+
+
 class Mod(Binary):
     """a - b⌊a / b⌋: the divisor's sign (integers by zero: undefined)"""
 
@@ -72,7 +82,10 @@ class Mod(Binary):
         return s.select(m.ne(0.0) & ((b < 0.0).ne(m < 0.0)), m + b, m)
 
     def reference(self, a: Any, b: Any) -> Any:
-        return torch.remainder(a, b if a.is_floating_point() else torch.where(b == 0, 1, b))
+        if not a.is_floating_point():
+            return torch.remainder(a, torch.where(b == 0, 1, b))
+        m = exact_fmod(a, b)
+        return torch.where((m != 0) & ((b < 0) != (m < 0)), m + b.to(m.dtype), m).to(a.dtype)
 
 
 class Fmod(Binary):
@@ -81,7 +94,7 @@ class Fmod(Binary):
     name = "fmod"
 
     def reference(self, a: Any, b: Any) -> Any:
-        return torch.fmod(a, b if a.is_floating_point() else torch.where(b == 0, 1, b))
+        return exact_fmod(a, b).to(a.dtype) if a.is_floating_point() else torch.fmod(a, torch.where(b == 0, 1, b))
 
 
 class Pow(Binary):
