@@ -152,7 +152,7 @@ class Rounded:
         self.exact = self.unmoved if expanded is graph else run(widen(graph), *self.inputs)  # composites as they mean
         self.steps = any(map(_is_step, self.wide.walk()))
         self.generator, self.runs = torch.Generator().manual_seed(seed), 0
-        self.spread = [torch.zeros_like(t, dtype=torch.float64) for t in self.exact]
+        self.spread = [_distance(a, b) for a, b in zip(self.unmoved, self.exact)]  # (0 but for what f64 itself decides)
 
     def sample(self) -> tuple[Bounded, ...]:
         """The results after one run more, which moves nothing where there were enough and nothing jumps."""
