@@ -118,6 +118,8 @@ def expand(graph: Graph) -> Graph:
             out = None
             if not node.op.graphs() and node.op.compute(*node.types) is None:
                 out = spelled_out(b, node.op, operands)
+            if out is not None and node.op.family == "normalization":  # (its zeros are those of sums: of either sign)
+                out = tuple(b.add(v, b.full_like(v, 0.0)) for v in out)
             changed |= out is not None or node.op.name == "fused"
             if out is None:
                 out = inline(b, node.op.body, operands) if node.op.name == "fused" else b.emit(node.op, operands)  # type: ignore[attr-defined]
@@ -269,7 +271,7 @@ def _perturb(
         _moved(r, unit * m * (torch.rand(r.shape, generator=generator, dtype=r.dtype) * 2 - 1)) if _has_sums(r) else r
         for r, m in zip(results, magnitude)
     )
-    either = node.op.family in SUMS or node.op.name in ("add", "sub", "max", "min", "relu", "clip")
+    either = node.op.family in SUMS | {"normalization"} or node.op.name in ("add", "sub", "max", "min", "relu", "clip")
     return tuple(_signed(r, generator) if either and _has_sums(r) else r for r in moved)
 
 
