@@ -27,10 +27,10 @@ class Range:
         return Range(min(i.max for i in infos), max(i.tiny for i in infos), max(i.tiny * i.eps for i in infos))
 
     def leave(self, x: Any, reach: Any, overflow: float, generator: Any, strange: bool = False,
-              made: bool = False) -> Any:
+              made: Any = False) -> Any:
         """What may become of f64 numbers x. reach: the sum of absolute values that they were added up from. strange: of
-        one that is not finite anything may become, of equal ones different things. made: infinite ones are too large
-        for f64, too.
+        one that is not finite anything may become, of equal ones different things. made: (where) infinite ones are too
+        large for f64, too.
 
         A number too large is infinite. One that is not, but whose terms may have been, is `overflow`. One below the
         normal numbers is off by a step, or 0 (where the overflow is NaN: three runs show everything).

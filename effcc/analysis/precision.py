@@ -191,15 +191,21 @@ class Rounded:
         return tuple(16 * m for m in most)
 
     def _left(self, node: Node, operands: tuple, results: tuple, overflow: float, strange: bool) -> tuple | None:
+        if strange and node.op.name in ("eq", "ne") and _has_sums(operands[0]):  # (no draw would hit the other number)
+            return (results[0] ^ ~(operands[0].isfinite() & operands[1].isfinite()),)
         if _moves(node.op) and node.op.family != "constant" or not any(map(_has_sums, results)):
             return None
         reach = _farthest(node, operands, _summed(node, operands, results)[0])
-        made = all(x.numel() and bool(x.isfinite().all()) for x in operands if _has_sums(x))
-        if strange and not made and interpolates(node.op):  # what has a share in an element, rounding decides
+        made: Any = all(x.numel() and bool(x.isfinite().all()) for x in operands if _has_sums(x))
+        if not made and node.op.family == "elementwise":  # each element of its own
+            made = torch.ones((), dtype=torch.bool)
+            for x in operands:
+                made = made & x.isfinite() if _has_sums(x) else made
+        elif strange and not made and interpolates(node.op):  # what has a share in an element, rounding decides
             results = tuple(torch.full_like(x, float("nan")) if _has_sums(x) else x for x in results)
         return tuple(self._leave(x, r, overflow, strange, made) for x, r in zip(results, reach))
 
-    def _leave(self, x: Any, reach: Any, overflow: float, strange: bool = False, made: bool = False) -> Any:
+    def _leave(self, x: Any, reach: Any, overflow: float, strange: bool = False, made: Any = False) -> Any:
         """A value of the widened graph, as it may become; what is no f64 tensor stays."""
         wide = isinstance(x, torch.Tensor) and x.dtype == torch.float64
         return self.range.leave(x, reach.abs(), overflow, self.generator, strange, made) if wide else x
