@@ -148,7 +148,7 @@ class Rounded:
         expanded = expand(graph)
         self.wide, self.inputs = widen(expanded), [widen_tensor(t) for t in tensors]
         self.tested: dict[int, Any] = {}
-        """What is asked whether it is 0, as it is unmoved, by node; None where a node runs more than once."""
+        """What is asked whether it is 0, unmoved, by node; None where a node runs more than once."""
         with observed(self._note):
             self.unmoved = run(self.wide, *self.inputs)
         self.exact = self.unmoved if expanded is graph else run(widen(graph), *self.inputs)  # composites as they mean
@@ -169,14 +169,17 @@ class Rounded:
 
     def _note(self, node: Node, operands: tuple, results: tuple) -> None:
         if _asks_for_zero(node):
-            self.tested[id(node)] = None if id(node) in self.tested else operands[0]
+            self.tested[id(node)] = None if id(node) in self.tested else _number_tested(operands)
 
     def _crossed(self, node: Node, operands: tuple, results: tuple) -> tuple | None:
-        """Whether a number is 0, where 0 lies between what it is and what it was moved to: no draw would hit it."""
+        """Whether a number is 0, or two are equal, where 0 lies between what it (or their difference) is and what it
+        was moved to: no draw would hit it."""
         before = self.tested.get(id(node))
-        if before is None or before.shape != operands[0].shape:
+        now = None if before is None else _number_tested(operands)
+        if before is None or before.shape != now.shape:
             return None
-        return (results[0] & (before * operands[0] > 0),)
+        crossed = before * now < 0
+        return (results[0] | crossed if node.op.name == "eq" else results[0] & ~crossed,)
 
     def leeway(self, strange: bool = False) -> tuple[Any, ...]:
         """By how much more results of a run in the narrow dtype may differ: numbers on the way may leave its range.
@@ -218,8 +221,13 @@ def sampled(*runs: Rounded) -> Iterator[tuple[tuple[Bounded, ...], ...]]:
 
 
 def _asks_for_zero(node: Node) -> bool:
-    """Whether a node makes booleans of floats."""
-    return node.op.name == "cast" and node.result.dtype.is_bool and node.operands[0].dtype.is_float
+    """Whether a node asks if a float is 0, or if two are equal."""
+    asks = node.op.name in ("eq", "ne") or node.op.name == "cast" and node.result.dtype.is_bool
+    return asks and node.operands[0].dtype.is_float
+
+
+def _number_tested(operands: tuple) -> Any:
+    return operands[0] - operands[1] if len(operands) > 1 else operands[0]
 
 
 def _is_step(node: Node) -> bool:
