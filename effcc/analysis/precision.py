@@ -175,8 +175,7 @@ class Rounded:
         """Whether a number is 0, or two are equal, where 0 lies between what it (or their difference) is and what it
         was moved to: no draw would hit it."""
         before = self.tested.get(id(node))
-        now = None if before is None else _number_tested(operands)
-        if before is None or before.shape != now.shape:
+        if before is None or before.shape != (now := _number_tested(operands)).shape:
             return None
         crossed = before * now < 0
         return (results[0] | crossed if node.op.name == "eq" else results[0] & ~crossed,)
@@ -194,8 +193,9 @@ class Rounded:
         return tuple(16 * m for m in most)
 
     def _left(self, node: Node, operands: tuple, results: tuple, overflow: float, strange: bool) -> tuple | None:
-        if strange and node.op.name in ("eq", "ne") and _has_sums(operands[0]):  # (no draw would hit the other number)
-            return (results[0] ^ ~(operands[0].isfinite() & operands[1].isfinite()),)
+        if strange and node.op.name in ("eq", "ne") and node.operands[0].dtype.is_float:
+            a, b = operands  # (no draw would hit the other number)
+            return (results[0] ^ ~(a.isfinite() & b.isfinite()),)
         if _moves(node.op) and node.op.family != "constant" or not any(map(_has_sums, results)):
             return None
         reach = _farthest(node, operands, _summed(node, operands, results)[0])
@@ -226,7 +226,7 @@ def _asks_for_zero(node: Node) -> bool:
     return asks and node.operands[0].dtype.is_float
 
 
-def _number_tested(operands: tuple) -> Any:
+def _number_tested(operands: tuple[Any, ...]) -> Any:
     return operands[0] - operands[1] if len(operands) > 1 else operands[0]
 
 
