@@ -227,7 +227,8 @@ def _asks_for_zero(node: Node) -> bool:
 
 
 def _number_tested(operands: tuple[Any, ...]) -> Any:
-    return operands[0] - operands[1] if len(operands) > 1 else operands[0]
+    first, *second = operands
+    return first - second[0] if second else first
 
 
 def _is_step(node: Node) -> bool:

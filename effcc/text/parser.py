@@ -261,7 +261,11 @@ class _Build(Transformer):
         shape: tuple[int, ...] = type_.shape  # type: ignore[assignment]
         if isinstance(s.payload, _Splat):
             one = self._elements([s.payload.element], (1,), type_.dtype, s.token)
-            return self._laid_out(one.repeat(math.prod(shape)).reshape(shape), type_)
+            try:
+                array = one.repeat(math.prod(shape)).reshape(shape)
+            except (ValueError, MemoryError, OverflowError):
+                raise ParseError(f"a constant of type {type_} does not fit memory", where=_at(s.token)) from None
+            return self._laid_out(array, type_)
         texts, found = _flatten(s.payload, s.token)
         if found != shape and not (math.prod(shape) == 0 and not texts):
             raise ParseError(f"the elements have shape {list(found)}, the type is {type_}", where=_at(s.token))

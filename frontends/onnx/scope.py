@@ -311,6 +311,8 @@ def type_proto(item: Item) -> onnx.TypeProto:
     if isinstance(item, Items):
         element = type_proto(item.values[0]) if item.values else helper.make_tensor_type_proto(1, None)
         return helper.make_sequence_type_proto(element)
+    if any(isinstance(d, int) and d >= 1 << 63 for d in item.shape):
+        raise UnsupportedError(f"{item.type} has a size beyond 64 bits", hint="no memory holds such a tensor")
     return helper.make_tensor_type_proto(
         element_code(item.dtype), [d if isinstance(d, int) else str(d) for d in item.shape]
     )

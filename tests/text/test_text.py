@@ -78,6 +78,12 @@ def test_value_names_are_kept_and_made_distinct():
     assert [v.name for v in parse(text).inputs] == ["0", "/fc/out:0"]
 
 
+def test_a_constant_that_no_memory_holds_is_refused():
+    text = "graph @f() -> i64[4611686018427387904] {\n  %0: i64[4611686018427387904] = const splat(4)\n  return %0\n}"
+    with pytest.raises(ParseError, match="line 2.*does not fit memory"):
+        parse(text)
+
+
 def test_constants_inline_splat_and_by_hash():
     b = Builder()
     small = np.array([1.5, -0.0, math.inf, 0.1, math.nan], "f4")

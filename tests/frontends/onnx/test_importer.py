@@ -14,7 +14,8 @@ from onnx.reference import ReferenceEvaluator
 from effcc import interp
 from effcc.errors import InputError, NeedsValue, ParseError, UnsupportedError
 from effcc.frontends.onnx import imported, load, signature, value_inputs
-from effcc.ir import Symbol, Tensor, f32, verify
+from effcc.frontends.onnx.scope import type_proto
+from effcc.ir import Symbol, Tensor, Value, f32, verify
 
 
 def model(text: str, opset: int = 17, more: str = "") -> onnx.ModelProto:
@@ -464,3 +465,9 @@ def test_deep_graphs_import_without_recursion():
     assert torch.equal(interp.run(graph, torch.tensor([0]))[0], torch.tensor([0]))
     with pytest.raises(NeedsValue):
         load(model(f"m (int64[1] v0, float[4] x) => (float[?] y) {{\n{body} y = Reshape(x, v3000) }}"))
+
+
+def test_sizes_beyond_64_bits_are_refused():
+    """Of an operand of an operator with a function body, which is asked for by types."""
+    with pytest.raises(UnsupportedError, match="beyond 64 bits"):
+        type_proto(Value(Tensor(f32, (2, 1 << 64))))
