@@ -70,8 +70,8 @@ def measure(model: Model, engines: list[str], folder: Path, threads: int, rounds
 
 
 def best_peer_over_ours(rounds: dict[str, list[float]], draws: int = 2000) -> dict | None:
-    """The median of the best peer of its precision over that of the first engine, with a 95 % interval: rounds are drawn
-    anew, the same ones for both, as what disturbs a round disturbs all of its engines (Efron 1979)."""
+    """The median of the best peer of its precision over that of the first engine, with a 95 % interval: rounds are
+    drawn anew, the same ones for both, as what disturbs a round disturbs all of its engines (Efron 1979)."""
     ours, *others = rounds
     short = ours.endswith("-bf16")
     peers = [name for name in others if name.removesuffix("-again") != ours and name.endswith("-bf16") == short]
