@@ -32,10 +32,11 @@ def _torch(model: Model, threads: int, compiler: str | None, autocast: bool = Fa
     from modules import example
 
     torch.set_num_threads(threads)
-    module = model.module()
-    if compiler is not None:
+    module, inputs = model.module(), example(model)
+    if compiler == "torchscript":
+        module = torch.jit.freeze(torch.jit.trace(module, inputs))
+    elif compiler is not None:
         module = torch.compile(module, backend=compiler, options=options or None)
-    inputs = example(model)
 
     def call() -> np.ndarray:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -56,19 +57,7 @@ def torch_eager(model: Model, path: Path, threads: int) -> Call:
 
 def torchscript(model: Model, path: Path, threads: int) -> Call:
     """Traced and frozen."""
-    import torch
-    from modules import example
-
-    torch.set_num_threads(threads)
-    inputs = example(model)
-    module = torch.jit.freeze(torch.jit.trace(model.module(), inputs))
-
-    def call() -> np.ndarray:
-        with torch.inference_mode():
-            answer = module(*inputs)
-            return (answer[0] if isinstance(answer, tuple) else answer).numpy()
-
-    return call
+    return _torch(model, threads, "torchscript")
 
 
 def inductor(model: Model, path: Path, threads: int) -> Call:

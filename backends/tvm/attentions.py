@@ -11,17 +11,17 @@ from effcc.backends.tvm.place import Place
 from effcc.backends.tvm.templates import attention
 from effcc.backends.tvm.templates.emission import seen_as
 from effcc.backends.tvm.tiles.space import Cut, TileSpace
-from effcc.backends.tvm.values import register_dtype, round_to, splat
+from effcc.backends.tvm.values import register_dtype, round_to, splat, template_dtype
 from effcc.ir import Builder, Graph, Node, Value
 from effcc.ir.builder import spelled_out
-from effcc.ir.dims import Dim
+from effcc.ir.dims import Dim, mod
 from effcc.ops.attention import Attention
 
 Tir = Any
 
 
-FLOATS = {"f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
-"""What the template reads, and the TIR dtype that it sees."""
+FLOATS = ("f64", "f32", "f16", "bf16")
+"""What the template reads."""
 
 
 def has_template(node: Node) -> bool:
@@ -48,6 +48,8 @@ def lower_attention(
     def strides(x: Value) -> tuple[Dim, ...]:
         return bound[x].aligned_strides((*batch, *x.shape[-3:]))
 
+    even = all(mod(d, 2) == 0 for x in (q, k) for d in (bound[x].offset, *strides(x)[:-1]))
+
     def spec(size: Any) -> attention.Attention:
         return attention.Attention(
             heads=q.shape[-3],
@@ -64,13 +66,14 @@ def lower_attention(
             batch=tuple(map(size, batch)),
             softcap=op.softcap,
             causal=0 if op.causal else None,
-            q=FLOATS[q.dtype.name],
-            k=FLOATS[k.dtype.name],
-            v=FLOATS[v.dtype.name],
+            q=template_dtype(q.dtype),
+            k=template_dtype(k.dtype),
+            v=template_dtype(v.dtype),
             sum=sum_dtype,
             q_offset=size(bound[q].offset),
             k_offset=size(bound[k].offset),
             v_offset=size(bound[v].offset),
+            even=even,
         )
 
     outline = spec(lambda d: d)
@@ -96,7 +99,7 @@ def lower_attention(
                 kernel.tile,
                 kernel.scratch,
                 store,
-                *(seen_as(kernel.flat(places[x].buffer), FLOATS[x.dtype.name]) for x in (q, k, v)),
+                *(seen_as(kernel.flat(places[x].buffer), template_dtype(x.dtype)) for x in (q, k, v)),
                 mask=mask,
             )
 

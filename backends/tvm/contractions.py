@@ -13,10 +13,10 @@ from effcc.backends.tvm.region import FlatPoint
 from effcc.backends.tvm.templates import contraction
 from effcc.backends.tvm.templates.emission import Cpu, seen_as
 from effcc.backends.tvm.tiles.space import Cut, TileSpace
-from effcc.backends.tvm.values import memory_dtype, register_dtype, round_to, splat
+from effcc.backends.tvm.values import register_dtype, round_to, splat, template_dtype
 from effcc.ir import Graph, Node, Value
 from effcc.ir.blob import Blob
-from effcc.ir.dims import Dim, product
+from effcc.ir.dims import Dim, mod, product
 from effcc.ir.lazy import T
 from effcc.ir.types import DType, Encoding, Tensor
 from effcc.machine import Machine
@@ -104,9 +104,9 @@ def lower_matmul(
     )
     pairs = by_pairs(lowering.machine, fixed, a.dtype, b.dtype, acc)
     reads_a, reads_b = a.dtype.name not in AS_STORED and not pairs, b.dtype.name not in AS_STORED and not fixed
-    a_dtype = "bfloat16" if pairs else "float32" if reads_a else memory_dtype(a.dtype)
-    by_itself = b.dtype.name in AS_STORED
-    b_dtype = "bfloat16" if pairs else memory_dtype(b.dtype) if by_itself else register_dtype(b.dtype)
+    a_dtype = "float32" if reads_a else template_dtype(a.dtype)
+    b_dtype = template_dtype(b.dtype) if pairs or b.dtype.name in AS_STORED else register_dtype(b.dtype)
+    even = all(mod(d, 2) == 0 for d in (shape.k, bound[a].offset, *shape.a_strides[:-1]))
 
     def spec(size: Callable[[Dim], Any], b_strides: tuple[Dim, ...]) -> contraction.Contraction:
         return contraction.Contraction(
@@ -123,6 +123,7 @@ def lower_matmul(
             a_strides=tuple(map(size, shape.a_strides)),
             b_strides=tuple(map(size, b_strides)),
             a_offset=size(bound[a].offset),
+            even=even,
             b_offset=0 if fixed else size(bound[b].offset),
         )
 
@@ -208,8 +209,8 @@ def pack_weights(
         outline.dots and outline.a,
     )
     if key not in lowering.packed:
-        flat, as_stored = np.ascontiguousarray(blob.array).reshape(-1), weights.buffer.dtype.name in AS_STORED
-        as_stored |= outline.dots is not None
+        flat = np.ascontiguousarray(blob.array).reshape(-1)
+        as_stored = outline.dots is not None or weights.buffer.dtype.name in AS_STORED
         if not as_stored:
             flat = flat.astype(register_dtype(weights.buffer.dtype))
         item = flat.itemsize

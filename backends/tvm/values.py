@@ -35,6 +35,11 @@ def memory_dtype(dtype: DType) -> str:
     return "uint8" if dtype.is_float else register_dtype(dtype)
 
 
+def template_dtype(dtype: DType) -> str:
+    """The same as templates/ see it: bf16 by its name (`emission.cast`), not as the bits that it has in memory."""
+    return "bfloat16" if dtype.name == "bf16" else memory_dtype(dtype)
+
+
 def lanes_of(x: Tir) -> int:
     text = str(x.ty)
     return int(text.rsplit("x", 1)[1]) if "x" in text else 1

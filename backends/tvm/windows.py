@@ -14,7 +14,7 @@ from effcc.backends.tvm.region import FlatPoint, constant
 from effcc.backends.tvm.templates import conv, depthwise
 from effcc.backends.tvm.templates.emission import seen_as
 from effcc.backends.tvm.tiles.space import Cut, TileSpace
-from effcc.backends.tvm.values import lanes_of, memory_dtype, register_dtype, round_to, splat
+from effcc.backends.tvm.values import lanes_of, register_dtype, round_to, splat, template_dtype
 from effcc.ir import Builder, Graph, Node, Value
 from effcc.ir.blob import Blob
 from effcc.ir.dims import Dim
@@ -30,7 +30,7 @@ _AS_STORED = ("f32", "f64", "f16", "i8", "u8", "i32")
 
 def element(dtype: DType, pairs: bool = False) -> str:
     """The TIR dtype that a template sees; pairs: of bf16 that one instruction multiplies."""
-    return "bfloat16" if pairs else memory_dtype(dtype) if dtype.name in _AS_STORED else register_dtype(dtype)
+    return template_dtype(dtype) if pairs or dtype.name in _AS_STORED else register_dtype(dtype)
 
 
 def _takes(dtype: DType) -> bool:

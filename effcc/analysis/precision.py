@@ -8,6 +8,7 @@ may do to it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -149,10 +150,10 @@ class Rounded:
         self.wide, self.inputs = widen(expanded), [widen_tensor(t) for t in tensors]
         self.tested: dict[int, Any] = {}
         """What is asked whether it is 0, unmoved, by node; None where a node runs more than once."""
-        with observed(self._note):
+        self.steps = any(map(_is_step, self.wide.walk()))
+        with observed(self._note) if self.steps else nullcontext():
             self.unmoved = run(self.wide, *self.inputs)
         self.exact = self.unmoved if expanded is graph else run(widen(graph), *self.inputs)  # composites as they mean
-        self.steps = any(map(_is_step, self.wide.walk()))
         self.generator, self.runs = torch.Generator().manual_seed(seed), 0
         self.spread = [_distance(a, b) for a, b in zip(self.unmoved, self.exact)]  # (0 but for what f64 itself decides)
 

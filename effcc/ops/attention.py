@@ -14,7 +14,8 @@ from effcc.ir.scalar import Compute, Read, Scalar
 from effcc.ir.types import Tensor, Type, bool_, i64
 from effcc.ops.contraction import accumulate_dtype
 from effcc.ops.elementwise import broadcast_index, broadcast_shapes
-from effcc.ops.normalization import convert, wide, widen
+from effcc.ops.elementwise.family import wide
+from effcc.ops.normalization import convert, widen
 
 
 class Attention(Op):

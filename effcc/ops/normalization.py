@@ -15,6 +15,7 @@ from effcc.ir.lazy import F, torch
 from effcc.ir.op import Op, require, tensor
 from effcc.ir.types import Tensor, Type
 from effcc.ops.elementwise import broadcast_shapes
+from effcc.ops.elementwise.family import wide
 from effcc.ops.reduction import convert, widen
 
 
@@ -31,11 +32,6 @@ class Normalization(Op):
         t, axis = self.checked(x), self.axis  # type: ignore[attr-defined]
         require(0 <= axis < t.rank, f"axis {axis} is not an axis of a rank-{t.rank} tensor")
         return t
-
-
-def wide(x: Any) -> Any:
-    """The same on a torch tensor."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 class Softmax(Normalization):

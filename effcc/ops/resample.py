@@ -16,8 +16,8 @@ from effcc.ir.op import require, tensor
 from effcc.ir.scalar import PARALLEL, REDUCTION, Compute, Read, Scalar, State
 from effcc.ir.types import Tensor, Type, i64
 from effcc.ops.contraction import accumulate_dtype
+from effcc.ops.elementwise.family import wide
 from effcc.ops.index import index_tensor, require_elements, wrap, wrap_index
-from effcc.ops.normalization import wide
 from effcc.ops.resize import Resampling, clamp_index, cubic_weight
 
 Tap = tuple[Scalar, Scalar, "Scalar | None"]

@@ -13,7 +13,7 @@ from effcc.ir.op import Op, require, tensor
 from effcc.ir.scalar import PARALLEL, REDUCTION, Compute, Read, Scalar, State
 from effcc.ir.types import DType, Tensor, Type, f32, f64, i64
 from effcc.ops.contraction import accumulate_dtype
-from effcc.ops.normalization import wide
+from effcc.ops.elementwise.family import wide
 
 
 class Resampling(Op):

@@ -68,6 +68,8 @@ def compile_fx(
     def compiler(kind: str) -> Callable[..., Any]:
         def compiled(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
             approximate = [name for name in CATEGORY_OPTIONS if options.get(name) is not None]
+            if precision != "fp32":
+                approximate = ["precision"]
             if approximate and kind != "inference":
                 raise InputError(f"{approximate[0]}= changes results, and gradients would not follow it",
                                  hint="call the model under torch.no_grad() or torch.inference_mode()")

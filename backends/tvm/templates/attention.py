@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from effcc.backends.tvm import vector_math
-from effcc.backends.tvm.templates.blocking import TYPICAL_ROWS, fits, micro_kernel_cost
+from effcc.backends.tvm.templates.blocking import MOST_ADDRESSES, TYPICAL_ROWS, fits, micro_kernel_cost
 from effcc.backends.tvm.templates.emission import (
     BYTES,
     Accumulators,
@@ -26,6 +26,7 @@ from effcc.backends.tvm.templates.emission import (
     Epilogue,
     Expr,
     Index,
+    are_even,
     at,
     bind,
     branch,
@@ -38,7 +39,6 @@ from effcc.backends.tvm.templates.emission import (
     flat,
     for_lanes,
     index,
-    is_even,
     load,
     minimum,
     product,
@@ -75,6 +75,8 @@ class Attention:
     size, value_size      D of q and k, and of v
     q_strides, k_strides, v_strides   (batch..., head, position, element); 0 broadcasts
     q_offset, ...         where the first element lies in its buffer
+    even                  whether offsets of q and k and all their strides but the last are even (None: as the numbers
+                          among them tell)
     scale                 of the scores
     softcap               c: scores become c tanh(score / c), before the mask
     causal                query i attends to keys j <= i + causal; None: to all
@@ -102,9 +104,13 @@ class Attention:
     q_offset: Index = 0
     k_offset: Index = 0
     v_offset: Index = 0
+    even: bool | None = None
     blocking: QueryBlocking = field(default=None)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
+        if self.even is None:
+            places = (self.q_offset, self.k_offset, *self.q_strides[:-1], *self.k_strides[:-1])
+            object.__setattr__(self, "even", are_even(*places))
         if self.blocking is None:
             object.__setattr__(self, "blocking", choose_blocking(self))
 
@@ -123,8 +129,7 @@ class Attention:
         if not self.cpu.pair_dots or not self.q == self.k == self.v == "bfloat16" or self.lanes not in (4, 8, 16):
             return False
         steps = (self.q_strides[-1], self.k_strides[-1], self.v_strides[-1])
-        places = (self.size, self.q_offset, self.k_offset, *self.q_strides[:-1], *self.k_strides[:-1])
-        return steps == (1, 1, 1) and all(is_even(place) for place in places)
+        return steps == (1, 1, 1) and self.size % 2 == 0 and bool(self.even)
 
     @property
     def query_blocks(self) -> Index:
@@ -142,7 +147,7 @@ def choose_blocking(spec: Attention) -> QueryBlocking:
             whole, rest = divmod(total, rows)
             return whole * micro_kernel_cost(rows, vectors) + (micro_kernel_cost(rest, vectors) if rest else 0.0)
 
-        return min((cost(rows), -rows) for rows in range(1, 15) if fits(rows, vectors, registers))
+        return min((cost(rows), -rows) for rows in range(1, MOST_ADDRESSES + 1) if fits(rows, vectors, registers))
 
     def total(vectors: int) -> float:
         return -(-queries // (lanes * vectors)) * (best_rows(keys, vectors)[0] + best_rows(spec.value_size, vectors)[0])

@@ -12,8 +12,10 @@ TYPICAL_ROWS, TYPICAL_COLUMNS, TYPICAL_DEPTH = 128, 64, 512
 """What symbolic M, N and K are taken for when blocks are chosen (any value is computed right)."""
 DEPTH_BLOCK = 512
 MOST_ROWS = 512
+MOST_ADDRESSES = 14
+"""Rows of a block at most: with more x86-64 is short of integer registers, and 15 x 2 is half as fast as 14 x 2."""
 ADDRESSES, APART = 9, 0.25
-"""Rows' addresses that stay in registers, and cycles that a row costs a k step beyond them."""
+"""Rows whose addresses stay in registers for sure, and cycles that a row costs a k step beyond them."""
 MOST_PANELS = 16
 
 
@@ -34,9 +36,8 @@ def micro_kernel_cost(rows: int, vectors: int) -> float:
 
 
 def fits(rows: int, vectors: int, registers: int) -> bool:
-    """Accumulators, one k's columns of B and an element of A in all lanes fit. So do the rows' addresses: with more
-    than 14 of them x86-64 is short of integer registers, and 15 x 2 is half as fast as 14 x 2."""
-    return rows <= 14 and rows * vectors + vectors + (vectors > 1 or registers < 32) <= registers
+    """Accumulators, one k's columns of B and, where several vectors need it, an element of A in all lanes fit."""
+    return rows * vectors + vectors + (vectors > 1 or registers < 32) <= registers
 
 
 def register_block(m: Index, n: Index, cpu: Cpu, lanes: int, line: Index | None = None) -> tuple[int, int]:
@@ -58,7 +59,7 @@ def register_block(m: Index, n: Index, cpu: Cpu, lanes: int, line: Index | None 
     blocks = [
         (rows, vectors)
         for vectors in range(1, 7)
-        for rows in range(1, 15)
+        for rows in range(1, MOST_ADDRESSES + 1)
         if fits(rows, vectors, cpu.vector_registers) and rows <= max(1, typical_m)
     ]
     return min(blocks, key=lambda block: (cost(*block), -block[0] * block[1], -block[1]))

@@ -30,6 +30,7 @@ from effcc.backends.tvm.templates.emission import (
     Expr,
     Index,
     Read,
+    are_even,
     bind,
     branch,
     cast,
@@ -40,7 +41,6 @@ from effcc.backends.tvm.templates.emission import (
     flat,
     for_lanes,
     index,
-    is_even,
     is_static,
     load,
     minimum,
@@ -74,6 +74,7 @@ class Contraction:
     a_strides  (batch..., m, k); 0 broadcasts; not used when `read_a` is given
     a_offset, b_offset  where the first element lies in its buffer
     b_strides  (batch..., k, n); for "packed" only the batch, counted in whole matrices; not used when `read_b` is given
+    even       whether k, A's offset and all its strides but the last are even (None: as the numbers among them tell)
     prologue   A comes from `read_a`, evaluated once for each element of a tile into scratch
     """
 
@@ -90,12 +91,15 @@ class Contraction:
     b_strides: tuple[Index, ...] = ()
     a_offset: Index = 0
     b_offset: Index = 0
+    even: bool | None = None
     prologue: bool = False
     blocking: Blocking = field(default=None)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         assert self.panels in ("packed", "staged", "direct")
         assert self.panels != "packed" or is_static(self.n, self.k), "only constants are packed ahead"
+        if self.even is None:
+            object.__setattr__(self, "even", are_even(self.k, self.a_offset, *self.a_strides[:-1]))
         if self.blocking is None:
             chosen = choose_blocking(self.m, self.n, self.steps, self.batch, self.cpu, self.sum)
             object.__setattr__(self, "blocking", chosen)
@@ -160,8 +164,7 @@ class Contraction:
         """Whether A in memory holds the words that `dots` reads."""
         if not isinstance(self.dots, dots.PairDots):
             return False
-        *outer, step = self.a_strides
-        return step == 1 and all(is_even(place) for place in (*outer, self.k, self.a_offset))
+        return self.a_strides[-1] == 1 and bool(self.even)
 
     @property
     def row_stride(self) -> int:

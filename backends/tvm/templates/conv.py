@@ -300,7 +300,7 @@ def choose_tiling(spec: Convolution) -> Tiling:
     outer = images * spec.groups * (depth if isinstance(depth, int) else 1)
 
     def blocks(lines: int) -> tuple[int, int, int]:
-        runs_on = spec.window.kernel[2] == 1 and spec.window.strides[1:] == (1, 1) and isinstance(width, int)
+        runs_on = spec.window.kernel[2] == 1 and spec.window.strides[1:] == (1, 1) and columns == width
         line = None if runs_on else columns  # (None: the next line's pixels lie behind this one's)
         rows, vectors = register_block(lines * columns, spec.group_features, cpu, spec.lanes, line)
         return rows, vectors, -(-spec.group_features // (spec.lanes * vectors))

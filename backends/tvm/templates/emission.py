@@ -58,14 +58,9 @@ def dtype_of(value: Expr) -> str:
     return str(value.ty.dtype)
 
 
-def is_even(value: Index) -> bool:
-    """Whether a number is certainly even. Of sums of products (`effcc.ir.dims`, or TIR's) the factors tell."""
-    if isinstance(value, int):
-        return value % 2 == 0
-    if hasattr(value, "terms"):
-        return all(c % 2 == 0 for _, c in value.terms)
-    coefficient = tvm.sym.Analyzer().modular_set(value)
-    return coefficient.coeff % 2 == 0 and coefficient.base % 2 == 0
+def are_even(*values: Index) -> bool:
+    """Whether all are known, and even."""
+    return is_static(*values) and all(value % 2 == 0 for value in values)
 
 
 def index(value: Index) -> Expr:

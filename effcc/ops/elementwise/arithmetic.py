@@ -7,7 +7,7 @@ from typing import Any
 from effcc.ir import scalar as s
 from effcc.ir.lazy import torch
 from effcc.ir.scalar import Scalar
-from effcc.ops.elementwise.family import FLOAT, Binary, Elementwise
+from effcc.ops.elementwise.family import FLOAT, Binary, Elementwise, wide
 
 
 class Add(Binary):
@@ -65,9 +65,8 @@ def exact_fmod(a: Any, b: Any) -> Any:
     docs/upstream.)"""
     import numpy as np
 
-    short = a.dtype in (torch.float16, torch.bfloat16)
     with np.errstate(all="ignore"):
-        return torch.as_tensor(np.fmod(*(x.float().numpy() if short else x.numpy() for x in (a, b))))
+        return torch.as_tensor(np.fmod(wide(a).numpy(), wide(b).numpy()))
 
 
 class Mod(Binary):
@@ -85,7 +84,7 @@ class Mod(Binary):
         if not a.is_floating_point():
             return torch.remainder(a, torch.where(b == 0, 1, b))
         m = exact_fmod(a, b)
-        return torch.where((m != 0) & ((b < 0) != (m < 0)), m + b.to(m.dtype), m).to(a.dtype)
+        return torch.where((m != 0) & ((b < 0) != (m < 0)), m + wide(b), m).to(a.dtype)
 
 
 class Fmod(Binary):

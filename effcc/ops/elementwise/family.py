@@ -22,6 +22,11 @@ NARROW_FLOATS = {"f8e4m3": 448.0, "f8e5m2": 57344.0, "f8e4m3fnuz": 240.0, "f8e5m
 1.0)."""
 
 
+def wide(x: Any) -> Any:
+    """A torch tensor in the dtype that it is computed in: f32 for the short floats."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def broadcast_dim(a: Dim, b: Dim) -> Dim:
     """One axis of NumPy broadcasting; symbols that may be 1 at run time stay possible."""
     if a == b or b == 1:
