@@ -57,7 +57,7 @@ bench: $(VENV)/installed-bench
 	$(BIN)/python benchmarks/tokens.py
 	$(BIN)/python benchmarks/budget.py
 	$(BIN)/python benchmarks/onnx_export.py
-	$(BIN)/python benchmarks/cuda.py
+	$(BIN)/python benchmarks/gpu.py
 	$(BIN)/python benchmarks/fuzzing.py
 
 train: $(VENV)/installed-dev

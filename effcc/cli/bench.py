@@ -35,7 +35,9 @@ def bench(
         typer.Option(help="Engines to take turns with: onnxruntime, openvino, torch.", show_default=False),
     ] = None,
     source: Source = None,
-    kernels: Annotated[bool, typer.Option("--kernels", help="Also the time of each launch.")] = False,
+    kernels: Annotated[
+        bool, typer.Option("--kernels", help="Also each launch: its time, its share of the machine's peaks.")
+    ] = False,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each engine.")] = 50,
     inputs: Inputs = None,
     size: Sizes = None,
@@ -52,9 +54,10 @@ def bench(
     """Time a model. Engines take turns, each in a process of its own, so that all meet the machine in the same
     state."""
     from effcc.cli.models import inputs_of, program_of
-    from effcc.cli.show import print_json, print_table, progress
+    from effcc.cli.show import print_json, print_launches, print_table, progress
     from effcc.machine import available_cores
     from effcc.program import by_name
+    from effcc.roofline import profile
 
     origin = source or model
     engines = parse_engines(against, origin)
@@ -78,18 +81,18 @@ def bench(
             times = beside(program, model, origin, arrays, engines, threads, rounds)
         else:
             times = {"effcc": alone(lambda: program(*arrays), rounds)}
-        profile = program.code.profile(*arrays, threads=threads, repeat=rounds) if kernels else []
+        launches = profile(program, given, threads, rounds) if kernels else None
     found = {name: _statistics(taken) for name, taken in times.items()}
     if as_json:
-        timed = [{"label": label, "milliseconds": 1e3 * seconds} for label, seconds in profile]
-        print_json({"threads": threads, "rounds": rounds, "milliseconds": found, "launches": timed})
+        timed = launches.as_json() if launches else {"launches": []}
+        print_json({"threads": threads, "rounds": rounds, "milliseconds": found, **timed})
         return
     rows = [(name, *(f"{t[k]:.3f}" for k in ("median", "least", "p90"))) for name, t in found.items()]
     shown = ", ".join(f"{name} {list(a.shape)}" for name, a in zip(program.input_names, arrays, strict=True))
     print_table(f"{shown}; {threads} threads, {rounds} runs, ms", ("engine", "median", "least", "90 %"), rows,
                           right=("median", "least", "90 %"))  # fmt: skip
-    if kernels:
-        print_launches(program, profile)
+    if launches:
+        print_launches(launches)
     for name in engines:
         print(f"effcc takes {found['effcc']['median'] / found[name]['median']:.2f} of the time of {name}")
 
@@ -134,20 +137,6 @@ def beside(
         if engine.failure is not None:
             raise EffccError(f"{engine.name} fails: {engine.failure}", where=origin, hint="leave it out of --against")
     return {engine.name: [1e3 * seconds for seconds in engine.rounds] for engine in playing}
-
-
-def print_launches(program: Any, profile: list[tuple[str, float]]) -> None:
-    """The table of launches, in order: their times, and what work they did in them."""
-    from effcc.cli.show import print_table
-    from effcc.report import count, facts
-
-    whole = sum(seconds for _, seconds in profile) or 1.0
-    rows = [
-        (label, k["template"], f"{1e6 * s:.1f}", f"{100 * s / whole:.1f}", f"{count(k['flops'] / s if s else 0)}flop/s")
-        for (label, s), k in zip(profile, facts(program)["kernels"], strict=True)
-    ]
-    numbers = ("us", "%", "rate")
-    print_table("launches", ("ops", "template", *numbers), rows, right=numbers)
 
 
 def alone(run: Callable[[], Any], rounds: int, warmup: int = 3) -> list[float]:

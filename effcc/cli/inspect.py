@@ -7,7 +7,23 @@ from typing import Annotated
 
 import typer
 
-from effcc.cli.options import Json, Pipeline, Runnable, Shapes, Sizes, Target, Values, parse_shapes, parse_values
+from effcc.cli.options import (
+    Inputs,
+    Json,
+    Pipeline,
+    Runnable,
+    Shapes,
+    Sizes,
+    Target,
+    Threads,
+    Values,
+    parse_shapes,
+    parse_values,
+)
+from effcc.errors import InputError
+
+ROUNDS = 20
+"""Calls that --time takes the mean of."""
 
 
 def inspect(
@@ -15,6 +31,9 @@ def inspect(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write one self-contained page.", show_default=False)
     ] = None,
+    time: Annotated[
+        bool, typer.Option("--time", help="Also run it: the time of each launch, its share of the machine's peaks.")
+    ] = False,
     graph: Annotated[bool, typer.Option("--graph", help="Print the compiled graph as text.")] = False,
     log: Annotated[bool, typer.Option("--log", help="Print every rewrite and refusal.")] = False,
     size: Sizes = None,
@@ -22,21 +41,33 @@ def inspect(
     shape: Shapes = None,
     value: Values = None,
     passes: Pipeline = None,
+    inputs: Inputs = None,
+    threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Show graph, pass log, kernels, memory plan, flops and bytes of a model, compiled or to be compiled."""
-    from effcc.cli.models import parse_sizes, program_of
-    from effcc.cli.show import print_json, print_table, progress
+    from effcc.cli.models import inputs_of, parse_sizes, program_of
+    from effcc.cli.show import print_json, print_launches, print_table, progress
     from effcc.files import beside
     from effcc.inspect import page
+    from effcc.machine import available_cores
     from effcc.report import count, facts, render
     from effcc.report import size as bytes_
+    from effcc.roofline import profile
 
+    if inputs and not time:
+        raise InputError("nothing is run on inputs", where="--input", hint="add --time, or leave them out")
     with progress(quiet=as_json) as tell:
         program = program_of(
-            model, parse_shapes(shape), None, tell, target=target, passes=passes, values=parse_values(value)
+            model, parse_shapes(shape), threads, tell, target=target, passes=passes, values=parse_values(value)
         )
         found = facts(program, parse_sizes(size))
+        timed = None
+        if time:
+            tell("timing")
+            given = inputs_of(program, inputs, size, seed=0)
+            timed = profile(program, given, threads or available_cores(), ROUNDS)
+            found = {**found, "profile": timed.as_json()}
         if html is not None:
             tell("writing the page")
             text = page(program, found)
@@ -49,6 +80,8 @@ def inspect(
         print(program.graph)
         return
     print(render(found))
+    if timed:
+        print_launches(timed)
     rows = [
         (k["label"], k["template"], k["tiles"], f"{count(k['flops'])}flop", bytes_(k["bytes"]), k["at"])
         for k in found["kernels"]
@@ -59,8 +92,11 @@ def inspect(
     for architecture in dict.fromkeys(name for on in compiled.values() for name in on):
         columns = ("registers", "stack", "spills", "shared")
         rows = [
-            (kernel, *(on[architecture][c] for c in columns),
-             " ".join(f"{n} {i}" for i, n in (on[architecture]["tensor_core"] or {}).items()))
+            (
+                kernel,
+                *(on[architecture][c] for c in columns),
+                " ".join(f"{n} {i}" for i, n in (on[architecture]["tensor_core"] or {}).items()),
+            )
             for kernel, on in compiled.items()
         ]
         print_table(f"kernels on {architecture}", ("kernel", *columns, "tensor cores"), rows, right=columns)

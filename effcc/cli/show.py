@@ -6,7 +6,10 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from effcc.roofline import Profile
 
 
 def console() -> Any:
@@ -33,6 +36,27 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
     if title:
         print(title)
     console().print(made)
+
+
+def print_launches(profile: Profile) -> None:
+    """The table of launches, in order: their times, what work they did in them, and how near the machine's peaks."""
+    from effcc.report import count
+
+    def share(x: float | None) -> str:
+        return "" if x is None else f"{100 * x:.0f} %"
+
+    whole = sum(launch.seconds for launch in profile.launches) or 1.0
+    rows = [
+        (x.label, x.template, f"{1e6 * x.seconds:.1f}", f"{100 * x.seconds / whole:.1f}",
+         f"{count(x.flops / x.seconds)}flop/s" if x.flops is not None and x.seconds else "",
+         share(x.of_peak), share(x.of_bandwidth))
+        for x in profile.launches
+    ]  # fmt: skip
+    numbers = ("us", "%", "rate", "of peak", "of bandwidth")
+    peaks = ""
+    if profile.peak and profile.bandwidth:
+        peaks = f" (the machine's peaks: {count(profile.peak)}flop/s, {count(profile.bandwidth)}B/s)"
+    print_table(f"launches{peaks}", ("ops", "template", *numbers), rows, right=numbers)
 
 
 @contextmanager

@@ -6,11 +6,13 @@ def test_times(effcc, artifact):
     times = found["milliseconds"]["effcc"]
     assert 0 < times["least"] <= times["median"] and found["rounds"] == 3
     assert [launch["label"] for launch in found["launches"]] and all(x["milliseconds"] >= 0 for x in found["launches"])
+    assert found["peak"] > 0 and found["bandwidth"] > 0 and all(x["of_peak"] >= 0 for x in found["launches"])
 
 
 def test_tables(effcc, net):
     done = effcc("bench", net, "--rounds", 2, "--kernels")
     assert done.status == 0 and "median" in done.out and "matmul" in done.out
+    assert "of peak" in done.out and "of bandwidth" in done.out
 
 
 def test_against_onnx_runtime(effcc, digits):

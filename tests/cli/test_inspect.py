@@ -40,3 +40,12 @@ def test_the_page(effcc, net, artifact, tmp_path):
 
 def test_a_page_that_cannot_be_written(effcc, net, tmp_path):
     assert "cannot write" in effcc("inspect", net, "--html", tmp_path / "no" / "page.html").refused()
+
+
+def test_times_in_the_table_and_the_page(effcc, net, tmp_path):
+    shown = effcc("inspect", net, "--time", "--size", "B=8", "--threads", 1, "--html", tmp_path / "page.html").out
+    assert "of peak" in shown and "of bandwidth" in shown
+    facts = facts_of((tmp_path / "page.html").read_text())
+    assert [x["label"] for x in facts["profile"]["launches"]] == [k["label"] for k in facts["kernels"]]
+    assert facts["profile"]["launches"][0]["flops"] == facts["kernels"][0]["flops"] > 0
+    assert "--time" in effcc("inspect", net, "--input", "x.npz").refused()

@@ -1,6 +1,6 @@
 """Models compiled for GPUs, without one: seconds, kernels, bytes, registers, spills, tensor-core instructions.
 
-    python benchmarks/cuda.py --models all --architectures 80,90,100 --precisions fp32,fp16,bf16
+    python benchmarks/gpu.py --models all --architectures 80,90,100 --precisions fp32,fp16,bf16
 
 Asked: at most 120 s for each model on each architecture, from an empty cache; matrix instructions in every kernel that
 multiplies f16 or bf16 (by disassembly); digits ViT, run through Triton's interpreter, within rounding of its fp64
