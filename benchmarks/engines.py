@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from zoo import Model
@@ -72,13 +73,16 @@ def inductor_bf16(model: Model, path: Path, threads: int) -> Call:
     return _torch(model, threads, "inductor", autocast=True, freezing=True)
 
 
-def onnxruntime(model: Model, path: Path, threads: int) -> Call:
+def onnxruntime_session(path: Path, threads: int) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    inputs = model.inputs()
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def onnxruntime(model: Model, path: Path, threads: int) -> Call:
+    session, inputs = onnxruntime_session(path, threads), model.inputs()
     return lambda: session.run(None, inputs)[0]
 
 

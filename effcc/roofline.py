@@ -7,7 +7,7 @@ from one launch to the next may be read faster than memory gives it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,7 @@ def profile(program: Program, arrays: Mapping[str, Any], threads: int, rounds: i
     from effcc.program import by_name
 
     times = program.code.profile(*by_name(arrays, program.input_names), threads=threads, repeat=rounds)
-    work = _work(program, arrays)
+    work = _work(program, sizes_of(program, arrays))
     peaks = None
     if program.target == "cpu":
         from effcc.backends.tvm.peaks import measure
@@ -72,14 +72,21 @@ def profile(program: Program, arrays: Mapping[str, Any], threads: int, rounds: i
     return Profile(threads, peaks and peaks.flops, peaks and peaks.bandwidth, tuple(launches))
 
 
-def _work(program: Program, arrays: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What is known of each launch at these inputs' sizes; of an artifact's, at sizes that it was not saved for, the
-    template alone."""
+def sizes_of(program: Program, arrays: Mapping[str, Any]) -> dict[str, int]:
+    """The sizes that these inputs, by name, give to the program's symbols. Raises InputError where they do not fit."""
     from effcc.interp import as_tensor, bind_inputs
-    from effcc.report import facts
 
-    tensors = [as_tensor(arrays[name]) for name in program.input_names]
-    sizes = {s.name: n for s, n in bind_inputs(program.graph.inputs, tensors).items()}
-    if program.saved_facts is not None and any(program.saved_facts["sizes"].get(k) != n for k, n in sizes.items()):
-        return [{"template": kernel["template"]} for kernel in program.saved_facts["kernels"]]
-    return facts(program, sizes)["kernels"]
+    bound = bind_inputs(program.graph.inputs, [as_tensor(arrays[name]) for name in program.input_names])
+    return {symbol.name: n for symbol, n in bound.items()}
+
+
+def _work(program: Program, sizes: Mapping[str, int]) -> Sequence[Mapping[str, Any]]:
+    """What is known of each launch at these sizes; of an artifact's, at sizes that it was not saved for, the template
+    alone."""
+    from effcc.report import smallest
+
+    saved = program.saved_facts
+    if saved is None:
+        return program.code.kernels({**smallest(program.graph), **sizes})
+    known = all(saved["sizes"].get(name) == n for name, n in sizes.items())
+    return saved["kernels"] if known else [{"template": kernel["template"]} for kernel in saved["kernels"]]

@@ -53,7 +53,7 @@ def inspect(
     from effcc.machine import available_cores
     from effcc.report import count, facts, render
     from effcc.report import size as bytes_
-    from effcc.roofline import profile
+    from effcc.roofline import profile, sizes_of
 
     if inputs and not time:
         raise InputError("nothing is run on inputs", where="--input", hint="add --time, or leave them out")
@@ -61,13 +61,13 @@ def inspect(
         program = program_of(
             model, parse_shapes(shape), threads, tell, target=target, passes=passes, values=parse_values(value)
         )
-        found = facts(program, parse_sizes(size))
-        timed = None
+        sizes, timed = parse_sizes(size), None
         if time:
             tell("timing")
             given = inputs_of(program, inputs, size, seed=0)
             timed = profile(program, given, threads or available_cores(), ROUNDS)
-            found = {**found, "profile": timed.as_json()}
+            sizes = sizes_of(program, given)
+        found = {**facts(program, sizes), **({"profile": timed.as_json()} if timed else {})}
         if html is not None:
             tell("writing the page")
             text = page(program, found)
@@ -92,11 +92,8 @@ def inspect(
     for architecture in dict.fromkeys(name for on in compiled.values() for name in on):
         columns = ("registers", "stack", "spills", "shared")
         rows = [
-            (
-                kernel,
-                *(on[architecture][c] for c in columns),
-                " ".join(f"{n} {i}" for i, n in (on[architecture]["tensor_core"] or {}).items()),
-            )
+            (kernel, *(on[architecture][c] for c in columns),
+             " ".join(f"{n} {i}" for i, n in (on[architecture]["tensor_core"] or {}).items()))
             for kernel, on in compiled.items()
         ]
         print_table(f"kernels on {architecture}", ("kernel", *columns, "tensor cores"), rows, right=columns)

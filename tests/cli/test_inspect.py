@@ -1,6 +1,8 @@
 import json
 import re
 
+import numpy as np
+
 
 def facts_of(page):
     return json.loads(re.search(r"^const facts = (.*);$", page, re.MULTILINE)[1])
@@ -48,4 +50,13 @@ def test_times_in_the_table_and_the_page(effcc, net, tmp_path):
     facts = facts_of((tmp_path / "page.html").read_text())
     assert [x["label"] for x in facts["profile"]["launches"]] == [k["label"] for k in facts["kernels"]]
     assert facts["profile"]["launches"][0]["flops"] == facts["kernels"][0]["flops"] > 0
-    assert "--time" in effcc("inspect", net, "--input", "x.npz").refused()
+
+
+def test_timed_inputs_tell_the_sizes(effcc, net, tmp_path):
+    inputs = [x["name"] for x in effcc("inspect", net, "--json").json["inputs"]]
+    np.savez(tmp_path / "x.npz", **{name: np.ones((8, 4), np.float32) for name in inputs})
+    given = "--input", tmp_path / "x.npz"
+    found = effcc("inspect", net, "--time", *given, "--json").json
+    assert found["sizes"] == {"B": 8}
+    assert [x["flops"] for x in found["profile"]["launches"]] == [k["flops"] for k in found["kernels"]]
+    assert "--time" in effcc("inspect", net, *given).refused()
