@@ -20,5 +20,8 @@ LOADERS = {"cpu": "effcc.backends.tvm.saved:load", "cuda": "effcc.backends.trito
 OFFERS = {"cuda": "effcc.backends.triton.target:offered"}
 """Targets that need more than this package -> a function that tells in a line what there is of it here."""
 
+PEAKS = {"cpu": "effcc.backends.tvm.peaks:measure"}
+"""Target -> a function from a number of threads to what this machine can do at best: its `flops` and `bandwidth`."""
+
 CACHE = "effcc.backends.tvm.cache"
 """The module of the cache of compiled kernels: `default_cache()` and `parse_size(text)`."""

@@ -10,6 +10,7 @@ import importlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pkgutil import resolve_name
 from typing import Any, Protocol
 
 import numpy as np
@@ -42,8 +43,7 @@ def backend_of(target: str) -> Backend:
     name = target.partition("{")[0].strip()
     if name not in table:
         raise UnsupportedError(f"there is no target {name!r}", hint=f"targets: {', '.join(table)}")
-    module, _, attribute = table[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)(target)
+    return resolve_name(table[name])(target)
 
 
 def artifact_suffix(target: str) -> str:

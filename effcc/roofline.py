@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,11 +57,8 @@ def profile(program: Program, arrays: Mapping[str, Any], threads: int, rounds: i
 
     times = program.code.profile(*by_name(arrays, program.input_names), threads=threads, repeat=rounds)
     work = _work(program, sizes_of(program, arrays))
-    peaks = None
-    if program.target == "cpu":
-        from effcc.backends.tvm.peaks import measure
-
-        peaks = measure(threads)
+    table = import_module("effcc.backends").PEAKS
+    peaks = resolve_name(table[program.target])(threads) if program.target in table else None
 
     def timed(label: str, seconds: float, kernel: Mapping[str, Any]) -> Timed:
         flops, moved = kernel.get("flops"), kernel.get("bytes")

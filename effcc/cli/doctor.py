@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any
 
 from effcc.cli.options import Json
@@ -54,12 +55,6 @@ def doctor(as_json: Json = False) -> None:
         print(f"problem: {problem}")
 
 
-def resolved(name: str) -> Any:
-    """What "module:attribute" names."""
-    module, _, attribute = name.partition(":")
-    return getattr(import_module(module), attribute)
-
-
 def examine() -> dict[str, Any]:
     """All that doctor shows, as JSON."""
     import os
@@ -97,7 +92,7 @@ def examine() -> dict[str, Any]:
             "writable": os.access(folder, os.W_OK),
         },
         "targets": list(import_module("effcc.backends").BACKENDS),
-        "offers": {target: resolved(name)() for target, name in import_module("effcc.backends").OFFERS.items()},
+        "offers": {target: resolve_name(name)() for target, name in import_module("effcc.backends").OFFERS.items()},
         "packages": packages,
         "problems": problems,
     }
