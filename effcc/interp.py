@@ -30,7 +30,7 @@ from effcc.ir.types import DType, Optional, Sequence, Tensor, Type
 from effcc.ops.elementwise import narrow
 
 Bindings = dict[Symbol, int]
-Known = dict[tuple[Any, ...], tuple[Op, int, tuple[Any, ...]]]
+Known = dict[tuple[Any, ...], tuple[Op, int, tuple[Any, ...], Bindings]]
 Observer = Callable[[Node, tuple[Any, ...], tuple[Any, ...]], "tuple[Any, ...] | None"]
 
 CARRIERS = {
@@ -72,8 +72,8 @@ def run(
     bindings: values of symbols that no input's shape tells.
     observe: called with each node of this graph (with `observed`: of nested ones too), its operands and its results,
     in order; what it returns, if anything, takes their place.
-    known: what nodes of static graphs gave in earlier runs on the same tensors; looked up here, and added to. A graph
-    that a pass changed computes most of what it did.
+    known: what nodes gave in earlier runs on the same tensors; looked up here, and added to. A graph that a pass
+    changed computes most of what it did.
     Raises InputError for inputs that do not fit, VerifyError where an op's meaning and its type disagree.
     """
     if len(tensors) != len(graph.inputs):
@@ -101,11 +101,15 @@ def run(
 def _looked_up(
     node: Node, operands: tuple[Any, ...], bound: Bindings, keys: dict[Value, tuple[int, int]], known: Known
 ) -> tuple[Any, ...]:
-    """A node's results, computed where no node with the same op and types was, on values with the same keys."""
-    key = (id(node.op), *(keys[v] for v in node.operands), *(v.type for v in node.results))
-    if key not in known:  # (the op is kept: no other gets its id)
-        known[key] = (node.op, len(known), evaluate_node(node, operands, bound))
-    _, number, results = known[key]
+    """A node's results, computed where no node with the same op, types and sizes was, on values with the same
+    keys; with the sizes that it tells."""
+    key = (id(node.op), *(keys[v] for v in node.operands), *(v.type for v in node.results), *bound.items())
+    found = known.get(key)
+    if found is None:  # (the op is kept: no other gets its id)
+        sizes = dict(bound)
+        found = known[key] = (node.op, len(known), evaluate_node(node, operands, sizes), sizes)
+    _, number, results, sizes = found
+    bound.update(sizes)
     keys.update((v, (number, k)) for k, v in enumerate(node.results))
     return results
 

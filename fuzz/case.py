@@ -144,8 +144,7 @@ class Case:
         """What a graph (this one, or what passes made of it) computes on the inputs of a profile."""
         key = id(graph), profile
         if key not in self.runs:
-            known = None if graph.symbols else self.known.setdefault(profile, {})
-            self.runs[key] = run(graph, *self.inputs[profile], known=known)
+            self.runs[key] = run(graph, *self.inputs[profile], known=self.known.setdefault(profile, {}))
             self.kept.append(graph)
         return self.runs[key]
 

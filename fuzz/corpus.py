@@ -13,6 +13,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import fsum
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class Corpus:
     def add(self, entry: Entry, reached: Iterable[str]) -> bool:
         """Count what a test reached; keep the test where some of it is new."""
         reached = set(reached)
-        new = sum(WEIGHTS[feature.partition(" ")[0]] for feature in reached if feature not in self.counts)
+        new = fsum(WEIGHTS[feature.partition(" ")[0]] for feature in reached if feature not in self.counts)
         self.branches += sum(f.startswith("branch ") and f not in self.counts for f in reached)
         self.counts.update(reached)
         if new < LEAST:

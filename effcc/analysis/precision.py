@@ -141,11 +141,16 @@ class Rounded:
     in the runs sampled so far.
 
     quanta: a dequantized element is known to half its scale only, as where quantization stands for a real number.
+    beside: a graph that computes the same; numbers may leave the range of its dtypes too.
     """
 
-    def __init__(self, graph: Graph, *tensors: Any, dtype: DType | None = None, seed: int = 0, quanta: bool = False):
+    def __init__(
+        self, graph: Graph, *tensors: Any, dtype: DType | None = None, seed: int = 0, quanta: bool = False,
+        beside: Graph | None = None,
+    ):
         self.unit, self.quanta = NARROW[dtype.name] if dtype else unit_roundoff(graph), quanta
-        self.range = Range.of(f64, *(DTYPES[name] for name in _floats(graph)), *((dtype,) if dtype else ()))
+        floats = _floats(graph) | (_floats(beside) if beside else set())
+        self.range = Range.of(f64, *(DTYPES[name] for name in floats), *((dtype,) if dtype else ()))
         expanded = expand(graph)
         self.wide, self.inputs = widen(expanded), [widen_tensor(t) for t in tensors]
         self.tested: dict[int, Any] = {}
@@ -166,6 +171,10 @@ class Rounded:
         for s, a, b in zip(self.spread, moved, self.unmoved):
             if self.runs <= SAMPLES or self.steps:
                 s.copy_(torch.maximum(s, _distance(a, b)))
+        return self.bounds()
+
+    def bounds(self) -> tuple[Bounded, ...]:
+        """The results, and how far the runs so far moved them."""
         return tuple(Bounded(x, _bound(x, s, self.unit)) for x, s in zip(self.exact, self.spread))
 
     def _note(self, node: Node, operands: tuple, results: tuple) -> None:
@@ -216,7 +225,9 @@ class Rounded:
 
 
 def sampled(*runs: Rounded) -> Iterator[tuple[tuple[Bounded, ...], ...]]:
-    """The bounds of some runs after each sample. They only grow: what lies within need not wait for the last."""
+    """The bounds of some runs before any sample, and after each. They only grow: what lies within need not wait for the
+    last."""
+    yield tuple(each.bounds() for each in runs)
     for _ in range(RARE if any(each.steps for each in runs) else SAMPLES):
         yield tuple(each.sample() for each in runs)
 
@@ -243,7 +254,7 @@ def bounded_run(
     graph: Graph, *tensors: Any, dtype: DType | None = None, seed: int = 0, quanta: bool = False
 ) -> tuple[Bounded, ...]:
     """Results in f64 with rounding-error bounds for a run in `dtype`: see Rounded."""
-    *_, (bounded,) = islice(sampled(Rounded(graph, *tensors, dtype=dtype, seed=seed, quanta=quanta)), SAMPLES)
+    *_, (bounded,) = islice(sampled(Rounded(graph, *tensors, dtype=dtype, seed=seed, quanta=quanta)), SAMPLES + 1)
     return bounded
 
 

@@ -85,7 +85,10 @@ def compare_bounded(
     is as `expected`, which `before` gives in its own dtypes, is right in these: torch's sinh overflows too early."""
     unit = max(unit_roundoff(before), unit_roundoff(after))
     dtype = next(d for d in (bf16, f16, f32, f64) if unit == NARROW[d.name])
-    runs = Rounded(before, *inputs, dtype=dtype), Rounded(after, *inputs, dtype=dtype, quanta=contract == "quantized")
+    runs = (
+        Rounded(before, *inputs, dtype=dtype, beside=after),
+        Rounded(after, *inputs, dtype=dtype, quanta=contract == "quantized"),
+    )
     for wanted, own in sampled(*runs):
         results = tuple(zip(wanted, own, expected, actual, strict=True))
         if _first_beyond(results, [0.0] * len(results), dtype, contract) is None:
