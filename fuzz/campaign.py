@@ -69,7 +69,10 @@ ATTEMPTS = 4
 FAILURES = 5
 """After so many mutations of a graph that reached nothing new, its recipe is mutated once (Tzer)."""
 WARM = 20
-"""After so many tests nearly all is loaded that stays, and the garbage collector is told to look at it no more."""
+"""After so many tests nearly all is loaded that stays, and the garbage collector is told to look at it no more, and to
+look less often: a test makes thousands of small objects, few of them in cycles."""
+GARBAGE = 20_000
+"""Objects that are made before the collector looks for cycles among them."""
 CI_TESTS = 76 * (ALONE + 1)
 SHARES = ("empty", "special", "symbolic", "rejected")
 
@@ -165,6 +168,7 @@ class Job:
         if self.begun == WARM:
             gc.collect()
             gc.freeze()
+            gc.set_threshold(GARBAGE)
         if self.coverage is not None:
             self.coverage.take()  # (what a test reached that failed is not kept)
         number, between = divmod(self.tally.tests, 1 if "near-misses" in self.without else ALONE + 1)

@@ -1,18 +1,18 @@
 """Kernels by key: from the cache if they were ever compiled, else built and compiled, several at a time.
 
 A key names a kernel before its code exists (template, region, layout, machine, and the sources of the code
-generator), so
-that a program whose kernels are all cached never imports the compiler.
+generator), so that a program whose kernels are all cached never imports the compiler.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ from effcc.backends.tvm.cache import ObjectCache, default_cache
 from effcc.ir import Graph
 from effcc.machine import Machine, available_cores
 from effcc.ops.constant import Const
+
+MOST_TOGETHER = 3
+"""Kernels that LLVM optimizes in one module: more would keep other threads waiting."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +48,28 @@ def obtain(
     cache = default_cache() if cache is None else cache
     symbols = [f"effcc_{digest(r.key, described(machine))[:32]}" for r in requests]
     objects: dict[str, bytes] = {}
-    pending: dict[str, Future[bytes]] = {}
-    with ThreadPoolExecutor(max(1, threads or available_cores())) as pool:
-        for symbol, request in zip(symbols, requests, strict=True):
-            if symbol in objects or symbol in pending:
-                continue
+    missing: dict[str, Request] = {}
+    for symbol, request in zip(symbols, requests, strict=True):
+        if symbol not in objects and symbol not in missing:
             stored = cache.get(digest(symbol))
             if stored is not None:
                 objects[symbol] = stored
             else:
-                from effcc.backends.tvm import objects as compiler
+                missing[symbol] = request
+    if missing:
+        from effcc.backends.tvm import objects as compiler
 
-                pending[symbol] = pool.submit(compiler.compile_kernel, request.build(), symbol, machine)
-        for symbol, future in pending.items():
-            objects[symbol] = future.result()
-            cache.put(digest(symbol), objects[symbol])
+        workers = max(1, threads or available_cores())
+        together = min(MOST_TOGETHER, -(-len(missing) // workers))
+        waiting = iter(missing.items())
+        with ThreadPoolExecutor(workers) as pool:
+            groups: list[Future[Iterator[tuple[str, bytes]]]] = []
+            while group := {symbol: request.build() for symbol, request in islice(waiting, together)}:
+                groups.append(pool.submit(compiler.compile_together, group, machine))
+            for compiled in groups:
+                for symbol, made in compiled.result():
+                    objects[symbol] = made
+                    cache.put(digest(symbol), made)
     return [Kernel(symbol, objects[symbol]) for symbol in symbols]
 
 

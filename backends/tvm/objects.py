@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -48,17 +48,34 @@ def compile_kernels(
 
 def compile_kernel(function: tirx.PrimFunc, symbol: str, machine: Machine) -> bytes:
     """The object file of one kernel under the name `symbol`, without the cache."""
-    name = str(function.attrs["global_symbol"]) if function.attrs and "global_symbol" in function.attrs else "kernel"
     try:
-        types = _argument_types(function)
-        target = llvm_target(machine)
-        module = tvm.IRModule({symbol: function.with_attr({"global_symbol": symbol, "calling_conv": 1})})
-        module = LOWERING(tirx.transform.BindTarget(target.with_host(target))(module))
-        optimized = tvm.get_global_func("target.build.llvm")(module, target).inspect_source("ll")
-        return _assemble(_lean(optimized, machine) + _wrapper(symbol, types))
+        return _compile({symbol: function}, machine)[symbol]
     except (ValueError, TypeError, RuntimeError) as error:
+        named = function.attrs and "global_symbol" in function.attrs
+        name = str(function.attrs["global_symbol"]) if named else "kernel"
         reason = str(error).strip().splitlines()[-1]
         raise EffccError(f"TVM cannot compile this kernel: {reason}", where=f"kernel {name}") from error
+
+
+def compile_together(functions: Mapping[str, tirx.PrimFunc], machine: Machine) -> Iterator[tuple[str, bytes]]:
+    """Symbols and object files of kernels. Where not all can be compiled, each by itself, up to the first that cannot.
+    """
+    try:
+        return iter(_compile(functions, machine).items())
+    except (ValueError, TypeError, RuntimeError):
+        return ((symbol, compile_kernel(function, symbol, machine)) for symbol, function in functions.items())
+
+
+def _compile(functions: Mapping[str, tirx.PrimFunc], machine: Machine) -> dict[str, bytes]:
+    """Object files by symbol. The kernels are optimized in one module, whose own float16 routines, which TVM adds, take
+    LLVM 5 ms; none refers to another, so that the code of each is the same as if it were alone."""
+    types = {symbol: _argument_types(function) for symbol, function in functions.items()}
+    target = llvm_target(machine)
+    named = {s: f.with_attr({"global_symbol": s, "calling_conv": 1}) for s, f in functions.items()}
+    module = LOWERING(tirx.transform.BindTarget(target.with_host(target))(tvm.IRModule(named)))
+    optimized = _Module(tvm.get_global_func("target.build.llvm")(module, target).inspect_source("ll"))
+    routines = () if machine.has("f16c") or machine.architecture == "aarch64" else FLOAT16_ROUTINES
+    return {s: _assemble(optimized.with_only(s, *routines) + _wrapper(s, types[s])) for s in functions}
 
 
 def build_driver(architecture: str) -> bytes:
@@ -138,17 +155,36 @@ def _assemble(text: str) -> bytes:
         return target.read_bytes()
 
 
-def _lean(text: str, machine: Machine) -> str:
-    """Optimized IR less debug information and, where the CPU converts them itself, less the float16 routines.
+FLOAT16_ROUTINES = ("__truncsfhf2", "__extendhfsf2")
+"""What LLVM calls to convert where the CPU cannot: TVM puts them into each module."""
 
-    And conversions that LLVM may not contract: f64 -> f32 -> f16 would round once, by a routine that nobody links.
-    """
-    text = re.sub(r",? !dbg !\d+", "", text)
-    text = text.replace(" fptrunc contract ", " fptrunc ")
-    text = re.sub(r"(?m)^(?:\s*#dbg_|!llvm\.dbg\.cu ).*\n", "", text)
-    if machine.has("f16c") or machine.architecture == "aarch64":
-        text = re.sub(r"(?ms)^define weak dso_local \w+ @__(?:truncsfhf2|extendhfsf2)\(.*?^}\n", "", text)
-    return text
+
+class _Module:
+    """The text of LLVM IR, taken apart into what it defines, by name (`@f`, `#0`, `!7`)."""
+
+    def __init__(self, text: str):
+        text = re.sub(r",? !dbg !\d+", "", text)
+        text = re.sub(r"(?m)^\s*#dbg_.*\n", "", text)
+        # f64 -> f32 -> f16, contracted, would round once, by a routine that nobody links
+        text = text.replace(" fptrunc contract ", " fptrunc ")
+        self.target = "\n".join(re.findall(r"(?m)^target .*$", text))
+        defined = r"(?ms)^(?:define .*?^\}|(?:declare|attributes) .*?$|[@!][^\n]*? = .*?$)"
+        self.parts = {re.search(NAME, part).group(): part for part in re.findall(defined, text)}  # type: ignore[union-attr]
+
+    def with_only(self, *symbols: str) -> str:
+        """A module of some functions and all that they refer to; without debug information."""
+        waiting = [*(f"@{s}" for s in symbols), "!llvm.module.flags"]
+        kept = set()
+        while waiting:
+            name = waiting.pop()
+            if name in self.parts and name not in kept:
+                kept.add(name)
+                waiting += re.findall(NAME, self.parts[name])
+        return "\n".join((self.target, *(part for name, part in self.parts.items() if name in kept)))
+
+
+NAME = r'@[\w.$-]+|@"[^"]+"|![\w.]+|#\d+'
+"""Of a function or global, of metadata, of a group of attributes."""
 
 
 def _argument_types(function: tirx.PrimFunc) -> list[str]:

@@ -160,11 +160,12 @@ class Graph:
 
 def symbols_in(value: object) -> set[Symbol]:
     """Every size symbol in an op's attributes, or in one: a dimension, a type, a graph, a tuple of such."""
+    if isinstance(value, Op):  # (most often, and most have none)
+        names = size_attributes(type(value))
+        return set().union(*(symbols_in(getattr(value, name)) for name in names)) if names else set()
     match value:
         case int() | float() | str() | None:
             return set()
-        case Op():
-            return set().union(*(symbols_in(getattr(value, name)) for name in size_attributes(type(value))))
         case Expr() | Atom():
             return symbols(value)  # type: ignore[arg-type]
         case tuple():

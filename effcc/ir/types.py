@@ -20,16 +20,18 @@ if TYPE_CHECKING:
     import torch
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class DType:
-    """An element type. `kind`: f float, i signed, u unsigned, b bool, c complex (reserved), s string (reserved)."""
+    """An element type. `kind`: f float, i signed, u unsigned, b bool, c complex (reserved), s string (reserved).
+
+    There is one object for each: see DTYPES."""
 
     name: str
     bits: int
     kind: str
 
-    def __hash__(self) -> int:
-        return hash(self.name)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DType.parse, (self.name,)
 
     def __repr__(self) -> str:
         return self.name
@@ -299,9 +301,6 @@ class RngState(Type):
 
 def type_symbols(type_: Type) -> set[Any]:
     """Every symbol in a type's dimensions."""
-    match type_:
-        case Tensor(_, shape, _):
-            return {s for d in shape if not isinstance(d, int) for s in symbols(d)}
-        case Sequence(element) | Optional(element):
-            return type_symbols(element)
-    return set()
+    if isinstance(type_, Tensor):
+        return {s for d in type_.shape if not isinstance(d, int) for s in symbols(d)}
+    return type_symbols(type_.element) if isinstance(type_, (Sequence, Optional)) else set()

@@ -22,7 +22,7 @@ def test_equal_kernels_share_one_object_whatever_their_names(toys, tmp_path):
 def test_the_second_compile_comes_from_the_cache(toys, tmp_path, monkeypatch):
     cache = ObjectCache(tmp_path)
     first = objects.compile_kernels([toys.add("a")], host(), cache=cache)
-    monkeypatch.setattr(objects, "compile_kernel", lambda *_: pytest.fail("compiled again"))
+    monkeypatch.setattr(objects, "compile_together", lambda *_: pytest.fail("compiled again"))
     assert objects.compile_kernels([toys.add("a")], host(), cache=cache) == first
 
 
@@ -41,6 +41,12 @@ def test_the_target_is_part_of_the_key(toys, tmp_path, change):
 def test_compiling_is_reproducible(toys):
     first, second = (objects.compile_kernel(toys.add("a"), "effcc_same", host()) for _ in range(2))
     assert first == second
+
+
+def test_kernels_compiled_together_are_as_if_each_were_alone(toys):
+    functions = {"effcc_a": toys.add("a"), "effcc_b": toys.limit("b"), "effcc_c": toys.add("c", 2.0)}
+    together = dict(objects.compile_together(functions, host()))
+    assert together == {s: objects.compile_kernel(f, s, host()) for s, f in functions.items()}
 
 
 def test_what_compiled_before_a_failure_is_kept(toys, tmp_path):
