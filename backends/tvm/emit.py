@@ -4,10 +4,12 @@ through."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from effcc.backends.tvm.functions import divide, function
 from effcc.backends.tvm.place import Buffer, Place
+from effcc.backends.tvm.templates import emission
 from effcc.backends.tvm.values import (
     Tir,
     bind,
@@ -24,7 +26,7 @@ from effcc.backends.tvm.values import (
 from effcc.ir import scalar as s
 from effcc.ir.dims import Dim, Expr, Extremum, FloorDiv, Mod, Symbol, as_symbol
 from effcc.ir.lazy import T, tvm
-from effcc.ir.types import i64
+from effcc.ir.types import bf16, i64
 
 
 class KernelBuilder:
@@ -33,8 +35,8 @@ class KernelBuilder:
     `build` declares the buffers and size symbols that the caller names as parameters, then lets `body` emit.
     """
 
-    def __init__(self, name: str, vector_bits: int):
-        self.name, self.vector_bits = name, vector_bits
+    def __init__(self, name: str, vector_bits: int, bf16_instruction: bool = False):
+        self.name, self.vector_bits, self.bf16_instruction = name, vector_bits, bf16_instruction
         self.buffers: list[Buffer] = []
         self.symbols: list[Symbol] = []
         self._flat: dict[Buffer, Tir] = {}
@@ -62,7 +64,9 @@ class KernelBuilder:
                     self._flat[b] = T.decl_buffer((1 << 40,), name, data=p, align=b.dtype.bytes)
                 self._dims = dict(zip(self.symbols, dims, strict=True))
                 self.tile = bind(T.Cast("int64", tile))
-                body(self)
+                stores_bf16 = self.bf16_instruction and any(b.dtype == bf16 for b in buffers)
+                with emission.bf16_instruction() if stores_bf16 else nullcontext():
+                    body(self)
                 T.Return(T.int32(0))
         return builder.get()
 

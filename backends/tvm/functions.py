@@ -126,10 +126,8 @@ def _float(fn: str, args: list[Tir], operands: tuple[s.Scalar, ...], lanes: int)
         case "max" | "min":
             which = T.max if fn == "max" else T.min
             for x, y, operand in ((a, b, operands[0]), (b, a, operands[1])):
-                if isinstance(operand, s.Literal) and operand.value == operand.value:
-                    return which(
-                        x, y
-                    )  # an ordered comparison with a number on the left gives the right operand for NaN
+                if _is_number(x, operand):  # (on the left: an ordered comparison gives the right operand for NaN)
+                    return which(x, y)
             a, b = bind(a), bind(b)
             return T.Select(isnan(a), a, which(a, b))
         case "sqrt" | "floor" | "ceil" | "trunc":
@@ -150,6 +148,13 @@ def _float(fn: str, args: list[Tir], operands: tuple[s.Scalar, ...], lanes: int)
             from effcc.backends.tvm import vector_math
 
             return getattr(vector_math, fn)(bind, *args)
+
+
+def _is_number(x: Tir, operand: s.Scalar) -> bool:
+    """Whether a float is known not to be NaN: a literal, or a constant of the graph."""
+    known = x.value if isinstance(x, tvm.prim.Broadcast) else x
+    source = known if isinstance(known, tvm.prim.FloatImm) else operand if isinstance(operand, s.Literal) else None
+    return source is not None and source.value == source.value
 
 
 def negate(a: Tir) -> Tir:

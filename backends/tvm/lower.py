@@ -172,9 +172,9 @@ class Lowering(Placing):
     def _kernel(
         self, template: str, key: Any, touched: Touched, layout: Any, sizes: list[Symbol], body: Body
     ) -> KernelPlan:
-        bits, buffers = self.machine.vector_bits, list(touched.buffers)
+        bits, short, buffers = self.machine.vector_bits, self.machine.multiplies_bf16, list(touched.buffers)
         name = repr((template, key, contractions.cpu_of(self.machine), layout, canonical(touched.graph)))
-        request = Request(name, lambda: KernelBuilder(template, bits).build(buffers, sizes, body))
+        request = Request(name, lambda: KernelBuilder(template, bits, short).build(buffers, sizes, body))
         return KernelPlan(request, template, touched)
 
     def launch_raw(

@@ -115,7 +115,7 @@ def bind(x: Tir) -> Tir:
         getattr(x, "value", getattr(x, "base", None)), (tvm.tirx.Var, tvm.prim.IntImm, tvm.prim.FloatImm)
     ):
         return x
-    return emission.bind(x)
+    return x if _decoded_bf16(x) is not None else emission.bind(x)
 
 
 def decode(x: Tir, dtype: DType) -> Tir:
@@ -126,7 +126,7 @@ def decode(x: Tir, dtype: DType) -> Tir:
     if dtype.name == "f16":
         return T.Cast(with_lanes("float32", lanes), x)
     if dtype.name == "bf16":
-        wide = T.Cast(with_lanes("uint32", lanes), x)
+        wide = T.Cast(with_lanes("uint32", lanes), bind(x))
         return T.reinterpret(with_lanes("float32", lanes), T.shift_left(wide, literal("uint32", 16, lanes)))
     if dtype.is_float and dtype.bits <= 8:
         from effcc.backends.tvm import small_floats
@@ -143,12 +143,22 @@ def encode(x: Tir, dtype: DType) -> Tir:
     if dtype.name == "f16":
         return T.Cast(with_lanes("float16", lanes), x)
     if dtype.name == "bf16":
-        return bf16_bits(x)
+        bits = _decoded_bf16(x)
+        return emission.bf16_bits(x, lanes) if bits is None else bits
     if dtype.is_float and dtype.bits <= 8:
         from effcc.backends.tvm import small_floats
 
         return small_floats.encode(x, dtype)
     return wrap(x, dtype)
+
+
+def _decoded_bf16(x: Tir) -> Tir | None:
+    """The bits that `decode` made a bf16 of, if it did: rounded again, and stored, they stay as they are."""
+    shifted = x.args[0] if isinstance(x, tvm.ir.Call) and len(x.args) == 1 else None
+    if not isinstance(shifted, tvm.prim.LShift) or not isinstance(shifted.a, tvm.prim.Cast):
+        return None
+    bits = shifted.a.value
+    return bits if str(x.ty).startswith("float32") and str(bits.ty).startswith("uint16") else None
 
 
 def wrap(x: Tir, dtype: DType) -> Tir:
@@ -160,19 +170,10 @@ def wrap(x: Tir, dtype: DType) -> Tir:
     return T.shift_right(T.shift_left(x, unused), unused)
 
 
-def bf16_bits(x: Tir) -> Tir:
-    """f32 -> bf16 by integer arithmetic: add half of the last place and the parity; NaN becomes the quiet NaN."""
-    lanes = lanes_of(x)
-    x = bind(x)
-    bits = bind(T.reinterpret(with_lanes("uint32", lanes), x))
-    parity = T.bitwise_and(T.shift_right(bits, literal("uint32", 16, lanes)), literal("uint32", 1, lanes))
-    rounded = T.shift_right(bits + parity + literal("uint32", 0x7FFF, lanes), literal("uint32", 16, lanes))
-    chosen = T.Select(isnan(x), literal("uint32", 0x7FC0, lanes), rounded)
-    return T.Cast(with_lanes("uint16", lanes), chosen)
-
-
 def round_to(x: Tir, dtype: DType) -> Tir:
     """What the register value becomes when it passes through memory."""
+    if dtype.name == "bf16" and _decoded_bf16(x) is not None:
+        return x
     if dtype.is_float and dtype.bits < 32:
         return decode(bind(encode(bind(x), dtype)), dtype)
     return wrap(x, dtype)

@@ -362,8 +362,8 @@ class _Tile:
         extents = _tile_extents(spec)
         self.group, chunk, self.image, self.plane, line_chunk, column_chunk = unravel(index(tile), extents)
         self.line, self.column = bind(line_chunk * tiling.lines), bind(column_chunk * tiling.columns)
-        self.lines = bind(minimum(index(spec.output[1]) - self.line, tiling.lines))
-        self.columns = bind(minimum(index(spec.output[2]) - self.column, tiling.columns))
+        self.lines = self.extent(spec.output[1], self.line, tiling.lines)
+        self.columns = self.extent(spec.output[2], self.column, tiling.columns)
         self.pixels = bind(self.lines * self.columns)
         starts = (self.plane, self.line, self.column)
         window = spec.window
@@ -380,6 +380,12 @@ class _Tile:
                 self.finish(T.int64(0), self.pixels)
             else:
                 self.multiply(None, None)
+
+    @staticmethod
+    def extent(total: Index, start: Expr, chunk: int) -> Expr:
+        """Of `total`, what a chunk from `start` has: a constant, by which LLVM divides fast, where all are equal."""
+        even = isinstance(total, int) and total % chunk == 0
+        return T.int64(chunk) if even else bind(minimum(index(total) - start, chunk))
 
     # -- where things are ---------------------------------------------------------------------------------------------
 
@@ -456,7 +462,8 @@ class _Tile:
             offsets = self.row_offsets(bind(block + offset), count, start, pixel, line)
             source = self.staged if spec.stages else self.source
             row = block + offset if cut else offset
-            multiply(self.sums, row, source, offsets, self.w, panel, loops, cut, self.arithmetic)
+            b = self.sums.only_here(panel, block)
+            multiply(self.sums, row, source, offsets, self.w, b, loops, cut, self.arithmetic)
 
         def after(block: Expr, left: Expr) -> None:
             if not cut:
@@ -486,7 +493,7 @@ class _Tile:
     def finish(self, first: Expr, count: Index) -> None:
         """Hand the sums of pixels first, first + 1... to the epilogue."""
         spec = self.spec
-        column = bind(self.panel * spec.width)
+        column = self.sums.only_here(bind(self.panel * spec.width), first)
 
         def store_group(position: tuple[Expr, ...], value: Expr, lanes: int) -> None:
             *pixel, feature = position

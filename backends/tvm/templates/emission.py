@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -194,23 +195,72 @@ def cast(value: Expr, dtype: str, lanes: int) -> Expr:
         wide = T.reinterpret(vector_type("float32", lanes), T.shift_left(bits, constant(16, "uint32", lanes)))
         return cast(wide, dtype, lanes)
     if dtype == "bfloat16":
-        return _to_bfloat16(cast(value, "float32", lanes), lanes)
+        return T.reinterpret(vector_type("bfloat16", lanes), bf16_bits(cast(value, "float32", lanes), lanes))
     return T.Cast(vector_type(dtype, lanes), value)
 
 
-def _to_bfloat16(value: Expr, lanes: int) -> Expr:
-    """Round float32 to nearest, ties to even; NaNs stay NaNs (quiet)."""
+def bf16_bits(value: Expr, lanes: int) -> Expr:
+    """float32 rounded to bfloat16's bits (uint16): to nearest, ties to even; NaN becomes a quiet NaN."""
+    if _by_instruction.get() and lanes in _VECTORS:
+        return T.call_extern(vector_type("uint16", lanes), f"effcc_bf16_{lanes}", value)
 
     def literal(bits: int) -> Expr:
         return constant(bits, "uint32", lanes)
 
-    bits = bind(T.reinterpret(vector_type("uint32", lanes), value))
+    bits = bind(T.reinterpret(vector_type("uint32", lanes), bind(value)))
     odd = T.bitwise_and(T.shift_right(bits, literal(16)), literal(1))
     rounded = T.shift_right(bits + odd + literal(0x7FFF), literal(16))
-    quiet = T.bitwise_or(T.shift_right(bits, literal(16)), literal(0x40))
     nan = T.bitwise_and(bits, literal(0x7FFFFFFF)) > literal(0x7F800000)  # TVM would fold value != value to false
-    chosen = T.Select(nan, quiet, rounded)
-    return T.reinterpret(vector_type("bfloat16", lanes), T.Cast(vector_type("uint16", lanes), chosen))
+    return T.Cast(vector_type("uint16", lanes), T.Select(nan, literal(0x7FC0), rounded))
+
+
+_by_instruction: ContextVar[bool] = ContextVar("by instruction", default=False)
+_VECTORS = (4, 8, 16)
+
+
+@contextmanager
+def bf16_instruction() -> Iterator[None]:
+    """Vectors are rounded to bfloat16 by AVX512-BF16's vcvtneps2bf16 in the code emitted inside. It takes subnormal
+    numbers for 0: a vector that has some (seldom, and so behind a branch) is rounded by integer arithmetic.
+
+    TVM has no vectors of bfloat16: this is a function of LLVM IR, which LLVM puts in line.
+    """
+    token = _by_instruction.set(True)
+    try:
+        with T.attr(T.int32(0), "pragma_import_llvm", "\n".join(map(_rounding, _VECTORS))):
+            yield
+    finally:
+        _by_instruction.reset(token)
+
+
+def _rounding(n: int) -> str:
+    floats, words, halves_, flags = f"<{n} x float>", f"<{n} x i32>", f"<{n} x i16>", f"<{n} x i1>"
+    return f"""define {halves_} @effcc_bf16_{n}({floats} %x) {{
+  %subnormal = call {flags} @llvm.is.fpclass.v{n}f32({floats} %x, i32 144)
+  %some = call i1 @llvm.vector.reduce.or.v{n}i1({flags} %subnormal)
+  br i1 %some, label %slow, label %fast, !prof !{{!"branch_weights", i32 1, i32 1000000}}
+slow:
+  %bits = bitcast {floats} %x to {words}
+  %high = lshr {words} %bits, splat (i32 16)
+  %odd = and {words} %high, splat (i32 1)
+  %half = add {words} %bits, splat (i32 32767)
+  %sum = add {words} %half, %odd
+  %rounded = lshr {words} %sum, splat (i32 16)
+  %nan = fcmp uno {floats} %x, zeroinitializer
+  %chosen = select {flags} %nan, {words} splat (i32 32704), {words} %rounded
+  %a = trunc {words} %chosen to {halves_}
+  br label %done
+fast:
+  %short = fptrunc {floats} %x to <{n} x bfloat>
+  %b = bitcast <{n} x bfloat> %short to {halves_}
+  br label %done
+done:
+  %result = phi {halves_} [ %a, %slow ], [ %b, %fast ]
+  ret {halves_} %result
+}}
+declare {flags} @llvm.is.fpclass.v{n}f32({floats}, i32 immarg)
+declare i1 @llvm.vector.reduce.or.v{n}i1({flags})
+"""
 
 
 def transpose(rows: Sequence[Expr]) -> list[Expr]:

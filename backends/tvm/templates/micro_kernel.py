@@ -67,6 +67,14 @@ class SumBlock:
         with T.serial(T.int64(0), index(rows) * self.vectors) as vector:
             store(self.buffer, constant(0, self.dtype, self.lanes), self.base + vector * self.lanes, self.lanes)
 
+    def only_here(self, place: Expr, k: Expr) -> Expr:
+        """`place`, which LLVM must take for another one in each iteration k of a loop.
+
+        What is read there stays inside of the loop. Else LLVM reads all of a small panel of B, and the operands of the
+        epilogue, before the loop, into registers that the sums need.
+        """
+        return place if self.zero is None else bind(place + k * self.zero)
+
     def begin(self, rows: Index, arithmetic: Arithmetic | Dots, b: Any, panel: Expr) -> None:
         """The sums before the first product."""
         values = [bind(arithmetic.initial(b, panel, v, self.vectors)) for v in range(self.vectors)]
