@@ -9,7 +9,7 @@ import numpy as np
 
 from effcc.backends.tvm.emit import KernelBuilder
 from effcc.backends.tvm.place import Place, merge_axes
-from effcc.backends.tvm.region import FlatPoint
+from effcc.backends.tvm.region import FlatPoint, is_light
 from effcc.backends.tvm.templates import contraction
 from effcc.backends.tvm.templates.emission import Cpu, seen_as
 from effcc.backends.tvm.tiles.space import Cut, TileSpace
@@ -162,6 +162,7 @@ def lower_matmul(
                 b=None if reads_b else seen_as(kernel.flat(places[b].buffer), b_dtype),
                 read_a=reader(a, shape.a_strides) if reads_a else None,
                 read_b=reader(b, shape.b_strides) if reads_b else None,
+                light=is_light(body, anchor),
             )
 
         return tiles, contraction.scratch_bytes(outline), emit

@@ -20,6 +20,17 @@ from effcc.ops.elementwise import Elementwise
 Tir = Any
 
 
+LIGHT = frozenset({"add", "sub", "mul", "max", "min", "neg", "abs", "relu", "clip", "cast"})
+"""Ops of about one instruction a vector."""
+MOST_LIGHT = 4
+
+
+def is_light(body: Graph, anchor: Node) -> bool:
+    """Whether all of a region but its anchor takes so few instructions that it may be repeated for each register."""
+    rest = [n for n in body.nodes if n is not anchor and not isinstance(n.op, Const)]
+    return len(rest) <= MOST_LIGHT and all(n.op.name in LIGHT for n in rest)
+
+
 class Point:
     """Values at indices of their own shapes, within one scope of generated code. Each is loaded or computed once.
 

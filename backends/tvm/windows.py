@@ -10,7 +10,7 @@ import numpy as np
 from effcc.backends.tvm.contractions import by_pairs, cpu_of, ramp, read_again
 from effcc.backends.tvm.emit import KernelBuilder
 from effcc.backends.tvm.place import Place
-from effcc.backends.tvm.region import FlatPoint, constant
+from effcc.backends.tvm.region import FlatPoint, constant, is_light
 from effcc.backends.tvm.templates import conv, depthwise
 from effcc.backends.tvm.templates.emission import seen_as
 from effcc.backends.tvm.tiles.space import Cut, TileSpace
@@ -162,6 +162,7 @@ class _Launch:
                 kernel.scratch,
                 self.epilogue(kernel, places),
                 **self.sources(kernel, places, w),
+                light=is_light(self.body, self.anchor),
             )
 
         self.launch(tiles, conv.scratch_bytes(outline), emit, w, weights)

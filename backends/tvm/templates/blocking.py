@@ -17,6 +17,8 @@ MOST_ADDRESSES = 14
 ADDRESSES, APART = 9, 0.25
 """Rows whose addresses stay in registers for sure, and cycles that a row costs a k step beyond them."""
 MOST_PANELS = 16
+UNROLLED, SPARE = 8, 4
+"""So few steps LLVM unrolls, and then keeps numbers that the epilogue needs in registers meanwhile: so many, say."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,15 @@ def fits(rows: int, vectors: int, registers: int) -> bool:
     return rows * vectors + vectors + (vectors > 1 or registers < 32) <= registers
 
 
-def register_block(m: Index, n: Index, cpu: Cpu, lanes: int, line: Index | None = None) -> tuple[int, int]:
+def register_block(
+    m: Index, n: Index, cpu: Cpu, lanes: int, line: Index | None = None, steps: Index | None = None
+) -> tuple[int, int]:
     """(rows, vectors) of least modelled cost for M x N, ragged rows and columns counted. line: rows follow each other
-    in lines of so many; where blocks are not whole parts of a line, each row has an address of its own."""
+    in lines of so many; where blocks are not whole parts of a line, each row has an address of its own. steps: of the
+    sum, where they are known."""
+    registers = cpu.vector_registers
+    if isinstance(steps, int) and steps <= UNROLLED and registers >= 32:
+        registers -= SPARE
     typical_m = m if isinstance(m, int) else TYPICAL_ROWS
     typical_n = n if isinstance(n, int) else TYPICAL_COLUMNS
 
@@ -60,7 +68,7 @@ def register_block(m: Index, n: Index, cpu: Cpu, lanes: int, line: Index | None 
         (rows, vectors)
         for vectors in range(1, 7)
         for rows in range(1, MOST_ADDRESSES + 1)
-        if fits(rows, vectors, cpu.vector_registers) and rows <= max(1, typical_m)
+        if fits(rows, vectors, registers) and rows <= max(1, typical_m)
     ]
     return min(blocks, key=lambda block: (cost(*block), -block[0] * block[1], -block[1]))
 

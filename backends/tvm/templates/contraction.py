@@ -12,6 +12,7 @@ A tile is row_chunk rows x panel_chunk panels of one batch element, rows fastest
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -57,6 +58,7 @@ from effcc.backends.tvm.templates.micro_kernel import (
     by_row_blocks,
     hand_over,
     hidden_zero,
+    is_one_chain,
     multiply,
 )
 from effcc.ir.lazy import T
@@ -236,6 +238,7 @@ def emit(
     b: Any = None,
     read_a: Read | None = None,
     read_b: Read | None = None,
+    light: bool = False,
 ) -> None:
     """Emit the body of one tile into the current PrimFunc.
 
@@ -245,9 +248,10 @@ def emit(
     read_a    (batch..., m, k), lanes -> vector along k: instead of `a`, with spec.prologue
     read_b    (batch..., k, n), lanes -> vector along n: instead of `b`, with panels="staged"
     epilogue  (batch..., m, n), value vector of `sum` along n, lanes: stores the result; lanes is a power of two
+    light     it takes a few instructions: sums go to it from registers, one copy of it for each
     """
     assert (read_a is not None) == spec.prologue and (a is None) == spec.prologue
-    Tile(spec, scratch, epilogue, a, b, read_a, read_b).emit(tile)
+    Tile(spec, scratch, epilogue, a, b, read_a, read_b, light).emit(tile)
 
 
 class Tile:
@@ -262,8 +266,10 @@ class Tile:
         b: Any,
         read_a: Read | None,
         read_b: Read | None,
+        light: bool = False,
     ):
         self.spec, self.epilogue, self.a, self.b, self.read_a, self.read_b = spec, epilogue, a, b, read_a, read_b
+        self.light = light
         self.scratch = flat(scratch, spec.sum)
         self.sums = SumBlock(self.scratch, spec.sum, spec.lanes, spec.blocking.vectors)
         self.arithmetic = spec.dots or Arithmetic(spec.sum, spec.lanes)
@@ -355,13 +361,17 @@ class Tile:
         base = bind(base)
         steps = [Steps(extent, 1 if spec.stages_rows else spec.a_strides[-1], step, spec.blocking.depth)]
 
+        direct = self.light and not blocked and _divides(spec.n, spec.width) and is_one_chain(self.sums, steps)
+
         def kernel(block: Expr, offset: Expr, count: int) -> None:
             source, offsets = self.row_offsets(block + offset, count, start)
             row = block + offset if blocked else offset
-            multiply(self.sums, row, source, offsets, panel, base, steps, blocked, self.arithmetic)
+            first = self.sums.only_here(base, block)
+            give = self.giver(block, self.row + block + offset, count) if direct else None
+            multiply(self.sums, row, source, offsets, panel, first, steps, blocked, self.arithmetic, give)
 
         def after(block: Expr, left: Expr) -> None:
-            if not blocked:
+            if not blocked and not direct:
                 self.finish_rows(self.row + block, left)
 
         exact = spec.m % spec.blocking.rows if isinstance(spec.m, int) else None
@@ -384,8 +394,16 @@ class Tile:
 
     def finish_rows(self, row: Expr, count: Index) -> None:
         """Hand `count` rows of sums to the epilogue; the first one is row `row` of the product."""
+        column = self.sums.only_here(self.column, row)
         with T.serial(T.int64(0), index(count)) as i:
-            hand_over(self.sums, i, (*self.batch, bind(row + i)), self.column, self.spec.n, self.epilogue)
+            hand_over(self.sums, i, (*self.batch, bind(row + i)), column, self.spec.n, self.epilogue)
+
+    def giver(self, block: Expr, first: Expr, count: int) -> Callable[[int, int, Expr], None]:
+        """What hands sums of rows first, first + 1... of the product to the epilogue."""
+        column, lanes = self.sums.only_here(self.column, block), self.spec.lanes
+        columns = [bind(column + v * lanes) for v in range(self.spec.blocking.vectors)]
+        rows = [bind(first + i) for i in range(count)]
+        return lambda i, v, value: self.epilogue((*self.batch, rows[i], columns[v]), value, lanes)
 
     def stage_panel(self, start: Expr, extent: Index) -> None:
         """Copy [extent, NR] of B to scratch as a packed panel, zeros beyond column n."""

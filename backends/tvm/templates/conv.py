@@ -12,6 +12,7 @@ fastest, so that neighbouring tiles share weights.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -55,6 +56,7 @@ from effcc.backends.tvm.templates.micro_kernel import (
     by_row_blocks,
     hand_over,
     hidden_zero,
+    is_one_chain,
     multiply,
 )
 from effcc.ir.lazy import T
@@ -302,7 +304,8 @@ def choose_tiling(spec: Convolution) -> Tiling:
     def blocks(lines: int) -> tuple[int, int, int]:
         runs_on = spec.window.kernel[2] == 1 and spec.window.strides[1:] == (1, 1) and columns == width
         line = None if runs_on else columns  # (None: the next line's pixels lie behind this one's)
-        rows, vectors = register_block(lines * columns, spec.group_features, cpu, spec.lanes, line)
+        steps = spec.window.taps * spec.steps
+        rows, vectors = register_block(lines * columns, spec.group_features, cpu, spec.lanes, line, steps)
         return rows, vectors, -(-spec.group_features // (spec.lanes * vectors))
 
     wanted = 4 * cpu.threads if cpu.threads > 1 else 1
@@ -328,6 +331,7 @@ def emit(
     x: Any = None,
     w: Any = None,
     read_x: Read | None = None,
+    light: bool = False,
 ) -> None:
     """Emit the body of one tile into the current PrimFunc.
 
@@ -336,14 +340,18 @@ def emit(
     x, w      flat buffers: input [images, depth, height, width, channels], weights as `pack` leaves them
     read_x    (image, depth, height, width, channel), lanes -> vector along channels: instead of `x`, with spec.prologue
     epilogue  (image, depth, height, width, feature), value vector of `sum` along features, lanes: stores the result
+    light     it takes a few instructions: sums go to it from registers, one copy of it for each
     """
     assert (read_x is not None) == spec.prologue and (x is None) == spec.prologue
-    _Tile(spec, scratch, epilogue, x, w, read_x).emit(tile)
+    _Tile(spec, scratch, epilogue, x, w, read_x, light).emit(tile)
 
 
 class _Tile:
-    def __init__(self, spec: Convolution, scratch: Expr, epilogue: Epilogue, x: Any, w: Any, read_x: Read | None):
-        self.spec, self.epilogue, self.x, self.w, self.read_x = spec, epilogue, x, w, read_x
+    def __init__(
+        self, spec: Convolution, scratch: Expr, epilogue: Epilogue, x: Any, w: Any, read_x: Read | None, light: bool
+    ):
+        self.spec, self.x, self.w, self.read_x, self.light = spec, x, w, read_x, light
+        self.epilogue = epilogue if spec.groups == 1 else self.of_group(epilogue)
         self.scratch = flat(scratch, spec.sum)
         self.sums = SumBlock(self.scratch, spec.sum, spec.lanes, spec.tiling.vectors)
         self.arithmetic = spec.dots or Arithmetic(spec.sum, spec.lanes)
@@ -457,16 +465,20 @@ class _Tile:
             start = start + kd * index(loops[0].a) + kh * index(loops[1].a)
             loops = loops[2:]
         panel, start = bind(panel), bind(start)
+        even = spec.group_features % spec.width == 0
+        direct = self.light and even and not cut and is_one_chain(self.sums, loops)
 
         def kernel(block: Expr, offset: Expr, count: int) -> None:
-            offsets = self.row_offsets(bind(block + offset), count, start, pixel, line)
+            first = bind(block + offset)
+            offsets = self.row_offsets(first, count, start, pixel, line)
             source = self.staged if spec.stages else self.source
             row = block + offset if cut else offset
             b = self.sums.only_here(panel, block)
-            multiply(self.sums, row, source, offsets, self.w, b, loops, cut, self.arithmetic)
+            give = self.giver(block, first, count) if direct else None
+            multiply(self.sums, row, source, offsets, self.w, b, loops, cut, self.arithmetic, give)
 
         def after(block: Expr, left: Expr) -> None:
-            if not cut:
+            if not cut and not direct:
                 self.finish(block, left)
 
         by_row_blocks(self.pixels, tiling.rows, self.exact_rest(), kernel, after)
@@ -492,19 +504,38 @@ class _Tile:
 
     def finish(self, first: Expr, count: Index) -> None:
         """Hand the sums of pixels first, first + 1... to the epilogue."""
-        spec = self.spec
-        column = self.sums.only_here(bind(self.panel * spec.width), first)
-
-        def store_group(position: tuple[Expr, ...], value: Expr, lanes: int) -> None:
-            *pixel, feature = position
-            self.epilogue((*pixel, bind(self.group * spec.group_features + feature)), value, lanes)
-
+        column = self.sums.only_here(bind(self.panel * self.spec.width), first)
         with T.serial(T.int64(0), index(count)) as i:
-            at = bind(first + i)
+            (pixel,) = self.pixels_from(bind(first + i), 1)
+            hand_over(self.sums, i, pixel, column, self.spec.group_features, self.epilogue)
+
+    def giver(self, block: Expr, first: Expr, count: int) -> Callable[[int, int, Expr], None]:
+        """What hands sums of pixels first, first + 1... to the epilogue."""
+        column, lanes = self.sums.only_here(bind(self.panel * self.spec.width), block), self.spec.lanes
+        columns = [bind(column + v * lanes) for v in range(self.spec.tiling.vectors)]
+        pixels = self.pixels_from(first, count)
+        return lambda i, v, value: self.epilogue((*pixels[i], columns[v]), value, lanes)
+
+    def pixels_from(self, first: Expr, count: int) -> list[tuple[Expr, ...]]:
+        """The coordinates of the tile's output pixels first, first + 1..."""
+
+        def pixel(at: Expr) -> tuple[Expr, ...]:
             down, across = divide(at, self.columns), modulo(at, self.columns)
-            pixel = (self.image, self.plane, bind(self.line + down), bind(self.column + across))
-            epilogue = self.epilogue if spec.groups == 1 else store_group
-            hand_over(self.sums, i, pixel, column, spec.group_features, epilogue)
+            return (self.image, self.plane, bind(self.line + down), bind(self.column + across))
+
+        if self.in_lines:
+            *line, column = pixel(first)
+            return [(*line, bind(column + i)) for i in range(count)]
+        return [pixel(bind(first + i)) for i in range(count)]
+
+    def of_group(self, epilogue: Epilogue) -> Epilogue:
+        """An epilogue on features of all groups, for those of the current one."""
+
+        def store(position: tuple[Expr, ...], value: Expr, lanes: int) -> None:
+            *pixel, feature = position
+            epilogue((*pixel, bind(self.group * self.spec.group_features + feature)), value, lanes)
+
+        return store
 
     def stage(self) -> None:
         """Copy the tile's input to scratch, the pad value where it leaves the image."""

@@ -126,10 +126,12 @@ def multiply(
     steps: Sequence[Steps],
     accumulate: bool,
     arithmetic: Arithmetic | Dots | None = None,
+    give: Callable[[int, int, Expr], None] | None = None,
 ) -> None:
     """sums[row + i, :] (+)= sum over `steps` of a[offsets[i] + ...] * b[panel + ..., :], the rows unrolled.
 
     At most CHAIN products are added in registers, then their sum joins those in `sums` (if it has a hidden zero).
+    give: called with each row, vector and sum instead, where all products are one chain.
     """
     lanes, vectors, dtype = sums.lanes, sums.vectors, sums.dtype
     arithmetic = arithmetic or Arithmetic(dtype, lanes)
@@ -181,7 +183,17 @@ def multiply(
     else:
         start(not accumulate)
         nest(T.int64(0), panel, inner, product)
-        finish(accumulate)
+        if give is None:
+            finish(accumulate)
+        else:
+            assert not accumulate
+            for i, v in accumulators:
+                give(i, v, accumulators[i, v])
+
+
+def is_one_chain(sums: SumBlock, steps: Sequence[Steps]) -> bool:
+    """Whether `multiply` adds all products in registers."""
+    return not sums.dtype.startswith("float") or sums.zero is None or not chains(steps)[0]
 
 
 def chains(steps: Sequence[Steps]) -> tuple[tuple[Steps, ...], tuple[Steps, ...], Index | None]:
