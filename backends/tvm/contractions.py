@@ -162,7 +162,7 @@ def lower_matmul(
                 b=None if reads_b else seen_as(kernel.flat(places[b].buffer), b_dtype),
                 read_a=reader(a, shape.a_strides) if reads_a else None,
                 read_b=reader(b, shape.b_strides) if reads_b else None,
-                light=is_light(body, anchor),
+                light=is_light(body),
             )
 
         return tiles, contraction.scratch_bytes(outline), emit

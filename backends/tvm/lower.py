@@ -16,7 +16,7 @@ from effcc.backends.tvm.kernels import Request, canonical
 from effcc.backends.tvm.place import Buffer, Place, plain, row_major, view
 from effcc.backends.tvm.placing import Placing, concat_slices, same_place
 from effcc.backends.tvm.plan import Check, KernelPlan, Launch, Plan, Step, Touched
-from effcc.backends.tvm.region import is_immediate
+from effcc.backends.tvm.region import is_immediate, is_light
 from effcc.backends.tvm.templates import loops
 from effcc.backends.tvm.templates.rows import rows
 from effcc.backends.tvm.tiles.space import TileSpace
@@ -172,7 +172,8 @@ class Lowering(Placing):
     def _kernel(
         self, template: str, key: Any, touched: Touched, layout: Any, sizes: list[Symbol], body: Body
     ) -> KernelPlan:
-        bits, short, buffers = self.machine.vector_bits, self.machine.multiplies_bf16, list(touched.buffers)
+        bits, buffers = self.machine.vector_bits, list(touched.buffers)
+        short = self.machine.multiplies_bf16 and is_light(touched.graph)  # (its branch would part long computations)
         name = repr((template, key, contractions.cpu_of(self.machine), layout, canonical(touched.graph)))
         request = Request(name, lambda: KernelBuilder(template, bits, short).build(buffers, sizes, body))
         return KernelPlan(request, template, touched)

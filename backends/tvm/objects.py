@@ -22,6 +22,7 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 
+from effcc.backends.tvm.templates.micro_kernel import REGISTERS_LEFT
 from effcc.errors import EffccError, UnsupportedError
 from effcc.machine import Machine
 
@@ -73,7 +74,8 @@ def _compile(functions: Mapping[str, tirx.PrimFunc], machine: Machine) -> dict[s
     target = llvm_target(machine)
     named = {s: f.with_attr({"global_symbol": s, "calling_conv": 1}) for s, f in functions.items()}
     module = LOWERING(tirx.transform.BindTarget(target.with_host(target))(tvm.IRModule(named)))
-    optimized = _Module(tvm.get_global_func("target.build.llvm")(module, target).inspect_source("ll"))
+    text = tvm.get_global_func("target.build.llvm")(module, target).inspect_source("ll")
+    optimized = _Module(text, _vector_registers(machine))
     routines = () if machine.has("f16c") or machine.architecture == "aarch64" else FLOAT16_ROUTINES
     return {s: _assemble(optimized.with_only(s, *routines) + _wrapper(s, types[s])) for s in functions}
 
@@ -146,6 +148,14 @@ LOWERING = tvm.transform.Sequential(
 )
 
 
+def _vector_registers(machine: Machine) -> list[str]:
+    """Their names in assembly."""
+    if machine.architecture == "aarch64":
+        return [f"v{k}" for k in range(32)]
+    kind = {512: "zmm", 256: "ymm"}.get(machine.vector_bits, "xmm")
+    return [f"{kind}{k}" for k in range(32 if kind == "zmm" else 16)]
+
+
 def _assemble(text: str) -> bytes:
     """LLVM IR -> an object file: instruction selection and on, no more optimization."""
     with tempfile.TemporaryDirectory() as folder:
@@ -162,11 +172,14 @@ FLOAT16_ROUTINES = ("__truncsfhf2", "__extendhfsf2")
 class _Module:
     """The text of LLVM IR, taken apart into what it defines, by name (`@f`, `#0`, `!7`)."""
 
-    def __init__(self, text: str):
+    def __init__(self, text: str, vectors: Sequence[str]):
+        """vectors: names of the registers that a call of REGISTERS_LEFT changes."""
         text = re.sub(r",? !dbg !\d+", "", text)
         text = re.sub(r"(?m)^\s*#dbg_.*\n", "", text)
         # f64 -> f32 -> f16, contracted, would round once, by a routine that nobody links
         text = text.replace(" fptrunc contract ", " fptrunc ")
+        changed = f'call i32 asm sideeffect "", "=r,{",".join(f"~{{{v}}}" for v in vectors)}"()'
+        text = re.sub(rf"(?:tail )?call i32 @{REGISTERS_LEFT}\(\)", changed, text)
         self.target = "\n".join(re.findall(r"(?m)^target .*$", text))
         defined = r"(?ms)^(?:define .*?^\}|(?:declare|attributes) .*?$|[@!][^\n]*? = .*?$)"
         self.parts = {re.search(NAME, part).group(): part for part in re.findall(defined, text)}  # type: ignore[union-attr]

@@ -25,9 +25,10 @@ LIGHT = frozenset({"add", "sub", "mul", "max", "min", "neg", "abs", "relu", "cli
 MOST_LIGHT = 4
 
 
-def is_light(body: Graph, anchor: Node) -> bool:
-    """Whether all of a region but its anchor takes so few instructions that it may be repeated for each register."""
-    rest = [n for n in body.nodes if n is not anchor and not isinstance(n.op, Const)]
+def is_light(body: Graph) -> bool:
+    """Whether what a region does beside one window or product, if it has one, takes so few instructions that it may be
+    repeated for each register."""
+    rest = [n for n in body.nodes if n.op.family not in ("window", "contraction") and not isinstance(n.op, Const)]
     return len(rest) <= MOST_LIGHT and all(n.op.name in LIGHT for n in rest)
 
 

@@ -17,6 +17,7 @@ from tvm.tirx.script import builder as T
 
 from effcc.backends.tvm.objects import LOWERING
 from effcc.backends.tvm.templates.emission import BYTES, Cpu, flat
+from effcc.backends.tvm.templates.micro_kernel import REGISTERS_LEFT
 
 FLAGS = open("/proc/cpuinfo").read() if os.path.exists("/proc/cpuinfo") else ""
 BYTE_DOTS, PAIR_DOTS = "avx512_vnni" in FLAGS, "avx512_bf16" in FLAGS
@@ -59,7 +60,8 @@ class Kernel:
                 tile = T.arg("tile", T.int32())
                 T.func_ret(tvm.ir.PrimType("int32"))
                 buffers = [flat(pointer, dtype) for pointer, dtype in zip(pointers, self.dtypes, strict=True)]
-                body(buffers, dims, scratch, tile)
+                with T.attr(T.int32(0), "pragma_import_llvm", f"define i32 @{REGISTERS_LEFT}() {{\n  ret i32 0\n}}"):
+                    body(buffers, dims, scratch, tile)
                 T.Return(T.int32(0))
         return builder.get()
 

@@ -162,7 +162,7 @@ class _Launch:
                 kernel.scratch,
                 self.epilogue(kernel, places),
                 **self.sources(kernel, places, w),
-                light=is_light(self.body, self.anchor),
+                light=is_light(self.body),
             )
 
         self.launch(tiles, conv.scratch_bytes(outline), emit, w, weights)

@@ -116,6 +116,19 @@ class Arithmetic:
         return constant(0, self.dtype, self.lanes)
 
 
+REGISTERS_LEFT = "effcc_leave_registers"
+"""What `leave_registers` calls; `objects` makes of the call a line of assembly that says to change all vectors."""
+
+
+def leave_registers() -> None:
+    """Vectors that are live here wait in memory.
+
+    Around the inner loop the registers belong to the sums. LLVM moves the numbers of an epilogue (a gelu has 26) out of
+    all loops, and then spills sums instead.
+    """
+    T.evaluate(T.call_extern("int32", REGISTERS_LEFT))
+
+
 def multiply(
     sums: SumBlock,
     row: Expr,
@@ -135,6 +148,7 @@ def multiply(
     """
     lanes, vectors, dtype = sums.lanes, sums.vectors, sums.dtype
     arithmetic = arithmetic or Arithmetic(dtype, lanes)
+    leave_registers()
     accumulators = Accumulators(len(offsets), vectors, dtype, lanes)
     first = bind(sums.base + row * sums.width)
     cut = dtype.startswith("float") and sums.zero is not None
@@ -180,11 +194,13 @@ def multiply(
             start(True)
             finish(False)
         nest(T.int64(0), panel, outer, chain)
+        leave_registers()
     else:
         start(not accumulate)
         nest(T.int64(0), panel, inner, product)
         if give is None:
             finish(accumulate)
+            leave_registers()
         else:
             assert not accumulate
             for i, v in accumulators:
