@@ -17,6 +17,7 @@ from typing import Any
 from effcc.analysis.quantized_weights import quantized_weights
 from effcc.ir import Graph, Node, Value, merge
 from effcc.ir.dims import Dim
+from effcc.ir.types import DType
 from effcc.ops.constant import Const
 from effcc.ops.contraction import Matmul
 from effcc.ops.elementwise import Add, Cast, Elementwise, Mul, Sub
@@ -107,6 +108,11 @@ def _fuse_nested(p: Fuse, graph: Graph, ctx: Context) -> Graph:
     return graph if all(a is b for a, b in zip(nodes, graph.nodes, strict=True)) else graph.with_nodes(tuple(nodes))
 
 
+def _is_short(stored: DType, number: DType) -> bool:
+    """Whether memory holds bytes, or floats of 16 bits, of which a cast makes longer numbers."""
+    return stored.bits == 8 and not stored.is_float or stored.bits == 16 and stored.is_float and number.bits > 16
+
+
 class _Fusion:
     def __init__(self, graph: Graph, max_ops: int, ctx: Context):
         self.graph, self.max_ops, self.ctx = graph, max_ops, ctx
@@ -134,13 +140,14 @@ class _Fusion:
         return found
 
     def _widening(self, k: int) -> list[int]:
-        """The elementwise nodes from a cast of stored bytes on that make numbers of them (a dequantization), where
-        these are combined with other values: loading bytes and computing again is cheaper than storing numbers."""
+        """The elementwise nodes from a cast of stored bytes or short floats on that make numbers of them (as a
+        dequantization does), where these are combined with other values: loading them and computing again is cheaper
+        than storing numbers."""
         stored = self.nodes[k].operands[0] if isinstance(self.nodes[k].op, Cast) else None
-        if stored is None or stored.dtype.bits != 8 or stored.dtype.is_float or stored not in self.position:
+        if stored is None or not _is_short(stored.dtype, self.nodes[k].result.dtype) or stored not in self.position:
             return []
         if all(isinstance(u.op, Cast) for u in self.graph.users(stored)) and stored not in self.outputs:
-            return []  # the bytes are made for this alone
+            return []  # they are made for this alone
         chain = [k]
         while len(chain) < MOST_WIDENING:
             users = self.graph.users(self.nodes[chain[-1]].result)

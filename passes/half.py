@@ -16,7 +16,7 @@ from effcc.ir.types import DTYPES, DType, f32, f64
 from effcc.ops.attention import Attention
 from effcc.ops.contraction import Matmul
 from effcc.ops.view import Reshape, Slice, Transpose
-from effcc.ops.window import Conv
+from effcc.ops.window import Conv, MaxPool
 from effcc.pipeline import Context, Pass, Range
 from effcc.rewrite import Item, Workspace
 
@@ -59,6 +59,8 @@ class Half(Pass):
                 ctx.refused("half", item.loc, reason)
             elif ctx.allow("half", item.loc):
                 w.replace(item, (_halved(w, item, short, seen),))
+        for v, rounded in seen.items():
+            _share(w, v, rounded)
         return w.freeze()
 
     def most_sensitive(self, graph: Graph, ctx: Context) -> set[Value]:
@@ -111,6 +113,24 @@ class Half(Pass):
         return b.attention(heads, heads, heads, scale=0.5)
 
 
+def _share(w: Workspace, v: Value, rounded: Value) -> None:
+    """What a convolution multiplies is rounded for all that read it, so that it needs to be stored but once."""
+    if not any(isinstance(user.op, Conv) for user in w.users(rounded)) or w.is_output(v):
+        return
+    rounding = w.producer(rounded)
+    others = [user for user in w.users(v) if user is not rounding]
+    if others and all(user.op.family == "elementwise" for user in others):
+        wide = w.insert(op_class("cast")(to=f32), (rounded,), others[0]).result  # type: ignore[call-arg]
+        for user in others:
+            w.set_operands(user, tuple(wide if x is v else x for x in user.operands))
+
+
+def _is_pool(w: Workspace, made: Item) -> bool:
+    """Whether it gives the greatest numbers of windows, which rounding does not change, to convolutions alone."""
+    one = isinstance(made.op, MaxPool) and len(made.results) == 1
+    return one and not w.is_output(made.result) and all(isinstance(u.op, Conv) for u in w.users(made.result))
+
+
 def _halved(w: Workspace, item: Item, short: DType, seen: dict[Value, Value]) -> Value:
     """The op on rounded operands, in front of the old one."""
 
@@ -121,7 +141,7 @@ def _halved(w: Workspace, item: Item, short: DType, seen: dict[Value, Value]) ->
         """The value rounded where it is made: in front of the views, so that its producer can store the short one."""
         if v not in seen:
             made = w.producer(v)
-            if made is not None and isinstance(made.op, (Reshape, Transpose, Slice)):
+            if made is not None and (isinstance(made.op, (Reshape, Transpose, Slice)) or _is_pool(w, made)):
                 seen[v] = add(made.op, rounded(made.operands[0]))
             elif made is not None and made.op.name == "cast" and made.operands[0].dtype == short:
                 seen[v] = made.operands[0]  # as of an attention before
