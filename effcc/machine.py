@@ -87,6 +87,8 @@ class Machine:
     l1: int = 32 << 10
     l2: int = 256 << 10
     l3: int = 2 << 20
+    split_vectors: bool = False
+    """Whether an instruction on 512 bits takes as long as two on 256 (Zen 4)."""
 
     @property
     def vector_bits(self) -> int:
@@ -150,6 +152,7 @@ def host() -> Machine:
         l1=caches.get(1, 32 << 10),
         l2=caches.get(2, 512 << 10),
         l3=caches.get(3, 2 << 20),
+        split_vectors="avx512f" in features and _is_zen4(),
     )
 
 
@@ -187,7 +190,8 @@ def parse(text: str) -> Machine:
             raise EffccError(f"target option {part!r} has no value", where=text, hint="write name=value")
         if key == "mcpu" and value in _DECLARED:
             architecture, features, l1, l2, l3 = _DECLARED[value]
-            machine = Machine(architecture, value, frozenset(features), machine.cores, l1, l2, l3 * machine.cores)
+            caches = (l1, l2, l3 * machine.cores)
+            machine = Machine(architecture, value, frozenset(features), machine.cores, *caches, value == "znver4")
         elif key == "mcpu" and value != "native":
             raise EffccError(f"unknown CPU {value!r}", where=text, hint="known are native, " + ", ".join(_DECLARED))
         elif key == "threads":
@@ -228,6 +232,15 @@ def _size(value: str, text: str) -> int:
     if match is None or int(match[1]) < 1:
         raise EffccError(f"{value!r} is not a positive number", where=text, hint="write 4, 512k or 2m")
     return int(match[1]) << {"": 0, "k": 10, "m": 20}[match[2]]
+
+
+def _is_zen4() -> bool:
+    """AMD's family 25 with 512-bit vectors, which Zen 3 lacks."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "AuthenticAMD" in text and re.search(r"^cpu family\s*:\s*25$", text, re.MULTILINE) is not None
 
 
 def _features() -> frozenset[str]:

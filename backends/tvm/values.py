@@ -172,8 +172,6 @@ def wrap(x: Tir, dtype: DType) -> Tir:
 
 def round_to(x: Tir, dtype: DType) -> Tir:
     """What the register value becomes when it passes through memory."""
-    if dtype.name == "bf16" and _decoded_bf16(x) is not None:
-        return x
     if dtype.is_float and dtype.bits < 32:
         return decode(bind(encode(bind(x), dtype)), dtype)
     return wrap(x, dtype)

@@ -153,11 +153,8 @@ class Convolution:
 
     @cached_property
     def lanes(self) -> int:
-        """Lanes of a vector: fewer than the machine's where a group has fewer features."""
-        lanes = self.cpu.lanes(self.sum)
-        while lanes > 1 and lanes // 2 >= self.group_features:
-            lanes //= 2
-        return lanes
+        """Lanes of a vector of features."""
+        return self.cpu.lanes_over(self.sum, self.group_features)
 
     @cached_property
     def dots(self) -> dots.Dots | None:

@@ -30,6 +30,8 @@ BYTES = {
     "uint8": 1,
     "bool": 1,
 }
+LESS_UNUSED = 1.2
+"""Elements of whole vectors by those of half vectors, from which on these are taken: there are more of them."""
 UNBOUNDED = 1 << 40
 """The extent declared for flat buffers whose size only the caller knows."""
 
@@ -45,9 +47,20 @@ class Cpu:
     threads: int = 1
     byte_dots: bool = False  # vpdpbusd on whole vectors
     pair_dots: bool = False  # vdpbf16ps
+    split_vectors: bool = False  # half a vector takes half the time
 
     def lanes(self, dtype: str) -> int:
         return max(1, self.vector_bits // (8 * BYTES[dtype]))
+
+    def lanes_over(self, dtype: str, count: int) -> int:
+        """Lanes of the vectors that cover `count` elements: fewer where there are fewer, or where halves cost half and
+        leave less unused."""
+        lanes = self.lanes(dtype)
+        while lanes > 1 and lanes // 2 >= count:
+            lanes //= 2
+        half = lanes // 2
+        unused = self.split_vectors and lanes == self.lanes(dtype) and -(-count // lanes) * lanes
+        return half if unused and unused >= LESS_UNUSED * -(-count // half) * half else lanes
 
 
 def is_static(*values: Index) -> bool:
