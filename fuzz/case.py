@@ -158,8 +158,10 @@ class Case:
 
         def see(node: Node, operands: tuple[Any, ...], results: tuple[Any, ...]) -> None:
             nonlocal strange
-            from_finite = bool(node.operands) and all(map(_is_finite, operands))
+            finite = all(map(_is_finite, operands))
+            from_finite = bool(node.operands) and finite
             strange |= any(_has_nan(x) or (from_finite and not _is_finite(x)) for x in results)
+            strange |= bool(node.op.graphs()) and not finite  # (an infinite constant is an input to nested graphs)
 
         if not strange:
             run(graph, *self.inputs[profile], observe=see)

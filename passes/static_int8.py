@@ -52,6 +52,11 @@ class Layer:
         channels_first = self.node.op.name == "conv" and self.node.op.layout == "nchw"  # type: ignore[attr-defined]
         return 1 if channels_first else rank - 1
 
+    def reach(self, activation: float) -> float:
+        """How large sums may become of activations up to a magnitude."""
+        weights = np.moveaxis(np.abs(self.array.astype("f8")), self.axis, 0)
+        return activation * float(weights.reshape(len(weights), -1).sum(1).max())
+
 
 class StaticInt8(Pass):
     """Quantize matmuls and convs with constant weights, by ranges on `ctx.calibration`.
@@ -116,6 +121,8 @@ class StaticInt8(Pass):
             low, high = found[layer.x]
             if not np.isfinite([low, high]).all():
                 ctx.refused(self.name, layer.node.loc, "activations are not finite on the calibration data")
+            elif layer.reach(max(abs(low), abs(high))) > float(np.finfo("f4").max):
+                ctx.refused(self.name, layer.node.loc, "its sums may leave the range of f32")
             else:
                 plans[layer.node] = layer, Affine.over(low, high, self.dtype)
         plans = {n: p for n, p in self.faster(graph, plans, ctx).items() if ctx.allow(self.name, n.loc)}

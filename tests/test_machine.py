@@ -75,3 +75,8 @@ def test_what_a_machine_lacks():
 def test_importing_takes_no_numpy():
     program = "import sys, effcc.machine; print({'numpy', 'torch', 'tvm'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_zen_4_splits_long_vectors():
+    assert parse("cpu{mcpu=znver4}").split_vectors and not parse("cpu{mcpu=znver5}").split_vectors
+    assert not parse("cpu{mcpu=icelake-server}").split_vectors

@@ -35,6 +35,11 @@ STEPS = frozenset({"ceil", "floor", "floordiv", "fmod", "mod", "round", "sign", 
 """Ops that make floats of others with jumps."""
 
 
+CUBIC = 15.0
+"""The largest term of a cubic kernel's weight a(t³ - 5t² + 8t - 4), t ≤ 2, |a| ≤ 0.75: its rounding is relative to its
+terms (Keys 1981)."""
+
+
 def interpolates(op: Op) -> bool:
     """Whether an op adds up neighbours with fractional weights, axis by axis."""
     return op.name == "roi_align" or getattr(op, "mode", None) in ("linear", "cubic")
@@ -343,6 +348,10 @@ def _summed(node: Node, operands: tuple, results: tuple) -> tuple[tuple, Any]:
     plain = tuple(r.abs().nan_to_num(0.0, 0.0, 0.0) if _has_sums(r) else r for r in results)
     if node.op.family == "elementwise" and _is_formula(node.op, node.types):
         return tuple(_with_operands(p, operands) if _has_sums(p) else p for p in plain), 1.0
+    if getattr(node.op, "mode", None) == "cubic":
+        given = (x.abs().nan_to_num(0.0, 0.0, 0.0) for x in operands if _has_sums(x) and x.numel())
+        most = max((float(x.max()) for x in given), default=0.0)
+        return tuple(torch.full_like(p, CUBIC * most) if _has_sums(p) else p for p in plain), 1.0
     if hasattr(node.op, "magnitude"):
         return tuple(node.op.magnitude(*operands).expand_as(p) if _has_sums(p) else p for p in plain), 1.0  # type: ignore[attr-defined]
     if node.op.attrs.get("reduction") == "add":

@@ -154,15 +154,16 @@ def per_channel(b: Any, v: Any, rank: int) -> Any:
     return None if v is None else b.reshape(v, shape=(*v.shape, *[1] * (rank - 2)))
 
 
-def check_channels(t: Type | None, channels: Dim, what: str) -> None:
-    if t is None:
-        return
-    p = tensor(t, what)
-    require(p.dtype.is_float, f"the {what} is {p.dtype}, not a float")
-    require(
-        p.rank == 1 and may_equal(p.shape[0], channels),
-        f"the {what} is {p}, not one number for each of {channels} channels",
-    )
+def check_channels(channels: Dim, **given: Type | None) -> None:
+    """Parameters: floats, one for each channel. As many in all of them, where `channels` does not tell."""
+    for what, t in given.items():
+        if t is None:
+            continue
+        p = tensor(t, what)
+        require(p.dtype.is_float, f"the {what} is {p.dtype}, not a float")
+        fits = p.rank == 1 and may_equal(p.shape[0], channels)
+        require(fits, f"the {what} is {p}, not one number for each of {channels} channels")
+        channels = p.shape[0] if isinstance(p.shape[0], int) else channels
 
 
 class GroupNorm(Normalization):
@@ -179,8 +180,7 @@ class GroupNorm(Normalization):
         channels = t.shape[1]
         require(self.groups > 0 and may_equal(channels % self.groups, 0),
                 f"{channels} channels do not divide into {self.groups} groups")
-        check_channels(scale, channels, "scale")
-        check_channels(bias, channels, "bias")
+        check_channels(channels, scale=scale, bias=bias)
         return t
 
     def reference(self, x: Any, scale: Any = None, bias: Any = None) -> Any:
@@ -210,8 +210,7 @@ class BatchNorm(Normalization):
     def infer(self, x: Type, scale: Type, bias: Type, mean: Type, var: Type) -> Tensor:
         t = self.checked(x)
         require(t.rank >= 2, "x needs axes [N, C, ...]")
-        for v, what in ((scale, "scale"), (bias, "bias"), (mean, "mean"), (var, "variance")):
-            check_channels(v, t.shape[1], what)
+        check_channels(t.shape[1], scale=scale, bias=bias, mean=mean, variance=var)
         require(self.eps >= 0, f"eps is {self.eps}: it keeps from dividing by zero")
         return t
 

@@ -90,6 +90,12 @@ def test_symbolic_shapes():
     assert GroupNorm(3).result_types((x,)) == (x,)
 
 
+def test_parameters_have_as_many_channels_as_each_other():
+    n, two, many = Symbol("N"), Tensor(f32, (2,)), Tensor(f32, (16,))
+    with pytest.raises(TypeRuleError, match=r"the mean is f32\[16\], not one number for each of 2 channels"):
+        BatchNorm().result_types((Tensor(f32, (n, n)), two, two, many, two))
+
+
 def test_batch_norm_divides_by_no_less_than_the_deviation():
     channels = Tensor(f32, (3,))
     with pytest.raises(TypeRuleError, match="eps is -1e-06"):

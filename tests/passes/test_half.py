@@ -38,6 +38,22 @@ def test_values_are_rounded_in_front_of_views():
     assert [n.op.name for n in graph.nodes if n.op.name in ("exp", "cast", "matmul")] == ["exp", "cast", "matmul"]
 
 
+def test_what_a_convolution_multiplies_is_stored_in_short_alone():
+    """The sum behind it reads the rounded value too; the greatest of windows is that of the rounded values."""
+    b = Builder("g")
+    w = b.const(Blob(np.ones((4, 4, 1, 1), np.float32)))
+    conv = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1)}
+    image = b.input("x", Tensor(f32, (1, 4, 6, 6)))
+    x = b.max_pool(image, kernel=(2, 2), strides=(2, 2), pads=(0,) * 4, dilations=(1, 1))
+    y = b.relu(b.conv(x, w, **conv))
+    graph = Half().run(b.graph(b.add(b.conv(y, w, **conv), y)), Context())
+    pool, relu = (next(n for n in graph.nodes if n.op.name == name) for name in ("max_pool", "relu"))
+    assert pool.result.dtype == f16
+    assert [(u.op.name, u.result.dtype) for u in graph.users(relu.result)] == [("cast", f16)]
+    (rounded,) = (u.result for u in graph.users(relu.result))
+    assert [(u.op.name, u.result.dtype) for u in graph.users(rounded)] == [("conv", f32), ("cast", f32)]
+
+
 def test_what_an_attention_gives_is_rounded_already():
     b = Builder("g")
     q = b.input("q", Tensor(f32, (1, 2, 3, 4)))

@@ -268,3 +268,12 @@ def test_sums_of_another_dtype_stay():
     graph = b.graph(b.matmul(x, w, accumulate=DTYPES["bf16"]))
     same, ctx = quantize(graph, normal(4, 24), always=True)
     assert same is graph and "it gives bf16" in next(iter(ctx.refusals)).reason
+
+
+def test_sums_that_leave_the_range_are_refused():
+    b = Builder("huge")
+    x = b.input("x", Tensor(f32, (2, 96)))
+    graph = b.graph(b.relu(b.matmul(x, b.const(np.full((96, 96), 3e38, "f4")))))
+    quantized, ctx = quantize(graph, normal(4, 96), always=True)
+    assert quantized is graph
+    assert "its sums may leave the range of f32" in {r.reason for r in ctx.refusals}

@@ -10,7 +10,7 @@ from effcc.ir.lazy import F, torch
 from effcc.ir.op import require
 from effcc.ir.scalar import Scalar
 from effcc.ir.types import Tensor, f16
-from effcc.ops.elementwise.family import FLOAT, Binary, Unary
+from effcc.ops.elementwise.family import FLOAT, Binary, Unary, wide
 
 
 class Sigmoid(Unary):
@@ -183,7 +183,7 @@ class ThresholdedRelu(Unary):
         return s.select(x > self.alpha, x, 0.0)
 
     def reference(self, x: Any) -> Any:
-        return torch.where(x > self.alpha, x, torch.zeros_like(x))
+        return torch.where(wide(x) > self.alpha, x, torch.zeros_like(x))  # (torch would round alpha to x's dtype)
 
 
 class Softsign(Unary):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 import effcc
 from effcc.interp import run
 from effcc.ir import Builder, Tensor
-from effcc.ir.types import DType
+from effcc.ir.types import DType, bf16, f32
 
 
 @pytest.mark.parametrize("name", ["i8", "u8", "i16", "u16", "i32", "u32", "i64", "u64"])
@@ -92,3 +93,26 @@ def test_quotients_and_remainders(name):
     graph = b.graph(*(f(p, d) for f in (b.div, b.floordiv, b.mod, b.fmod) for d in (q, *known)))
     for got, want in zip(effcc.compile(graph)(x, y), run(graph, x, y), strict=True):
         np.testing.assert_array_equal(got, want.numpy())
+
+
+def test_floats_are_rounded_to_bf16_to_even_subnormal_ones_too():
+    """By an instruction where the CPU has one, which takes subnormal numbers for 0."""
+    rng = np.random.default_rng(0)
+    bits = np.concatenate([rng.integers(0, 1 << 32, 4096, np.uint32), rng.integers(0, 1 << 23, 4096, np.uint32)])
+    ties = rng.integers(0, 1 << 16, 512, np.uint32) << 16 | 0x8000
+    special = [0, 1 << 31, 0x7F800000, 0x7FC00000]
+    x = torch.from_numpy(np.concatenate([bits, ties, special]).astype(np.uint32).view("f4"))
+    b = Builder()
+    program = effcc.compile(b.graph(b.cast(b.input("x", Tensor(f32, x.shape)), to=bf16)))
+    (got,), want = program(x), x.to(torch.bfloat16)
+    assert torch.equal(got.isnan(), want.isnan())
+    kept = ~want.isnan()
+    assert torch.equal(got.view(torch.int16)[kept], want.view(torch.int16)[kept])
+
+
+def test_a_clip_between_constants_keeps_nan():
+    b = Builder()
+    low, high = b.const(np.float32(-1)), b.const(np.float32(2))
+    program = effcc.compile(b.graph(b.clip(b.input("x", Tensor(f32, (5,))), low, high)))
+    (got,) = program(np.array([-np.inf, np.nan, 0.5, 3, np.inf], "f4"))
+    np.testing.assert_array_equal(got, [-1, np.nan, 0.5, 2, 2])

@@ -6,7 +6,7 @@ import pytest
 
 from effcc.backends.tvm.cache import ObjectCache
 from effcc.errors import EffccError
-from effcc.machine import Machine, host
+from effcc.machine import Machine, host, parse
 
 objects = pytest.importorskip("effcc.backends.tvm.objects")
 
@@ -83,6 +83,17 @@ def test_for_another_architecture(toys):
     machine = Machine("aarch64", "generic", frozenset(("neon",)))
     assert objects.compile_kernel(toys.add("a"), "effcc_x", machine)[18:20] == b"\xb7\x00"  # e_machine: AArch64
     assert objects.compile_driver("aarch64")[18:20] == b"\xb7\x00"
+
+
+@pytest.mark.parametrize("target", ["cpu", "cpu{mcpu=znver3}", "cpu{mcpu=neoverse-n1}"])
+def test_vectors_leave_the_registers_without_a_call(target):
+    """The call that stands for it becomes a line of assembly without instructions."""
+    from effcc.backends.tvm.emit import KernelBuilder
+    from effcc.backends.tvm.templates.micro_kernel import leave_registers
+
+    function = KernelBuilder("toy", 128).build([], [], lambda kernel: leave_registers())
+    object_file = objects.compile_kernel(function, "effcc_x", parse(target))
+    assert b"leave_registers" not in object_file
 
 
 def test_compiling_lets_other_python_threads_run():

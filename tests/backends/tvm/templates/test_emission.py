@@ -11,7 +11,7 @@ pytest.importorskip("tvm")
 from tvm.tirx.script import builder as T
 
 from effcc.backends.tvm.standalone import Kernel
-from effcc.backends.tvm.templates.emission import cast, for_lanes, halves, lane_pieces, load, store
+from effcc.backends.tvm.templates.emission import Cpu, cast, for_lanes, halves, lane_pieces, load, store
 
 
 @pytest.mark.parametrize("lanes", [1, 8])
@@ -57,3 +57,9 @@ def test_any_remainder_is_a_sum_of_halves() -> None:
         for rest in range(extent):
             assert sum(piece for piece in halves(extent) if rest & piece) == rest
     assert lane_pieces(11, 16) == [(0, 8), (8, 2), (10, 1)]
+
+
+def test_half_vectors_where_they_leave_less_unused():
+    split = Cpu(512, 32, split_vectors=True)
+    assert [split.lanes_over("float32", n) for n in (4, 8, 16, 24, 32, 40, 96, 144)] == [4, 8, 16, 8, 16, 8, 16, 16]
+    assert [Cpu(512, 32).lanes_over("float32", n) for n in (4, 24, 40)] == [4, 16, 16]
