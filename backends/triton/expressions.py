@@ -188,6 +188,8 @@ class Emitter:
                 return f"tl.{fn}({a.text})"
             case "round":
                 return f"libdevice.rint({a.text})"
+            case "normal_cdf":
+                return f"0.5 * (1.0 + libdevice.erf({a.atom} * {math.sqrt(0.5)!r}))"
             case "sqrt":
                 return f"tl.sqrt({a.text})" if of == f64 else f"tl.sqrt_rn({a.text})"
             case "div" if of.is_float:

@@ -274,7 +274,8 @@ _OTHER_NAMES = """
 """
 FUNCTIONS: dict[str, Any] = {
     "div": _divide, "rsqrt": lambda x: 1 / np.sqrt(x), "erf": np.vectorize(math.erf, otypes="d"),
-    "erfc": np.vectorize(math.erfc, otypes="d"), "not": lambda x: ~x,
+    "erfc": np.vectorize(math.erfc, otypes="d"),
+    "normal_cdf": np.vectorize(lambda x: 0.5 * (1 + math.erf(x * math.sqrt(0.5))), otypes="d"), "not": lambda x: ~x,
     **{name: getattr(np, name) for name in
        "add mod fmod abs exp expm1 log log1p sqrt sin cos tan sinh cosh tanh floor ceil trunc isnan".split()},
     **{ours: getattr(np, theirs) for ours, theirs in (pair.split(":") for pair in _OTHER_NAMES.split())},

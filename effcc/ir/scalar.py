@@ -19,13 +19,13 @@ from effcc.ir.types import DType, bool_, i64
 
 FUNCTIONS = frozenset(
     "add sub mul div floordiv mod fmod neg abs min max pow exp expm1 log log1p sqrt rsqrt sin cos tan "
-    "asin acos atan sinh cosh asinh acosh atanh tanh erf erfc atan2 floor ceil round trunc isnan eq ne lt le gt ge "
-    "and or xor not shl shr select cast bitcast".split()
+    "asin acos atan sinh cosh asinh acosh atanh tanh erf erfc normal_cdf atan2 floor ceil round trunc isnan "
+    "eq ne lt le gt ge and or xor not shl shr select cast bitcast".split()
 )
 """What a backend must translate. `div` is true division on floats and truncates toward zero on integers; `floordiv` and
 `mod` round toward minus infinity, `fmod` has the dividend's sign; `min` and `max` propagate NaN; `round` is half to
-even; `shr` is arithmetic on signed integers; `and or xor not` are logical on bool and bitwise on integers; `cast` from
-float to integer truncates; `bitcast` keeps the bits."""
+even; `normal_cdf` is (1 + erf(x / √2)) / 2; `shr` is arithmetic on signed integers; `and or xor not` are logical on bool
+and bitwise on integers; `cast` from float to integer truncates; `bitcast` keeps the bits."""
 
 Number = int | float | bool
 
@@ -191,7 +191,7 @@ def fn(name: str) -> Callable[..., Scalar]:
 
 
 exp, expm1, log, log1p, sqrt, rsqrt = map(fn, ("exp", "expm1", "log", "log1p", "sqrt", "rsqrt"))
-tanh, erf, floor, ceil, trunc, isnan = map(fn, ("tanh", "erf", "floor", "ceil", "trunc", "isnan"))
+tanh, normal_cdf, floor, ceil, trunc, isnan = map(fn, ("tanh", "normal_cdf", "floor", "ceil", "trunc", "isnan"))
 absolute, round_even, power = fn("abs"), fn("round"), fn("pow")
 
 

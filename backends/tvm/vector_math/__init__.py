@@ -16,7 +16,7 @@ variable (t - 4) / (t + 4) of erfc after Shepherd and Laframboise, "Chebyshev ap
 from __future__ import annotations
 
 from effcc.backends.tvm.vector_math.double import acosh, asinh, atanh, pow
-from effcc.backends.tvm.vector_math.error_function import erf, erfc
+from effcc.backends.tvm.vector_math.error_function import erf, erfc, normal_cdf
 from effcc.backends.tvm.vector_math.exponentials import cosh, exp, exp_nonpositive, expm1, sigmoid, sinh, tanh
 from effcc.backends.tvm.vector_math.logarithms import log, log1p
 from effcc.backends.tvm.vector_math.trigonometry import acos, asin, atan, atan2, cos, sin, tan
@@ -48,6 +48,6 @@ LARGEST_ERROR = {
 __all__ = [
     "LARGEST_ERROR", "absolute", "acos", "acosh", "any_lane", "asin", "asinh", "atan", "atan2", "atanh", "ceil",
     "copysign", "cos", "cosh", "erf", "erfc", "exp", "exp_nonpositive", "expm1", "floor", "isnan", "lanes_of",
-    "log", "log1p", "per_lane", "pow", "reciprocal", "reduce_lanes", "rint", "rsqrt", "scalar_type", "sigmoid",
-    "sin", "sinh", "sqrt", "tan", "tanh", "trunc",
+    "log", "log1p", "normal_cdf", "per_lane", "pow", "reciprocal", "reduce_lanes", "rint", "rsqrt", "scalar_type",
+    "sigmoid", "sin", "sinh", "sqrt", "tan", "tanh", "trunc",
 ]  # fmt: skip

@@ -46,7 +46,7 @@ class Gelu(Unary):
     def scalar(self, x: Scalar) -> Scalar:
         if self.approximate == "tanh":
             return 0.5 * x * (1.0 + s.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
-        return 0.5 * x * (1.0 + s.erf(x * math.sqrt(0.5)))
+        return x * s.normal_cdf(x)
 
     def reference(self, x: Any) -> Any:  # (torch's gelu takes -inf otherwise in vectors than in what is left over)
         y = x if x.dtype == torch.float64 else x.float()

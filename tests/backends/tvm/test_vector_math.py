@@ -112,6 +112,16 @@ def test_rounding(name: str, reference: np.ufunc) -> None:
     np.testing.assert_array_equal(np.signbit(got), np.signbit(reference(x)))
 
 
+def test_normal_cdf_is_right_in_relation_to_one() -> None:
+    x = np.concatenate([sample(), np.linspace(-6, 6, 1 << 16, dtype=np.float32)])
+    got = evaluate("normal_cdf", x)
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(x))
+    assert np.nanmax(np.abs(got - torch.special.ndtr(torch.from_numpy(x).double()).numpy())) <= 3 * 2.0**-24
+    assert (got[x <= -5.5] == 0).all() and (got[x >= 5.5] == 1).all()
+    wide = np.linspace(-9, 9, 64)
+    np.testing.assert_allclose(evaluate("normal_cdf", wide), torch.special.ndtr(torch.from_numpy(wide)), atol=1e-15)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_isnan(dtype: str) -> None:
     x = sample(1024).astype(dtype)
