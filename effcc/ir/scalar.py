@@ -24,8 +24,8 @@ FUNCTIONS = frozenset(
 )
 """What a backend must translate. `div` is true division on floats and truncates toward zero on integers; `floordiv` and
 `mod` round toward minus infinity, `fmod` has the dividend's sign; `min` and `max` propagate NaN; `round` is half to
-even; `normal_cdf` is (1 + erf(x / √2)) / 2; `shr` is arithmetic on signed integers; `and or xor not` are logical on bool
-and bitwise on integers; `cast` from float to integer truncates; `bitcast` keeps the bits."""
+even; `normal_cdf` is (1 + erf(x / √2)) / 2; `shr` is arithmetic on signed integers; `and or xor not` are logical on
+bool and bitwise on integers; `cast` from float to integer truncates; `bitcast` keeps the bits."""
 
 Number = int | float | bool
 
