@@ -190,7 +190,8 @@ class _Evaluator:
     def one(self, node: Scalar, point: Point, known: dict[int, Lanes]) -> Lanes:
         match node:
             case s.Literal(dtype, value):
-                return Lanes(settle(np.asarray(value), dtype))
+                number = np.asarray(value)  # (not rounded to a short float: these are computed in f32)
+                return Lanes(number.astype(carrier(dtype)) if dtype.is_float else settle(number, dtype))
             case s.Size(_, dim):
                 return Lanes(np.int64(evaluate(dim, self.bindings)))
             case Index(_, axis):
