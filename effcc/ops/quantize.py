@@ -32,6 +32,7 @@ class Quantization(Op):
     def check_parameters(self, x: Tensor, scale: Tensor, zero_point: Tensor | None) -> None:
         axis, block = self.axis, self.block_size  # type: ignore[attr-defined]
         require(scale.dtype.is_float, f"the scale is {scale.dtype}, not a float")
+        require(block >= 0, f"block_size is {block}, below 0")
         if scale.rank:
             require(0 <= axis < x.rank, f"axis {axis} is not an axis of a rank-{x.rank} tensor")
             if block:

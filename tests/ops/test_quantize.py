@@ -94,6 +94,7 @@ def test_refusals():
         (QuantizeLinear(dtype=u8), (x, scale, Tensor(i8, ())), "the result u8"),
         (QuantizeLinear(axis=1), (x, Tensor(f32, (2,))), r"shape \[2\], not \[6\]"),
         (QuantizeLinear(axis=1, block_size=4), (x, Tensor(f32, (2, 3))), r"not \[2, 2\]"),
+        (QuantizeLinear(axis=1, block_size=-1), (x, Tensor(f32, (2, 3))), "block_size is -1, below 0"),
         (DequantizeLinear(), (x, scale), "does not take f32"),
         (DequantizeLinear(), (Tensor(i32, (2,)), Tensor(i32, ())), "the scale is i32"),
     ]:
