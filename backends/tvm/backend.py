@@ -13,6 +13,7 @@ from effcc.errors import EffccError, UnsupportedError
 from effcc.ir import Graph, Tensor
 from effcc.ir.blob import Blob
 from effcc.ir.lazy import torch
+from effcc.ir.types import type_symbols
 from effcc.machine import Machine, host, parse
 from effcc.pipeline import Context
 from effcc.report import at
@@ -65,6 +66,7 @@ class CpuBackend:
         from effcc.backends.tvm.tiles.choose import choose
 
         refuse_beyond_addresses(graph)
+        refuse_sizes_told_twice(graph)
         plan = lower(graph, self.machine)
         built = build(plan, self.machine)
 
@@ -178,6 +180,15 @@ class CpuCode:
     def memory(self, sizes: Mapping[str, int]) -> dict[str, Any]:
         """Bytes of temporaries at the peak, the least there could be, and where each lies; bytes of constants."""
         return memory.described(self.built.program, self.built.constants, sizes)
+
+
+def refuse_sizes_told_twice(graph: Graph) -> None:
+    """UnsupportedError where an op tells a size that an input's shape tells."""
+    told = set().union(*(type_symbols(v.type) for v in graph.inputs)) if graph.inputs else set()
+    for node in graph.nodes:
+        for size in told.intersection(node.op.defines(*node.types)):
+            message = f"size {size.name} is told by {node.op.name} and by an input's shape"
+            raise UnsupportedError(message, where=node.loc, hint="give it a name of its own")
 
 
 def refuse_beyond_addresses(graph: Graph) -> None:

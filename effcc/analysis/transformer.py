@@ -356,7 +356,7 @@ def _backward(node: Node, place: Place, n: Dim, graph: Graph) -> Iterator[tuple[
             continue
         for axis, size in enumerate(v.shape):
             rest = quotient(size, n)
-            for source in dict.fromkeys((Place(axis, rest, 1), Place(axis, 1, rest)) if rest else ()):
+            for source in dict.fromkeys((Place(axis, rest, 1), Place(axis, 1, rest)) if rest not in (None, 0) else ()):
                 if carried(node, k, source, n) == place:
                     yield v, source
 
