@@ -236,17 +236,22 @@ def _size(value: str, text: str) -> int:
 
 def _is_zen4() -> bool:
     """AMD's family 25 with 512-bit vectors, which Zen 3 lacks."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
+    text = _cpuinfo()
     return "AuthenticAMD" in text and re.search(r"^cpu family\s*:\s*25$", text, re.MULTILINE) is not None
 
 
-def _features() -> frozenset[str]:
+@cache
+def _cpuinfo() -> str:
+    """Linux's description of the CPUs; empty elsewhere."""
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        return Path("/proc/cpuinfo").read_text()
     except OSError:
+        return ""
+
+
+def _features() -> frozenset[str]:
+    text = _cpuinfo()
+    if not text:
         return _features_of_macos()
     line = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", text, re.MULTILINE)
     names = line[1].split() if line else []

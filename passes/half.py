@@ -27,8 +27,9 @@ SAMPLES = 8
 class Half(Pass):
     """Round the operands of f32 matrix products, convolutions and attentions to `dtype`: "f16" (11 bits of significand,
     up to 65504: larger values become infinite) or "bf16" (8 bits, f32's range). Weights are rounded once, when they are
-    folded. skip: ops with one of these in their location stay. share: of the arithmetic is rounded at most; the rest
-    are the ops whose results it moves most, in relation to their size, on the first of the calibration data."""
+    folded; what a convolution multiplies is rounded for the elementwise ops that read it, too. skip: ops with one of
+    these in their location stay. share: of the arithmetic is rounded at most; the rest are the ops whose results it
+    moves most, in relation to their size, on the first of the calibration data."""
 
     name = "half"
     category = "quantize"

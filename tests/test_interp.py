@@ -74,6 +74,17 @@ def test_a_symbol_that_an_op_defines_is_bound_from_its_result():
     assert y.tolist() == [[1, 3, 4]] and n == 3
 
 
+def test_known_results_bring_the_sizes_that_they_tell():
+    graph = parse("""graph @f<n in 0..4>(%x: f32[4]) -> f32[1,n] {
+  %0: i64[1,n] = nonzero(%x) {size=n}
+  %1: f32[1,n] = cast(%0) {to=f32}
+  return %1
+}""")
+    x, known = torch.tensor([0.0, 1.0, 0.0, 2.0]), {}
+    first, again = (run(graph, x, known=known)[0] for _ in range(2))
+    assert torch.equal(first, torch.tensor([[1.0, 3.0]])) and again is first and len(known) == 2
+
+
 def test_a_meaning_that_disagrees_with_the_type_is_reported():
     x, y = Value(Tensor(f32, (2, 3))), Value(Tensor(f32, (3, 3)))
     g = Graph("g", (x,), (Node(op_class("neg")(), (x,), (y,)),), (y,))

@@ -78,5 +78,8 @@ def test_importing_takes_no_numpy():
 
 
 def test_zen_4_splits_long_vectors():
+    from effcc.backends.tvm.contractions import cpu_of
+
     assert parse("cpu{mcpu=znver4}").split_vectors and not parse("cpu{mcpu=znver5}").split_vectors
     assert not parse("cpu{mcpu=icelake-server}").split_vectors
+    assert not cpu_of(parse("cpu{mcpu=znver4,without=avx512f}")).split_vectors  # (whose vectors are whole)

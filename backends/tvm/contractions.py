@@ -27,10 +27,10 @@ Tir = Any
 
 def cpu_of(machine: Machine) -> Cpu:
     """The machine as the templates' blocking sees it."""
-    registers = 32 if machine.vector_bits == 512 or machine.architecture == "aarch64" else 16
     return Cpu(
-        machine.vector_bits, registers, machine.l1, machine.l2, machine.cores,
-        byte_dots=machine.multiplies_bytes, pair_dots=machine.multiplies_bf16, split_vectors=machine.split_vectors,
+        machine.vector_bits, machine.vector_registers, machine.l1, machine.l2, machine.cores,
+        byte_dots=machine.multiplies_bytes, pair_dots=machine.multiplies_bf16,
+        split_vectors=machine.split_vectors and machine.vector_bits == 512,
     )  # fmt: skip
 
 

@@ -150,10 +150,8 @@ LOWERING = tvm.transform.Sequential(
 
 def _vector_registers(machine: Machine) -> list[str]:
     """Their names in assembly."""
-    if machine.architecture == "aarch64":
-        return [f"v{k}" for k in range(32)]
-    kind = {512: "zmm", 256: "ymm"}.get(machine.vector_bits, "xmm")
-    return [f"{kind}{k}" for k in range(32 if kind == "zmm" else 16)]
+    kind = "v" if machine.architecture == "aarch64" else {512: "zmm", 256: "ymm", 128: "xmm"}[machine.vector_bits]
+    return [f"{kind}{k}" for k in range(machine.vector_registers)]
 
 
 def _assemble(text: str) -> bytes:

@@ -43,3 +43,19 @@ def test_one_body_in_two_places():
     opened = run("fuse:max-ops=2", b.graph(*first, *second))
     verify(opened)
     assert sum(n.op.name == "exp" for n in opened.walk()) == 2
+
+
+def test_short_floats_are_widened_where_they_are_read():
+    """The first region stores the rounded value alone, and the sum reads that."""
+    fused = run("fuse", parse("""graph @f(%x: f32[4,4], %w: bf16[4,4]) -> (f32[4,4], f32[4,4]) {
+  %0: f32[4,4] = exp(%x)
+  %1: bf16[4,4] = cast(%0) {to=bf16}
+  %2: f32[4,4] = matmul(%1, %w) {accumulate=f32}
+  %3: f32[4,4] = cast(%1) {to=f32}
+  %4: f32[4,4] = add(%2, %3)
+  %5: f32[4,4] = mul(%3, %4)
+  return %4, %5
+}"""))
+    made, read = (n for n in fused.nodes if n.op.name == "fused")
+    assert [r.type.dtype.name for r in made.results] == ["bf16"]
+    assert sum(n.op.name == "cast" for n in read.op.body.nodes) == 1

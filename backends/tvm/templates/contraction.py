@@ -366,9 +366,8 @@ class Tile:
         def kernel(block: Expr, offset: Expr, count: int) -> None:
             source, offsets = self.row_offsets(block + offset, count, start)
             row = block + offset if blocked else offset
-            first = self.sums.only_here(base, block)
-            give = self.giver(block, self.row + block + offset, count) if direct else None
-            multiply(self.sums, row, source, offsets, panel, first, steps, blocked, self.arithmetic, give)
+            give = self.giver(self.row + block + offset, count) if direct else None
+            multiply(self.sums, row, source, offsets, panel, base, steps, blocked, self.arithmetic, give)
 
         def after(block: Expr, left: Expr) -> None:
             if not blocked and not direct:
@@ -394,14 +393,13 @@ class Tile:
 
     def finish_rows(self, row: Expr, count: Index) -> None:
         """Hand `count` rows of sums to the epilogue; the first one is row `row` of the product."""
-        column = self.sums.only_here(self.column, row)
         with T.serial(T.int64(0), index(count)) as i:
-            hand_over(self.sums, i, (*self.batch, bind(row + i)), column, self.spec.n, self.epilogue)
+            hand_over(self.sums, i, (*self.batch, bind(row + i)), self.column, self.spec.n, self.epilogue)
 
-    def giver(self, block: Expr, first: Expr, count: int) -> Callable[[int, int, Expr], None]:
+    def giver(self, first: Expr, count: int) -> Callable[[int, int, Expr], None]:
         """What hands sums of rows first, first + 1... of the product to the epilogue."""
-        column, lanes = self.sums.only_here(self.column, block), self.spec.lanes
-        columns = [bind(column + v * lanes) for v in range(self.spec.blocking.vectors)]
+        lanes = self.spec.lanes
+        columns = [bind(self.column + v * lanes) for v in range(self.spec.blocking.vectors)]
         rows = [bind(first + i) for i in range(count)]
         return lambda i, v, value: self.epilogue((*self.batch, rows[i], columns[v]), value, lanes)
 

@@ -470,9 +470,8 @@ class _Tile:
             offsets = self.row_offsets(first, count, start, pixel, line)
             source = self.staged if spec.stages else self.source
             row = block + offset if cut else offset
-            b = self.sums.only_here(panel, block)
-            give = self.giver(block, first, count) if direct else None
-            multiply(self.sums, row, source, offsets, self.w, b, loops, cut, self.arithmetic, give)
+            give = self.giver(first, count) if direct else None
+            multiply(self.sums, row, source, offsets, self.w, panel, loops, cut, self.arithmetic, give)
 
         def after(block: Expr, left: Expr) -> None:
             if not cut and not direct:
@@ -501,14 +500,14 @@ class _Tile:
 
     def finish(self, first: Expr, count: Index) -> None:
         """Hand the sums of pixels first, first + 1... to the epilogue."""
-        column = self.sums.only_here(bind(self.panel * self.spec.width), first)
+        column = bind(self.panel * self.spec.width)
         with T.serial(T.int64(0), index(count)) as i:
             (pixel,) = self.pixels_from(bind(first + i), 1)
             hand_over(self.sums, i, pixel, column, self.spec.group_features, self.epilogue)
 
-    def giver(self, block: Expr, first: Expr, count: int) -> Callable[[int, int, Expr], None]:
+    def giver(self, first: Expr, count: int) -> Callable[[int, int, Expr], None]:
         """What hands sums of pixels first, first + 1... to the epilogue."""
-        column, lanes = self.sums.only_here(bind(self.panel * self.spec.width), block), self.spec.lanes
+        column, lanes = bind(self.panel * self.spec.width), self.spec.lanes
         columns = [bind(column + v * lanes) for v in range(self.spec.tiling.vectors)]
         pixels = self.pixels_from(first, count)
         return lambda i, v, value: self.epilogue((*pixels[i], columns[v]), value, lanes)

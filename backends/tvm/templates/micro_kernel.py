@@ -67,14 +67,6 @@ class SumBlock:
         with T.serial(T.int64(0), index(rows) * self.vectors) as vector:
             store(self.buffer, constant(0, self.dtype, self.lanes), self.base + vector * self.lanes, self.lanes)
 
-    def only_here(self, place: Expr, k: Expr) -> Expr:
-        """`place`, which LLVM must take for another one in each iteration k of a loop.
-
-        What is read there stays inside of the loop. Else LLVM reads all of a small panel of B, and the operands of the
-        epilogue, before the loop, into registers that the sums need.
-        """
-        return place if self.zero is None else bind(place + k * self.zero)
-
     def begin(self, rows: Index, arithmetic: Arithmetic | Dots, b: Any, panel: Expr) -> None:
         """The sums before the first product."""
         values = [bind(arithmetic.initial(b, panel, v, self.vectors)) for v in range(self.vectors)]
@@ -123,8 +115,8 @@ REGISTERS_LEFT = "effcc_leave_registers"
 def leave_registers() -> None:
     """Vectors that are live here wait in memory.
 
-    Around the inner loop the registers belong to the sums. LLVM moves the numbers of an epilogue (a gelu has 26) out of
-    all loops, and then spills sums instead.
+    Around the inner loop the registers belong to the sums. LLVM moves the numbers of an epilogue (a gelu has 26), and
+    all of a small panel of B, out of all loops, and then spills sums instead.
     """
     T.evaluate(T.call_extern("int32", REGISTERS_LEFT))
 
@@ -151,8 +143,7 @@ def multiply(
     leave_registers()
     accumulators = Accumulators(len(offsets), vectors, dtype, lanes)
     first = bind(sums.base + row * sums.width)
-    cut = dtype.startswith("float") and sums.zero is not None
-    outer, inner, ragged = chains(steps) if cut else ((), tuple(steps), None)
+    outer, inner, ragged = chains_of(sums, steps)
 
     def start(initial: bool) -> None:
         for i, v in accumulators:
@@ -207,12 +198,21 @@ def multiply(
                 give(i, v, accumulators[i, v])
 
 
+Chains = tuple[tuple[Steps, ...], tuple[Steps, ...], Index | None]
+
+
 def is_one_chain(sums: SumBlock, steps: Sequence[Steps]) -> bool:
     """Whether `multiply` adds all products in registers."""
-    return not sums.dtype.startswith("float") or sums.zero is None or not chains(steps)[0]
+    return not chains_of(sums, steps)[0]
 
 
-def chains(steps: Sequence[Steps]) -> tuple[tuple[Steps, ...], tuple[Steps, ...], Index | None]:
+def chains_of(sums: SumBlock, steps: Sequence[Steps]) -> Chains:
+    """How `multiply` cuts its sum: floats into chains, where they have a hidden zero; integers not at all."""
+    cut = sums.dtype.startswith("float") and sums.zero is not None
+    return chains(steps) if cut else ((), tuple(steps), None)
+
+
+def chains(steps: Sequence[Steps]) -> Chains:
     """(outer, inner, ragged): the loops cut so that `inner` makes at most CHAIN products.
 
     Where no near divisor cuts a loop evenly, or its extent is symbolic, `ragged` is that extent: the last round of the
